@@ -1,0 +1,21 @@
+"""Membership inference attacks.
+
+An attack is a function `attack(shadows, target, *, device, seed, watch) -> {name: Verdict}`:
+
+    shadows   list of `Shadow`: the signals of each shadow model on its own members and non-members
+    target    `Signals` of the victim on the target records; the attack never sees who of them is a member
+    device    where an attack network is trained
+    seed      of all its randomness
+    watch     called with (epochs, label) before a training, see `console.epoch_bar`
+"""
+from registry import Registry
+
+ATTACKS = Registry("attack")
+ATTACKS.register("samia", "attackers.neural:samia",
+                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)")
+ATTACKS.register("threshold", "attackers.threshold:threshold",
+                 "conf, xent, mentr, top1_conf: a threshold on the confidence of the true class, the entropy, the "
+                 "modified entropy (one a class) and the largest posterior (Song & Mittal 2021)")
+ATTACKS.register("nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)")
+ATTACKS.register("nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)")
+ATTACKS.register("nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)")

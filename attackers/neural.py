@@ -1,0 +1,89 @@
+"""Attacks that train a network on the shadow models' signals to tell members from non-members."""
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import Module
+from torch.nn import functional as F
+
+import base_model
+from attackers.networks import perceptron, posterior_and_class
+from attackers.signals import Shadow, Signals, Verdict
+from base_model import BaseModel, Recipe
+from datasets import Records
+from models.layers import initialise
+from transformer import SelfAttentionAttack
+
+RECIPE = Recipe(epochs=100, batch_size=128, optimizer="sgd", lr=1e-3, weight_decay=5e-4, milestones=(50, 75))
+
+
+def nn_posterior(posterior, sensitivity, labels):
+    """(n, C), (n, C), (n,) to what the perceptron sees: the posterior alone."""
+    return posterior
+
+
+def nn_top3_posteriors(posterior, sensitivity, labels):
+    """The three largest posteriors in falling order, (n, 3); all of them where there are fewer classes."""
+    return posterior.topk(min(3, posterior.shape[1]), dim=1).values
+
+
+def nn_cls_features(posterior, sensitivity, labels):
+    """Posterior and one-hot class, (n, 2C)."""
+    return posterior_and_class(posterior, labels)
+
+
+def samia_features(posterior, sensitivity, labels):
+    """A token of three numbers a class: posterior, sensitivity, one-hot label; (n, C, 3)."""
+    return torch.stack([posterior, sensitivity, F.one_hot(labels, posterior.shape[1]).float()], dim=2)
+
+
+def _features(signals: Signals, select: Callable) -> torch.Tensor:
+    posterior = base_model.posteriors(torch.from_numpy(signals.logits)).float()
+    return select(posterior, torch.from_numpy(signals.sensitivity), torch.from_numpy(signals.labels))
+
+
+def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module],
+                     shadows: list[Shadow], target: Signals, *, device: torch.device, seed: int,
+                     watch: Callable) -> dict[str, Verdict]:
+    """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
+    features = torch.cat([_features(shadow.signals, select) for shadow in shadows])
+    member = torch.from_numpy(np.concatenate([shadow.member for shadow in shadows]).astype(np.int64))
+    records = Records(x=features, y=member, num_cls=2).to(device)
+    draw = base_model.generator(seed, "mia", name)
+    network = build(features)
+    initialise(network, draw)
+    attack = BaseModel(network, device=device, generator=draw)
+    on_epoch, close = watch(RECIPE.epochs, name)
+    attack.train(records, torch.arange(len(records), device=device), recipe=RECIPE,
+                 generator=base_model.generator(seed, "mia", name, "order", device=device),
+                 on_epoch=on_epoch)
+    close()
+    questions = Records(x=_features(target, select), y=torch.zeros(len(target.labels), dtype=torch.int64),
+                        num_cls=2).to(device)
+    logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()
+    return {name: Verdict(logits[:, 1] - logits[:, 0], 0.0)}
+
+
+def _perceptron_for(features: torch.Tensor) -> Module:
+    return perceptron(inputs=features.shape[1])
+
+
+def nn(shadows, target, **how):
+    """The posterior (Shokri et al., S&P 2017)."""
+    return _train_and_score("nn", nn_posterior, _perceptron_for, shadows, target, **how)
+
+
+def nn_top3(shadows, target, **how):
+    """The three largest posteriors (Salem et al., NDSS 2019)."""
+    return _train_and_score("nn_top3", nn_top3_posteriors, _perceptron_for, shadows, target, **how)
+
+
+def nn_cls(shadows, target, **how):
+    """Posterior and class (Nasr et al., CCS 2018)."""
+    return _train_and_score("nn_cls", nn_cls_features, _perceptron_for, shadows, target, **how)
+
+
+def samia(shadows, target, **how):
+    """Self-attention over the classes (Yuan & Zhang 2022, section 5)."""
+    return _train_and_score("samia", samia_features, lambda features: SelfAttentionAttack(num_cls=features.shape[1]),
+                            shadows, target, **how)

@@ -1,0 +1,68 @@
+"""What a person sees of a stage: its lines, progress bars, tables and errors."""
+import functools
+import sys
+
+from tqdm import tqdm
+
+
+class UserError(Exception):
+    """Something that the user can mend: one line that says what is wrong and what would be right."""
+
+
+def stage(main):
+    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr and exit status 2."""
+
+    @functools.wraps(main)
+    def run(argv=None) -> int:
+        try:
+            main(argv)
+        except UserError as error:
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        return 0
+
+    return run
+
+
+def say(line: str) -> None:
+    """Print `line` above any progress bar that is on the screen."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def progress(*, total: int, label: str, unit: str = "epoch") -> tqdm:
+    """A progress bar on stderr; silent where stderr is not a terminal, so that logs stay readable."""
+    return tqdm(total=total, desc=f"{label:<18}", unit=unit, leave=False, disable=None, dynamic_ncols=True)
+
+
+def epoch_bar(epochs: int, label: str):
+    """Open a progress bar for a training; returns what is called after each epoch (number,
+    accuracy on dev) and what is called at the end."""
+    bar = progress(total=epochs, label=label)
+
+    def on_epoch(epoch: int, accuracy: float | None) -> None:
+        if accuracy is not None:
+            bar.set_postfix_str(f"dev {percent(accuracy)} %", refresh=False)
+        bar.update()
+
+    return on_epoch, bar.close
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage with one decimal; a dash where there is none."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a small table: first column to the left, all others to the right."""
+    columns = list(zip(header, *rows))
+    widths = [max(len(cell) for cell in column) for column in columns]
+
+    def line(cells):
+        first, *rest = (f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(cells))
+        return "  ".join([first, *rest]).rstrip()
+
+    say("\n".join(["", title, line(header), line(["-" * width for width in widths]), *map(line, rows)]))

@@ -1,0 +1,60 @@
+"""Adversarial regularization."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attackers.networks import perceptron, posterior_and_class
+from base_model import Recipe, batches
+from defenders.basic import Basic
+from models.layers import initialise, use_generator
+
+ATTACK_STEPS = 7  # to one step of the classifier
+
+
+class AdversarialRegularization(Basic):
+    """Classify well while an attack that learns alongside takes members for non-members (Nasr et al. 2018, eq. 7).
+
+    The attack (the perceptron of `nn_cls`) sees posterior and class, and learns to tell train records from
+    dev records, a batch of each a step. The classifier then minimises
+    cross-entropy - strength * (the attack's cross-entropy on the batch as members).
+    """
+
+    def start(self, records, *, train, dev, batch_size, generator):
+        self.records = records
+        self.attack = perceptron(inputs=2 * records.num_cls)
+        cpu = torch.Generator().manual_seed(int(torch.randint(
+            2**31, (), generator=generator, device=generator.device)))
+        initialise(self.attack, cpu)
+        self.attack.to(train.device)
+        use_generator(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
+        self.optimizer = Recipe(epochs=0).build_optimizer(self.attack.parameters())
+        self.members = _forever(train, batch_size, generator)
+        self.others = _forever(dev, batch_size, generator)
+
+    def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        network.eval()
+        self.attack.train()
+        for _ in range(ATTACK_STEPS):
+            self._attack_step(network)
+        network.train()
+        self.attack.eval()
+        logits = network(x)
+        guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), y))
+        return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(guess, torch.ones_like(y))
+
+    def _attack_step(self, network: nn.Module) -> None:
+        members, others = next(self.members), next(self.others)
+        x, y = self.records.batch(torch.cat([members, others]))
+        with torch.no_grad():
+            features = posterior_and_class(torch.softmax(network(x), dim=1), y)
+        is_member = torch.zeros_like(y)
+        is_member[: len(members)] = 1
+        self.optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(self.attack(features), is_member).backward()
+        self.optimizer.step()
+
+
+def _forever(indices: torch.Tensor, size: int, generator: torch.Generator):
+    """Batches of `indices`, epoch after epoch."""
+    while True:
+        yield from batches(indices, size, generator)

@@ -1,0 +1,26 @@
+"""Pair-based posterior balancing."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from defenders.basic import Basic
+
+
+class PosteriorBalancing(Basic):
+    """Draw the ranked posteriors of pairs of records together (Yuan & Zhang 2022, section 6)."""
+
+    def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = network(x)
+        return F.cross_entropy(logits, y) + self.strength * pair_divergence(logits)
+
+
+def pair_divergence(logits: torch.Tensor) -> torch.Tensor:
+    """Mean KL(ranked second half || ranked first half) of a batch (B, C), gradients through both.
+
+    Record i of the first half is paired with record i of the second; an odd record is left out.
+    """
+    half = len(logits) // 2
+    if half == 0:
+        return logits.new_zeros(())
+    ranked = torch.log_softmax(logits[: 2 * half].sort(dim=1, descending=True).values, dim=1)
+    return F.kl_div(ranked[:half], ranked[half:], reduction="batchmean", log_target=True)

@@ -1,0 +1,91 @@
+"""Attack the victim: who was in its training set?
+
+    python mia.py 0 config/cifar10_resnet18.json --attacks samia,threshold
+    python mia.py 0 config/cifar10_resnet18.json --attacks samia --original
+    python mia.py 0 config/cifar10_resnet18.json --attacks samia --defend ppb --defend_arg 4 --adaptive
+"""
+import sys
+from types import SimpleNamespace
+
+import console
+from attackers import ATTACKS
+from options import parse
+
+
+@console.stage
+def main(argv=None):
+    options = parse("mia", argv, about=f"{__doc__}\nattacks:\n{ATTACKS.help()}")
+
+    import numpy as np
+
+    from attackers import metrics
+    from attackers.signals import Shadow, query
+    from base_model import generator
+    from roles import prepare, stored_model
+    from store import ORIGINAL, Store
+
+    device, records = prepare(options)
+    store = Store(options)
+    shadow_store = store if options.adaptive else Store(SimpleNamespace(**{**vars(options), "defend": ""}))
+    parts = store.load_split(len(records))
+    victim_version, shadow_version = (ORIGINAL, ORIGINAL) if options.original else (store.pruned, shadow_store.pruned)
+    checkpoints = {role: store.load(role, victim_version, part) if role == "victim" else
+                   shadow_store.load(role, shadow_version, part) for role, part in parts.items()}
+    console.say(f"loaded {store.folder('victim', victim_version)} and {options.shadow_num} of "
+                f"{shadow_store.folder('shadow_*', shadow_version)}")
+
+    def signals(role, numbers):
+        model = stored_model(options, records, role, "mia", device, checkpoints[role])
+        return query(model, records, numbers, generator=generator(options.train_seed, "mia", role, "noise",
+                                                                  device=device))
+
+    shadows = []
+    for role in list(parts)[1:]:
+        members, others = parts[role].train, parts[role].test
+        shadows.append(Shadow(signals(role, np.concatenate([members, others])),
+                              np.arange(len(members) + len(others)) < len(members)))
+    targets = np.sort(np.concatenate([parts["victim"].train, parts["victim"].test]))
+    target = signals("victim", targets)
+
+    verdicts = {}
+    with console.progress(total=len(options.attacks), label="attacks", unit="attack") as bar:
+        for name in options.attacks:
+            verdicts |= ATTACKS.load(name)(shadows, target, device=device, seed=options.train_seed,
+                                           watch=console.epoch_bar)
+            bar.update()
+    member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
+    accuracy = {name: metrics.balanced_accuracy(verdict.member, member) for name, verdict in verdicts.items()}
+    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], accuracy)}")
+    closing_table(store, len(targets))
+
+
+def closing_table(store, count: int) -> None:
+    """What has been found so far of the victim: original, pruned, and pruned with this defence."""
+    from store import ORIGINAL, Store
+
+    options = store.options
+    columns = {"original": (store, ORIGINAL, False)}
+    undefended = Store(SimpleNamespace(**{**vars(options), "defend": ""}))
+    columns["pruned"] = (undefended, undefended.pruned, False)
+    if options.defend:
+        columns[f"{options.defend} {options.defend_arg:g}"] = (store, store.pruned, False)
+        columns["adaptive"] = (store, store.pruned, True)
+    found = {}
+    for title, (where, version, adaptive) in columns.items():
+        lines = {line["attack"]: line for line in where.attacks(version)
+                 if line["adaptive"] == adaptive and all(line[name] == getattr(options, name)
+                                                         for name in ("seed", "train_seed", "shadow_num"))}
+        if lines:
+            found[title] = lines
+    attacks = list(dict.fromkeys(attack for lines in found.values() for attack in lines))
+    rows = [[f"victim, {part} accuracy",
+             *(console.percent(next(iter(lines.values()))[f"{part}_accuracy"]) for lines in found.values())]
+            for part in ("train", "test")]
+    rows += [[attack, *(console.percent(lines[attack]["accuracy"] if attack in lines else None)
+                        for lines in found.values())] for attack in attacks]
+    console.table(f"{store.root}, {undefended.pruned}: attack accuracy in percent (50 = guessing), "
+                  f"{options.shadow_num} shadow models, {count} target records", ["", *found], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

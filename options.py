@@ -1,0 +1,284 @@
+"""Every option of every stage, once; read from defaults < JSON config < command line and checked without data."""
+import argparse
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from attackers import ATTACKS
+from console import UserError
+from datasets import DATASETS
+from defenders import DEFENDERS
+from models import MODELS
+from pruner import PRUNERS
+from registry import Registry, nearest
+
+
+# ---- kinds of value: each takes what stands in the config or on the command line, and returns it or raises ValueError
+
+def whole(low: int, high: int = 2**31 - 1) -> Callable:
+    def read(value) -> int:
+        number = float(value) if not isinstance(value, bool) else math.nan
+        if not (math.isfinite(number) and number == int(number) and low <= number <= high):
+            raise ValueError
+        return int(number)
+
+    read.wants = f"a whole number from {low}" + (f" to {high}" if high < 2**31 - 1 else "")
+    return read
+
+
+def number(wants: str, holds: Callable[[float], bool]) -> Callable:
+    def read(value) -> float:
+        real = float(value) if not isinstance(value, bool) else math.nan
+        if not (math.isfinite(real) and holds(real)):
+            raise ValueError
+        return real
+
+    read.wants = wants
+    return read
+
+
+def one_of(registry: Registry) -> Callable:
+    def read(value) -> str:
+        return registry.check(value if isinstance(value, str) else repr(value))
+
+    read.wants = f"a {registry.noun}"
+    return read
+
+
+def attack_list(value) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    names = [name.strip() for name in names]
+    if names == ["all"]:
+        return tuple(ATTACKS)
+    return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
+
+
+def text(value) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def folder_name(value) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError
+    return value
+
+
+def flag(value) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def optimizer(value) -> str:
+    if value not in ("adam", "sgd"):
+        raise ValueError
+    return value
+
+
+attack_list.wants = "attack names, separated by commas"
+text.wants = "a text that is not empty"
+folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
+flag.wants = "true or false"
+optimizer.wants = "'adam' or 'sgd'"
+anything = lambda value: value  # noqa: E731
+anything.wants = "anything"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option. `stages` are those on whose command line it stands; in a config every option may stand.
+
+    `result`: whether it can change what comes out, so that it is recorded with every result.
+    """
+
+    kind: Callable
+    default: object
+    help: str
+    stages: str = "pretrain prune mia"
+    result: bool = True
+
+
+_TRAINING = "pretrain prune"
+_PRUNED = "prune mia"
+positive = number("a number above 0", lambda real: real > 0)
+not_negative = number("a number of 0 or more", lambda real: real >= 0)
+between = number("a number between 0 and 1, neither included", lambda real: 0 < real < 1)
+
+OPTIONS: dict[str, Option] = {
+    # data and network
+    "dataset_name": Option(folder_name, None, f"data set: {', '.join(DATASETS)}; any name with data_path"),
+    "data_path": Option(text, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
+    "data_root": Option(text, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
+    "model_name": Option(one_of(MODELS), None, f"network: {', '.join(MODELS)}"),
+    "num_cls": Option(whole(2), None, "number of classes"),
+    "input_dim": Option(whole(1), None, "channels of an image, columns of a table"),
+    # training
+    "epochs": Option(whole(1), 100, "most epochs of pretraining", _TRAINING),
+    "prune_epochs": Option(whole(0), None, "most epochs of fine-tuning (default: epochs // 2)", "prune"),
+    "batch_size": Option(whole(2), 128, "records a step", _TRAINING),
+    "optimizer": Option(optimizer, "adam", "adam, or sgd with momentum .9", _TRAINING),
+    "lr": Option(positive, 1e-3, "learning rate", _TRAINING),
+    "weight_decay": Option(not_negative, 5e-4, "weight decay", _TRAINING),
+    "early_stop": Option(whole(0), 5, "stop after more than so many epochs without a better accuracy on dev; "
+                                      "0 = never", _TRAINING),
+    "shadow_num": Option(whole(1, 10000), 5, "number of shadow models"),
+    "seed": Option(whole(0), 7, "seed of the split"),
+    "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, noise (default: the seed)"),
+    # pruning and defence
+    "pruner_name": Option(one_of(PRUNERS), "l1unstructure", f"{', '.join(PRUNERS)}", _PRUNED),
+    "prune_sparsity": Option(between, 0.7, "share that is pruned, in (0, 1)", _PRUNED),
+    "defend": Option(one_of(DEFENDERS), "", f"defence: {', '.join(name or repr(name) for name in DEFENDERS)}", _PRUNED),
+    "defend_arg": Option(not_negative, None, "strength of the defence (default: " + ", ".join(
+        f"{name} {DEFENDERS[name].options['default']:g}" for name in DEFENDERS if name) + ")", _PRUNED),
+    # attacks
+    "attacks": Option(attack_list, ("samia",), f"one or more of {', '.join(ATTACKS)}, separated by commas; or all",
+                      "mia", result=False),
+    "adaptive": Option(flag, False, "the attacker's shadow models carry the same defence", "mia"),
+    "original": Option(flag, False, "attack the model before pruning", "mia"),
+    # where
+    "results": Option(text, "results", "folder of all that is written", result=False),
+    # in configs of the original project; nothing reads them
+    "image_size": Option(anything, None, "", "", result=False),
+    "hidden_size": Option(anything, None, "", "", result=False),
+}
+_REQUIRED = ("dataset_name", "model_name", "num_cls", "input_dim")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # argparse would print the usage too, and exit
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> SimpleNamespace:
+    """The options of a stage: an attribute for each name of OPTIONS, and `device`, `config_path`, `stage`.
+
+    Raises:
+        UserError: an unknown option or config key, a value that does not fit, or values that contradict.
+    """
+    parser = _Parser(prog=f"{stage}.py", description=about, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", help="a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu")
+    parser.add_argument("config_path", help="JSON file of options, see config/")
+    names = [name for name, option in OPTIONS.items() if stage in option.stages.split()]
+    for name in names:
+        option = OPTIONS[name]
+        default = "" if option.default in (None, False, "") else f" (default: {_shown(option.default)})"
+        how = {"action": "store_true"} if option.kind is flag else {"metavar": "X"}
+        parser.add_argument(f"--{name}", default=None, help=(option.help + default).replace("%", "%%"), **how)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        word = unknown[0].split("=")[0]
+        raise UserError(f"unknown argument {word!r}{nearest(word, [f'--{name}' for name in names])} "
+                        f"(see {parser.prog} --help)")
+    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
+        raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
+
+    values = {name: option.default for name, option in OPTIONS.items()}
+    config = _read_config(given.config_path)
+    values |= {name: _read(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
+    for name in names:
+        if getattr(given, name) is not None:
+            values[name] = _read(f"--{name}", name, getattr(given, name))
+    options = SimpleNamespace(stage=stage, device=given.device, config_path=given.config_path, **values)
+    _complete(options)
+    _check_together(options)
+    return options
+
+
+def record(options: SimpleNamespace) -> dict:
+    """The options that can change a result, by name, as they are stored with it."""
+    return {name: getattr(options, name) for name, option in OPTIONS.items() if option.result}
+
+
+def command(stage: str, options: SimpleNamespace) -> str:
+    """The command line that runs another stage with the options that differ from config and defaults."""
+    before = {name: option.default for name, option in OPTIONS.items()} | _read_config(options.config_path)
+    words = ["python", f"{stage}.py", options.device, options.config_path]
+    for name, option in OPTIONS.items():
+        value = getattr(options, name)
+        if stage in option.stages.split() and value is not None and value != before[name] \
+                and (name, value) not in _derived(options):
+            words += [f"--{name}"] if option.kind is flag else [f"--{name}", _shown(value)]
+    return " ".join(words)
+
+
+def _derived(options) -> set:
+    default = DEFENDERS[options.defend].options["default"]
+    root = os.environ.get("MIA_DATA") or "data/datasets"
+    return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
+            ("data_root", root), ("attacks", options.attacks)}
+
+
+def _shown(value) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read_config(path: str) -> dict:
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path}: {error.strerror or error}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"config {path} is not JSON: {error}")
+    if not isinstance(config, dict):
+        raise UserError(f"config {path} must be a JSON object of options, not a {type(config).__name__}")
+    for key in config:
+        if key not in OPTIONS:
+            raise UserError(f"config {path}: unknown key {key!r}{nearest(key, OPTIONS)}")
+    return config
+
+
+def _read(where: str, name: str, value):
+    option = OPTIONS[name]
+    if value is None and option.default is None:
+        return None
+    try:
+        return option.kind(value)
+    except UserError as error:
+        raise UserError(f"{where}: {error}")
+    except (ValueError, TypeError, OverflowError, AttributeError):
+        raise UserError(f"{where} must be {option.kind.wants}, not {value!r}")
+
+
+def _complete(options: SimpleNamespace) -> None:
+    """Fill in what follows from other options."""
+    for name in _REQUIRED:
+        if getattr(options, name) is None:
+            raise UserError(f"config {options.config_path}: {name} is missing ({OPTIONS[name].help})")
+    if options.data_path is None:
+        options.dataset_name = DATASETS.check(options.dataset_name)
+    if options.data_root is None:
+        options.data_root = os.environ.get("MIA_DATA") or "data/datasets"
+    if options.train_seed is None:
+        options.train_seed = options.seed
+    if options.prune_epochs is None:
+        options.prune_epochs = options.epochs // 2
+    if not options.defend:
+        options.defend_arg = None
+    elif options.defend_arg is None:
+        options.defend_arg = DEFENDERS[options.defend].options["default"]
+
+
+def _check_together(options: SimpleNamespace) -> None:
+    if options.stage in ("prune", "mia") and not options.original:
+        needs = PRUNERS[options.pruner_name].options["layer"]
+        if needs not in MODELS[options.model_name].options["layers"]:
+            fits = [name for name in PRUNERS
+                    if PRUNERS[name].options["layer"] in MODELS[options.model_name].options["layers"]]
+            raise UserError(f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
+                            f"use --pruner_name {' or '.join(fits)}")
+    if options.stage == "mia":
+        if options.original and (options.adaptive or options.defend):
+            raise UserError("--original attacks the model before pruning, which carries no defence: "
+                            "leave out --defend and --adaptive")
+        if options.adaptive and not options.defend:
+            raise UserError("--adaptive means that the attacker knows the defence: name it with --defend")

@@ -1,0 +1,31 @@
+"""Train a victim and its shadow models.
+
+    python pretrain.py 0 config/cifar10_resnet18.json
+"""
+import sys
+
+import console
+from options import parse
+
+
+@console.stage
+def main(argv=None):
+    options = parse("pretrain", argv, about=__doc__)
+
+    from datasets import split
+    from roles import closing_table, new_model, prepare, train_and_store
+    from store import ORIGINAL, Store
+
+    device, records = prepare(options)
+    parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num)
+    store = Store(options)
+    console.say(f"split: saved {store.save_split(parts)}")
+    rows = []
+    for role, part in parts.items():
+        model = new_model(options, records, role, "pretrain", device)
+        rows.append(train_and_store(model, records, role, part, store=store, version=ORIGINAL, epochs=options.epochs))
+    closing_table("original models: kept epoch and accuracy", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Prune the victim and its shadow models and fine-tune them, with or without a defence.
+
+    python prune.py 0 config/cifar10_resnet18.json --pruner_name l1unstructure --prune_sparsity 0.7
+    python prune.py 0 config/cifar10_resnet18.json --defend ppb --defend_arg 4
+"""
+import sys
+
+import console
+from options import parse
+
+
+@console.stage
+def main(argv=None):
+    options = parse("prune", argv, about=__doc__)
+
+    from defenders import DEFENDERS
+    from pruner import mask
+    from roles import closing_table, prepare, stored_model, train_and_store
+    from store import ORIGINAL, Store
+
+    device, records = prepare(options)
+    store = Store(options)
+    parts = store.load_split(len(records))
+    originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
+    console.say(f"loaded {len(originals)} original models from {store.root}")
+    rows = []
+    for role, part in parts.items():
+        model = stored_model(options, records, role, "prune", device, originals[role])
+        masks = mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
+        mask.apply(model.network, masks)
+        defender = DEFENDERS.load(options.defend)(options.defend_arg)
+        rows.append(train_and_store(
+            model, records, role, part, store=store, version=store.pruned, epochs=options.prune_epochs,
+            defender=defender, masks=masks, parent=store.digest(role, ORIGINAL)))
+    closing_table(f"{store.pruned}: kept epoch and accuracy, {100 * mask.sparsity(masks):.1f} % "
+                  f"of the masked parameters pruned", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

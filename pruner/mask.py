@@ -1,0 +1,52 @@
+"""Masks: from what a layer keeps to its parameters, and kept through training."""
+import torch
+from torch import nn
+
+from console import UserError
+from pruner import PRUNERS
+from pruner.selection import in_each_layer, over_all_layers
+
+
+def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torch.Tensor]:
+    """Masks {parameter name: bool tensor, False = pruned} for `network`, which is not changed.
+
+    A pruned filter or channel takes its bias along.
+
+    Raises:
+        UserError: the network has no layer that this pruner prunes.
+    """
+    score_of = PRUNERS.load(pruner)
+    found = {name: score_of(module) for name, module in network.named_modules()}
+    scores = {name: score for name, score in found.items() if score is not None}
+    if not scores:
+        raise UserError(f"{pruner} has nothing to prune here: the network has no {PRUNERS[pruner].options['layer']} layer")
+    select = in_each_layer if PRUNERS[pruner].options["per_layer"] else over_all_layers
+    masks = {}
+    for name, keep in select(scores, sparsity).items():
+        module = network.get_submodule(name)
+        if keep.shape == module.weight.shape:
+            masks[f"{name}.weight"] = keep
+        else:
+            masks[f"{name}.weight"] = keep.view(-1, *[1] * (module.weight.dim() - 1)).expand_as(module.weight).clone()
+        if keep.dim() == 1 and module.bias is not None:
+            masks[f"{name}.bias"] = keep
+    return masks
+
+
+def apply(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
+    """Set pruned parameters to zero and keep them there through training.
+
+    Their gradients are zeroed as they arise: with a zero weight, zero gradient and zero moments, no optimiser
+    step (weight decay and momentum included) moves them, and they stay out of every gradient norm.
+    """
+    for name, mask in masks.items():
+        parameter = network.get_parameter(name)
+        mask = mask.to(parameter.device)
+        with torch.no_grad():
+            parameter.mul_(mask)
+        parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
+
+
+def sparsity(masks: dict[str, torch.Tensor]) -> float:
+    """The share of the masked parameters that is pruned."""
+    return sum(int((~mask).sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
