@@ -1,0 +1,26 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := config/digits_columnfc.json --results results/demo --shadow_num 2
+
+.PHONY: demo test clean
+
+# The main job on scikit-learn's handwritten digits: two shadow models, where the paper has five.
+demo: $(VENV)/.ready
+	$(RUN) pretrain.py cpu $(DEMO)
+	$(RUN) prune.py cpu $(DEMO) --prune_sparsity 0.7
+	$(RUN) mia.py cpu $(DEMO) --attacks all --prune_sparsity 0.7
+	$(RUN) mia.py cpu $(DEMO) --attacks all --original
+	@echo
+	@echo "Two shadow models here, the paper has five; 'original' is the victim before pruning."
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest -q
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) results/demo
