@@ -5,7 +5,6 @@
     python mia.py 0 config/cifar10_resnet18.json --attacks samia --defend ppb --defend_arg 4 --adaptive
 """
 import sys
-from types import SimpleNamespace
 
 import console
 from attackers import ATTACKS
@@ -26,7 +25,7 @@ def main(argv=None):
 
     device, records = prepare(options)
     store = Store(options)
-    shadow_store = store if options.adaptive else Store(SimpleNamespace(**{**vars(options), "defend": ""}))
+    shadow_store = store if options.adaptive else store.undefended()
     parts = store.load_split(len(records))
     victim_version, shadow_version = (ORIGINAL, ORIGINAL) if options.original else (store.pruned, shadow_store.pruned)
     checkpoints = {role: store.load(role, victim_version, part) if role == "victim" else
@@ -61,11 +60,11 @@ def main(argv=None):
 
 def closing_table(store, count: int) -> None:
     """What has been found so far of the victim: original, pruned, and pruned with this defence."""
-    from store import ORIGINAL, Store
+    from store import ORIGINAL
 
     options = store.options
     columns = {"original": (store, ORIGINAL, False)}
-    undefended = Store(SimpleNamespace(**{**vars(options), "defend": ""}))
+    undefended = store.undefended()
     columns["pruned"] = (undefended, undefended.pruned, False)
     if options.defend:
         columns[f"{options.defend} {options.defend_arg:g}"] = (store, store.pruned, False)

@@ -74,6 +74,10 @@ class Store:
         name = f"{options.pruner_name}_{options.prune_sparsity:g}"
         return f"{name}_{options.defend}_{options.defend_arg:g}" if options.defend else name
 
+    def undefended(self) -> Store:
+        """The same without a defence."""
+        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None}))
+
     def folder(self, role: str, version: str) -> Path:
         """Where a role's model lies; `role` is "victim" or "shadow_{i}"."""
         who, _, index = role.partition("_")

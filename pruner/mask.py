@@ -13,7 +13,7 @@ def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torc
     A pruned filter or channel takes its bias along.
 
     Raises:
-        UserError: the network has no layer that this pruner prunes.
+        UserError: the network has no layer that this pruner prunes, or ties would leave nothing.
     """
     score_of = PRUNERS.load(pruner)
     found = {name: score_of(module) for name, module in network.named_modules()}
@@ -22,7 +22,10 @@ def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torc
         raise UserError(f"{pruner} has nothing to prune here: the network has no {PRUNERS[pruner].options['layer']} layer")
     select = in_each_layer if PRUNERS[pruner].options["per_layer"] else over_all_layers
     masks = {}
-    for name, keep in select(scores, sparsity).items():
+    kept = select(scores, sparsity)
+    if not any(keep.any() for keep in kept.values()):
+        raise UserError(f"{pruner} would prune everything: all of its scores are tied, so train for longer first")
+    for name, keep in kept.items():
         module = network.get_submodule(name)
         if keep.shape == module.weight.shape:
             masks[f"{name}.weight"] = keep

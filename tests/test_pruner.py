@@ -104,3 +104,8 @@ def test_pruned_weights_stay_zero_through_ten_steps(pruner, optimizer):
 def test_nothing_to_prune_is_an_error(pruner):
     with pytest.raises(UserError, match=f"{pruner} has nothing to prune"):
         mask.prune(nn.Sequential(nn.Linear(3, 2)), pruner=pruner, sparsity=0.5)
+
+
+def test_ties_that_would_leave_nothing_are_an_error():
+    with pytest.raises(UserError, match="slim would prune everything"):
+        mask.prune(nn.Sequential(nn.BatchNorm2d(3)), pruner="slim", sparsity=0.5)

@@ -1,0 +1,156 @@
+"""Options: who overrides whom, and one line with status 2 for all that is wrong."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+import mia
+import pretrain
+import prune
+from conftest import PROJECT
+from console import UserError
+from options import OPTIONS, command, parse
+from registry import Registry
+
+
+def test_defaults_are_overridden_by_the_config_and_that_by_the_command_line(write_config):
+    path = write_config(seed=3, lr=0.01)
+    assert (OPTIONS["seed"].default, OPTIONS["lr"].default, OPTIONS["batch_size"].default) == (7, 1e-3, 128)
+    options = parse("pretrain", ["0", path, "--seed", "4"])
+    assert (options.seed, options.lr, options.batch_size, options.device) == (4, 0.01, 128, "0")
+    assert options.train_seed == 4 and parse("pretrain", ["0", path, "--train_seed", "9"]).train_seed == 9
+
+
+def test_what_follows_from_other_options(write_config, monkeypatch):
+    path = write_config(epochs=51, hidden_size=5, image_size=32)
+    options = parse("prune", ["cpu", path])
+    assert (options.prune_epochs, options.defend_arg, options.prune_sparsity) == (25, None, 0.7)
+    assert options.data_root == "data/datasets"
+    monkeypatch.setenv("MIA_DATA", "elsewhere")
+    assert parse("prune", ["cpu", path]).data_root == "elsewhere"
+    assert parse("prune", ["cpu", path, "--data_root", "here"]).data_root == "here"
+    for stage in ("prune", "mia"):
+        assert parse(stage, ["cpu", path, "--defend", "ppb"]).defend_arg == 4
+        assert parse(stage, ["cpu", path, "--defend", "adv"]).defend_arg == 1
+        assert parse(stage, ["cpu", path, "--defend", "adv", "--defend_arg", "2.50"]).defend_arg == 2.5
+    assert parse("prune", ["cpu", write_config("kept.json", prune_epochs=3)]).prune_epochs == 3
+    assert parse("prune", ["cpu", write_config("loose.json", defend_arg=4)]).defend_arg is None
+
+
+def test_attacks_by_name(write_config):
+    path = write_config()
+    assert parse("mia", ["0", path]).attacks == ("samia",)
+    assert parse("mia", ["0", path, "--attacks", "nn, samia,nn"]).attacks == ("nn", "samia")
+    assert parse("mia", ["0", path, "--attacks", "all"]).attacks == ("samia", "threshold", "nn", "nn_top3", "nn_cls")
+
+
+@pytest.mark.parametrize("config", sorted((PROJECT / "config").glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_configs_are_the_papers(config):
+    options = parse("prune", ["0", str(config)] + (["--pruner_name", "l1unstructure"]))
+    assert (options.lr, options.weight_decay, options.batch_size, options.early_stop) == (1e-3, 5e-4, 128, 5)
+    assert (options.shadow_num, options.seed, options.optimizer) == (5, 7, "adam")
+    assert options.epochs == (50 if options.model_name == "columnfc" else 100)
+    assert options.prune_epochs == options.epochs // 2
+
+
+def test_there_is_a_config_for_every_data_set_and_network_of_the_paper():
+    names = {path.stem for path in (PROJECT / "config").glob("*.json")}
+    assert names == {f"{data}_{net}" for data in ("cifar10", "cifar100", "svhn", "chmnist")
+                     for net in ("resnet18", "vgg16", "dense")} | {
+        "location", "texas100", "purchase", "mnist_resnet18", "digits_columnfc", "digits_resnet18"}
+
+
+MISTAKES = [  # stage, words, changes of the config, what the line must say
+    ("mia", ["--attacks", "samia,treshold"], {}, "unknown attack 'treshold', did you mean 'threshold'?"),
+    ("mia", ["--attacks", ""], {}, "unknown attack ''"),
+    ("prune", ["--pruner_name", "l1structured"], {}, "unknown pruner 'l1structured', did you mean 'l1structure'?"),
+    ("prune", ["--defend", "pbb"], {}, "unknown defence 'pbb', did you mean 'ppb'?"),
+    ("pretrain", [], {"epoch": 3}, "unknown key 'epoch', did you mean 'epochs'?"),
+    ("pretrain", [], {"model_name": "resnet"}, "unknown network 'resnet', did you mean 'resnet18'?"),
+    ("pretrain", [], {"data_path": None, "dataset_name": "loction"}, "did you mean 'location'?"),
+    ("pretrain", [], {"attacks": "simia"}, "did you mean 'samia'?"),
+    ("prune", ["--prune_sparsity", "1"], {}, "--prune_sparsity must be a number between 0 and 1"),
+    ("prune", ["--prune_sparsity", "0"], {}, "between 0 and 1"),
+    ("prune", ["--prune_sparsity", "70%"], {}, "between 0 and 1"),
+    ("prune", ["--prune_sparsity", "nan"], {}, "between 0 and 1"),
+    ("prune", [], {"prune_sparsity": 70}, "prune_sparsity must be a number between 0 and 1, neither included, not 70"),
+    ("prune", ["--pruner_name", "l1structure"], {}, "columnfc has none: use --pruner_name l1unstructure"),
+    ("prune", ["--pruner_name", "slim"], {}, "prunes BatchNorm2d layers, of which columnfc has none"),
+    ("mia", ["--adaptive"], {}, "name it with --defend"),
+    ("mia", ["--original", "--defend", "ppb"], {}, "leave out --defend"),
+    ("mia", ["----adaptive"], {}, "unknown argument '----adaptive', did you mean '--adaptive'?"),
+    ("pretrain", ["--defend", "ppb"], {}, "unknown argument '--defend'"),
+    ("pretrain", ["--seed"], {}, "expected one argument"),
+    ("pretrain", ["--seed", "-1"], {}, "--seed must be a whole number from 0"),
+    ("pretrain", ["--seed", "1.5"], {}, "--seed must be a whole number"),
+    ("pretrain", ["--shadow_num", "0"], {}, "--shadow_num must be a whole number from 1"),
+    ("pretrain", [], {"epochs": True}, "epochs must be a whole number from 1"),
+    ("pretrain", [], {"epochs": [100]}, "epochs must be a whole number from 1"),
+    ("pretrain", [], {"lr": 0}, "lr must be a number above 0, not 0"),
+    ("pretrain", [], {"optimizer": "adamw"}, "optimizer must be 'adam' or 'sgd', not 'adamw'"),
+    ("pretrain", [], {"num_cls": None}, "num_cls is missing"),
+    ("pretrain", [], {"dataset_name": "../up"}, "dataset_name must be a name of letters"),
+    ("pretrain", [], {"dataset_name": ".."}, "dataset_name must be a name of letters"),
+    ("pretrain", [], {"input_dim": 13}, "12 columns"),
+    ("pretrain", [], {"num_cls": 2}, "label 2; with num_cls 2 labels run from 0 to 1"),
+    ("pretrain", [], {"model_name": "vgg16"}, "vgg16 takes images"),
+    ("pretrain", [], {"data_path": "absent.npz"}, "no file absent.npz"),
+    ("prune", [], {}, "first run `python pretrain.py cpu"),
+    ("mia", [], {}, "first run `python pretrain.py cpu"),
+]
+
+
+@pytest.mark.parametrize("stage, words, changes, says", MISTAKES)
+def test_a_mistake_gets_one_line_status_2_and_nothing_written(stage, words, changes, says, write_config, capsys,
+                                                             tmp_path):
+    path = write_config(**changes)
+    main = {"pretrain": pretrain, "prune": prune, "mia": mia}[stage].main
+    assert main(["cpu", path, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert says in error
+    assert not list((tmp_path / "cwd").iterdir())
+
+
+@pytest.mark.parametrize("text, says", [("{", "is not JSON"), ("[1]", "must be a JSON object"), ("\xff", "JSON")])
+def test_a_config_that_is_none(text, says, tmp_path, capsys):
+    (tmp_path / "bad.json").write_bytes(text.encode("latin-1"))
+    assert pretrain.main(["cpu", str(tmp_path / "bad.json")]) == 2
+    assert says in capsys.readouterr().err
+    assert pretrain.main(["cpu", "absent.json"]) == 2
+    assert "absent.json: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["gpu", "-1", "cuda:x", "cpu:0", "99"])
+def test_a_device_that_is_none(device, write_config, capsys):
+    assert pretrain.main([device, write_config()]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_mistake_and_help_answer_without_importing_torch(write_config):
+    code = ("import sys, mia; status = mia.main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(status)")
+    result = subprocess.run([sys.executable, "-c", code, "cpu", write_config(), "--attacks", "nm"],
+                            capture_output=True, text=True, cwd=PROJECT)
+    assert (result.returncode, result.stdout) == (2, "False\n") and "did you mean 'nn'" in result.stderr
+    result = subprocess.run([sys.executable, PROJECT / "mia.py", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0 and "Nasr et al." in result.stdout and "--prune_sparsity X" in result.stdout
+
+
+def test_command_names_what_differs_from_config_and_defaults(write_config):
+    path = write_config(seed=3)
+    options = parse("mia", ["1", path, "--defend", "ppb", "--defend_arg", "2", "--attacks", "nn", "--results", "out"])
+    assert command("prune", options) == f"python prune.py 1 {path} --defend ppb --defend_arg 2 --results out"
+    assert command("pretrain", options) == f"python pretrain.py 1 {path} --results out"
+    assert parse("prune", command("prune", options).split()[2:]).defend_arg == 2
+
+
+def test_a_registry_refuses_a_name_that_is_taken():
+    registry = Registry("thing")
+    registry.register("a", "m:f", "first", alias="b")
+    for name in ("a", "b"):
+        with pytest.raises(ValueError, match=f"{name!r} is registered twice"):
+            registry.register(name, "m:g", "second")
+    assert registry.check("b") == "a" and list(registry) == ["a"]
+    with pytest.raises(UserError, match="unknown thing 'c'"):
+        registry.load("c")

@@ -1,0 +1,244 @@
+"""All stages, one after the other, as a user runs them."""
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import attackers.neural
+import mia
+import pretrain
+import prune
+from base_model import Recipe
+from conftest import table_arrays
+from datasets import split
+from pruner import PRUNERS
+
+ATTACKS = {"samia", "conf", "xent", "mentr", "top1_conf", "nn", "nn_top3", "nn_cls"}
+MADE = Path("results/tiny_columnfc")
+
+
+@pytest.fixture(autouse=True)
+def short_attack_training(monkeypatch):
+    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+
+
+def files():
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path("results").rglob("*")) if path.is_file()}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (MADE / folder / "attacks.jsonl").read_text().splitlines()]
+
+
+def run(stage, *words):
+    assert stage.main(["cpu", *words]) == 0
+
+
+def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys):
+    path = write_config()
+    run(pretrain, path)
+    run(prune, path, "--prune_sparsity", "0.6")
+    run(mia, path, "--prune_sparsity", "0.60", "--attacks", "all")
+    run(mia, path, "--attacks", "threshold", "--original")
+    names = {name.removeprefix(f"{MADE}/") for name in files()}
+    assert names == {
+        "split.npz", "victim_model/best.pth", "shadow_model_0/best.pth", "shadow_model_1/best.pth",
+        "victim_model/attacks.jsonl", "l1unstructure_0.6_model/attacks.jsonl",
+        *(f"{folder}/{file}" for file in ("best.pth", "best_mask.pth")
+          for folder in ("l1unstructure_0.6_model", "shadow_l1unstructure_0.6_model_0",
+                         "shadow_l1unstructure_0.6_model_1"))}
+
+    found = {line["attack"]: line for line in lines("l1unstructure_0.6_model")}
+    assert set(found) == ATTACKS
+    for line in found.values():
+        assert 0.2 < line["accuracy"] < 1 and line["seed"] == 7 and line["epochs"] == 4
+        assert line["prune_sparsity"] == 0.6 and line["adaptive"] is False
+    assert {line["attack"] for line in lines("victim_model")} == {"conf", "xent", "mentr", "top1_conf"}
+
+    checkpoint = torch.load(MADE / "l1unstructure_0.6_model/best.pth", weights_only=True)
+    masks = torch.load(MADE / "l1unstructure_0.6_model/best_mask.pth", weights_only=True)
+    assert {name: int((~mask).sum()) for name, mask in masks.items()} == {
+        "1.weight": int(12 * 256 * 0.6), "4.weight": int(256 * 128 * 0.6), "7.weight": int(128 * 3 * 0.6)}
+    for name, mask in masks.items():
+        assert checkpoint["weights"][name][~mask].eq(0).all() and checkpoint["weights"][name][mask].ne(0).any()
+
+    shown = capsys.readouterr().out
+    assert "original  pruned" not in shown  # 0.6 was attacked, the second call asked after 0.7
+    run(mia, path, "--prune_sparsity", "0.6", "--attacks", "threshold", "--original")
+    shown = capsys.readouterr().out
+    assert "original  pruned" in shown
+    row = next(line.split() for line in shown.splitlines() if line.startswith("conf"))
+    assert row[2] == f"{100 * found['conf']['accuracy']:.1f}"
+
+
+def test_the_accuracy_stored_is_that_of_the_weights_stored(write_config):
+    from base_model import BaseModel
+    from models import build
+
+    run(pretrain, write_config(epochs=9))
+    x, y = table_arrays()
+    part = split(240, seed=7, shadow_num=2)["shadow_1"]
+    checkpoint = torch.load(MADE / "shadow_model_1/best.pth", weights_only=True)
+    network = build("columnfc", shape=(12,), num_cls=3, generator=torch.Generator())
+    network.load_state_dict(checkpoint["weights"])
+    network.eval()
+    for name in ("train", "dev", "test"):
+        numbers = getattr(part, name)
+        right = network(torch.from_numpy(x[numbers])).argmax(1).numpy() == y[numbers]
+        assert checkpoint["accuracy"][name] == pytest.approx(right.mean())
+
+
+def test_same_command_same_files_to_the_last_bit(write_config):
+    path = write_config()
+    made = []
+    for results in ("results", "results"):
+        for stage, words in ((pretrain, []), (prune, ["--defend", "adv"]),
+                             (mia, ["--defend", "adv", "--attacks", "all", "--adaptive"])):
+            run(stage, path, *words)
+        made.append(files())
+        torch.rand(7)
+    assert made[0] == made[1] and len(made[0]) > 8
+
+
+def test_an_attack_alone_says_what_it_says_in_company(write_config):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "all")
+    together = {line["attack"]: line["accuracy"] for line in lines("victim_model")}
+    run(mia, path, "--original", "--attacks", "nn_cls")
+    after = lines("victim_model")
+    assert len(after) == len(ATTACKS)  # the line was replaced, all others are kept
+    assert {line["attack"]: line["accuracy"] for line in after} == together
+
+
+def test_train_seed_varies_training_and_not_the_split(write_config):
+    path = write_config()
+    kept = []
+    for train_seed in ("7", "8"):
+        run(pretrain, path, "--train_seed", train_seed, "--results", f"results/{train_seed}")
+        made = Path(f"results/{train_seed}/tiny_columnfc")
+        kept.append([(made / name).read_bytes() for name in ("split.npz", "victim_model/best.pth")])
+    assert kept[0][0] == kept[1][0] and kept[0][1] != kept[1][1]
+
+
+@pytest.mark.parametrize("defend, arg, shown", [("ppb", None, "ppb_4"), ("ppb", "4.0", "ppb_4"), ("adv", None, "adv_1"),
+                                                ("ppb", "0.25", "ppb_0.25")])
+def test_defended_models_are_found_however_the_number_is_written(defend, arg, shown, write_config):
+    path = write_config(epochs=2)
+    run(pretrain, path)
+    run(prune, path)
+    run(prune, path, "--defend", defend, *(["--defend_arg", arg] if arg else []))
+    number = shown.partition("_")[2]
+    for more in ([], ["--adaptive"]):
+        run(mia, path, "--defend", defend, "--defend_arg", number, "--attacks", "threshold", *more)
+    assert (MADE / f"shadow_l1unstructure_0.7_{shown}_model_1/best.pth").exists()
+    found = lines(f"l1unstructure_0.7_{shown}_model")
+    assert [line["adaptive"] for line in found] == [False] * 4 + [True] * 4
+
+
+def test_attackers_shadows_are_undefended_unless_adaptive(write_config, capsys):
+    path = write_config(epochs=2)
+    run(pretrain, path)
+    run(prune, path, "--defend", "ppb")
+    run(mia, path, "--defend", "ppb", "--adaptive", "--attacks", "threshold")
+    capsys.readouterr()
+    assert mia.main(["cpu", path, "--defend", "ppb", "--attacks", "threshold"]) == 2
+    error = capsys.readouterr().err
+    assert "shadow_l1unstructure_0.7_model_0/best.pth is not there" in error
+    assert f"first run `python prune.py cpu {path}`" in error  # without --defend
+
+
+@pytest.mark.parametrize("pruner", list(PRUNERS))
+def test_every_pruner_on_a_convolutional_network(pruner, write_config, tmp_path):
+    x, y = table_arrays(n=60, columns=64)
+    images = (128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1)
+    np.savez(tmp_path / "images.npz", x=images, y=y)
+    path = write_config(data_path=str(tmp_path / "images.npz"), model_name="resnet18", input_dim=1, epochs=3,
+                        shadow_num=1, batch_size=8)
+    run(pretrain, path)
+    run(prune, path, "--pruner_name", pruner)
+    run(mia, path, "--pruner_name", pruner, "--attacks", "threshold")
+    made = Path("results/tiny_resnet18")
+    masks = torch.load(made / f"{pruner}_0.7_model/best_mask.pth", weights_only=True)
+    weights = torch.load(made / f"{pruner}_0.7_model/best.pth", weights_only=True)["weights"]
+    share = sum(int((~mask).sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    assert share == pytest.approx(0.7, abs=0.01) or pruner == "slim" and 0.7 < share < 0.9  # ties go too
+    assert all(weights[name][~mask].eq(0).all() for name, mask in masks.items())
+
+
+def test_no_fine_tuning_leaves_the_weights_that_are_left(write_config):
+    path = write_config(prune_epochs=0)
+    run(pretrain, path)
+    run(prune, path)
+    before = torch.load(MADE / "victim_model/best.pth", weights_only=True)["weights"]
+    after = torch.load(MADE / "l1unstructure_0.7_model/best.pth", weights_only=True)
+    masks = torch.load(MADE / "l1unstructure_0.7_model/best_mask.pth", weights_only=True)
+    assert after["epoch"] == 0
+    assert all(torch.equal(after["weights"][name], before[name] * masks.get(name, 1)) for name in before)
+
+
+class TestNothingIsMixedSilently:
+    @pytest.fixture
+    def path(self, write_config):
+        path = write_config(epochs=2)
+        run(pretrain, path)
+        run(prune, path)
+        return path
+
+    def refused(self, capsys, stage, *words):
+        before = files()
+        capsys.readouterr()
+        assert stage.main(["cpu", *words]) == 2
+        assert files() == before
+        return capsys.readouterr().err
+
+    def test_another_seed(self, path, capsys):
+        assert "made with seed 7 (now 8)" in self.refused(capsys, prune, path, "--seed", "8")
+        assert "train_seed 7 (now 9)" in self.refused(capsys, mia, path, "--train_seed", "9")
+
+    def test_an_original_trained_again(self, path, capsys):
+        run(pretrain, path, "--lr", "0.01")
+        error = self.refused(capsys, mia, path)
+        assert "another original than now lies in results/tiny_columnfc/victim_model" in error
+        assert "python prune.py" in error
+
+    def test_more_shadows_than_there_are(self, path, capsys):
+        error = self.refused(capsys, mia, path, "--shadow_num", "3")
+        assert "shadow_model_2 is not there: first run `python pretrain.py" in error and "--shadow_num 3" in error
+
+    def test_fewer_shadows_will_do(self, path):
+        run(mia, path, "--shadow_num", "1", "--attacks", "threshold")
+
+    def test_a_sparsity_that_was_not_made(self, path, capsys):
+        error = self.refused(capsys, mia, path, "--prune_sparsity", "0.5")
+        assert "l1unstructure_0.5_model/best.pth is not there: first run `python prune.py" in error
+        assert "--prune_sparsity 0.5" in error
+
+    def test_another_data_set_of_that_name(self, path, capsys, tmp_path):
+        x, y = table_arrays(n=300)
+        np.savez(tmp_path / "tiny.npz", x=x, y=y)
+        assert "splits 240 records, the data set has 300" in self.refused(capsys, prune, path)
+
+    @pytest.mark.parametrize("stage, file", [(mia, "split.npz"), (mia, "l1unstructure_0.7_model/best.pth"),
+                                             (prune, "victim_model/best.pth")])
+    def test_a_file_cut_in_half(self, path, capsys, stage, file):
+        content = (MADE / file).read_bytes()
+        (MADE / file).write_bytes(content[: len(content) // 2])
+        error = self.refused(capsys, stage, path)
+        assert f"cannot read {MADE / file}" in error and error.count("\n") == 1
+
+    def test_a_pickle_does_not_run(self, path, capsys):
+        import pickle
+
+        class Planted:
+            def __reduce__(self):
+                return (open, ("planted", "w"))
+
+        for file in ("split.npz", "l1unstructure_0.7_model/best.pth"):
+            (MADE / file).write_bytes(pickle.dumps(Planted()))
+            assert "cannot read" in self.refused(capsys, mia, path)
+        assert not Path("planted").exists()
