@@ -33,6 +33,8 @@ def main(argv=None):
     console.say(f"loaded {store.folder('victim', victim_version)} and {options.shadow_num} of "
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
+    models = store.models_digest(victim_version, shadow_store, shadow_version)
+
     def signals(role, numbers):
         model = stored_model(options, records, role, "mia", device, checkpoints[role])
         return query(model, records, numbers, generator=generator(options.train_seed, "mia", role, "noise",
@@ -54,7 +56,7 @@ def main(argv=None):
             bar.update()
     member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
     accuracy = {name: metrics.balanced_accuracy(verdict.member, member) for name, verdict in verdicts.items()}
-    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], accuracy)}")
+    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], models, accuracy)}")
     closing_table(store, len(targets))
 
 
@@ -63,17 +65,16 @@ def closing_table(store, count: int) -> None:
     from store import ORIGINAL
 
     options = store.options
-    columns = {"original": (store, ORIGINAL, False)}
-    undefended = store.undefended()
-    columns["pruned"] = (undefended, undefended.pruned, False)
+    basic = store.undefended()
+    columns = {"original": (store, ORIGINAL, store, ORIGINAL), "pruned": (basic, basic.pruned, basic, basic.pruned)}
     if options.defend:
-        columns[f"{options.defend} {options.defend_arg:g}"] = (store, store.pruned, False)
-        columns["adaptive"] = (store, store.pruned, True)
+        columns[f"{options.defend} {options.defend_arg:g}"] = (store, store.pruned, basic, basic.pruned)
+        columns["adaptive"] = (store, store.pruned, store, store.pruned)
     found = {}
-    for title, (where, version, adaptive) in columns.items():
-        lines = {line["attack"]: line for line in where.attacks(version)
-                 if line["adaptive"] == adaptive and all(line[name] == getattr(options, name)
-                                                         for name in ("seed", "train_seed", "shadow_num"))}
+    for title, (victim, version, shadows, shadow_version) in columns.items():
+        models = victim.models_digest(version, shadows, shadow_version)
+        lines = {line["attack"]: line for line in victim.attacks(version)
+                 if line["models"] == models and line["train_seed"] == options.train_seed}
         if lines:
             found[title] = lines
     attacks = list(dict.fromkeys(attack for lines in found.values() for attack in lines))
@@ -82,8 +83,8 @@ def closing_table(store, count: int) -> None:
             for part in ("train", "test")]
     rows += [[attack, *(console.percent(lines[attack]["accuracy"] if attack in lines else None)
                         for lines in found.values())] for attack in attacks]
-    console.table(f"{store.root}, {undefended.pruned}: attack accuracy in percent (50 = guessing), "
-                  f"{options.shadow_num} shadow models, {count} target records", ["", *found], rows)
+    console.table(f"{store.root}, {basic.pruned}: attack accuracy in percent (50 = guessing), "
+                  f"shadow models: {options.shadow_num}, {count} target records", ["", *found], rows)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def _complete(options: SimpleNamespace) -> None:
 
 
 def _check_together(options: SimpleNamespace) -> None:
-    if options.stage in ("prune", "mia") and not options.original:
+    if options.stage == "prune" or options.stage == "mia" and not options.original:
         needs = PRUNERS[options.pruner_name].options["layer"]
         if needs not in MODELS[options.model_name].options["layers"]:
             fits = [name for name in PRUNERS

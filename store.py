@@ -29,6 +29,7 @@ from options import OPTIONS, command, record
 if TYPE_CHECKING:
     import torch
 
+_CHECKPOINT = "best.pth"
 _PARTS = ("train", "dev", "test")
 ORIGINAL = ""  # the version of a model that is not pruned
 _SAME = ("seed", "train_seed", "dataset_name", "data_path", "model_name", "num_cls", "input_dim")
@@ -92,8 +93,7 @@ class Store:
 
     def digest(self, role: str, version: str) -> str:
         """Tells a stored checkpoint from any other."""
-        with (self.folder(role, version) / "best.pth").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _file_digest(self.folder(role, version))
 
     def save_split(self, parts: dict[str, Part]) -> Path:
         arrays = {f"{role}_{name}": indices for role, part in parts.items() for name, indices in vars(part).items()}
@@ -129,9 +129,9 @@ class Store:
         if masks is not None:
             with _replacing(folder / "best_mask.pth") as file:
                 torch.save(masks, file)
-        with _replacing(folder / "best.pth") as file:
+        with _replacing(folder / _CHECKPOINT) as file:
             torch.save(vars(checkpoint), file)
-        return folder / "best.pth"
+        return folder / _CHECKPOINT
 
     def load(self, role: str, version: str, part: Part) -> Checkpoint:
         """A model, on the CPU.
@@ -142,7 +142,7 @@ class Store:
         """
         import torch
 
-        path = self.folder(role, version) / "best.pth"
+        path = self.folder(role, version) / _CHECKPOINT
         if not path.exists():
             self._not_yet(path, "prune" if version else "pretrain")
         with _reading(path):
@@ -154,7 +154,7 @@ class Store:
             differ.append("another split")
         if version:
             original = self.folder(role, ORIGINAL)
-            if not (original / "best.pth").exists() or self.digest(role, ORIGINAL) != checkpoint.parent:
+            if not (original / _CHECKPOINT).exists() or self.digest(role, ORIGINAL) != checkpoint.parent:
                 differ.append(f"another original than now lies in {original}")
         if differ:
             raise UserError(f"{path} was made with {', '.join(differ)}: run "
@@ -162,18 +162,28 @@ class Store:
                             f"or use another --results folder")
         return checkpoint
 
-    def add_attacks(self, version: str, victim: Checkpoint, accuracy: dict[str, float]) -> Path:
+    def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
+        """Tells a victim, its `shadow_num` shadow models and their originals from any others; None where one is gone."""
+        folders = [self.folder("victim", which) for which in dict.fromkeys([ORIGINAL, version])]
+        folders += [shadows.folder(f"shadow_{i}", which) for i in range(self.options.shadow_num)
+                    for which in dict.fromkeys([ORIGINAL, shadow_version])]
+        if not all((folder / _CHECKPOINT).exists() for folder in folders):
+            return None
+        return hashlib.sha256("".join(_file_digest(folder) for folder in folders).encode()).hexdigest()[:16]
+
+    def add_attacks(self, version: str, victim: Checkpoint, models: str, accuracy: dict[str, float]) -> Path:
         """Write what attacks on a victim found: a line for each attack, in place of that of the same options.
 
         A line is a flat object: `attack`, `accuracy` (a fraction), the victim's `train_accuracy` and
-        `test_accuracy`, and all options, those of training as they were then.
+        `test_accuracy`, the `models_digest` of victim and shadows, and all options, those of training as they
+        were then.
         """
         own = {name: value for name, value in self.record.items() if "mia" in OPTIONS[name].stages.split()}
         if version == ORIGINAL:
             own |= dict.fromkeys(_PRUNING)
         told = victim.options | own
         lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
-                  "test_accuracy": victim.accuracy["test"], **told} for name, value in accuracy.items()]
+                  "test_accuracy": victim.accuracy["test"], "models": models, **told} for name, value in accuracy.items()]
 
         def key(line):
             return json.dumps([line["attack"], *(line.get(name) for name in own)])
@@ -200,6 +210,11 @@ class Store:
 def digest(part: Part) -> str:
     """Tells a role's part of the split from any other."""
     return hashlib.sha256(b"|".join(indices.tobytes() for indices in vars(part).values())).hexdigest()
+
+
+def _file_digest(folder: Path) -> str:
+    with (folder / _CHECKPOINT).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -11,11 +11,13 @@ An attack is a function `attack(shadows, target, *, device, seed, watch) -> {nam
 from registry import Registry
 
 ATTACKS = Registry("attack")
+# reports: the names of its verdicts, where they are not its own
 ATTACKS.register("samia", "attackers.neural:samia",
                  "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)")
 ATTACKS.register("threshold", "attackers.threshold:threshold",
-                 "conf, xent, mentr, top1_conf: a threshold on the confidence of the true class, the entropy, the "
-                 "modified entropy (one a class) and the largest posterior (Song & Mittal 2021)")
+                 "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
+                 "                 2021), one for all on the largest posterior (Salem et al. 2019)",
+                 reports=("conf", "xent", "mentr", "top1_conf"))
 ATTACKS.register("nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)")
 ATTACKS.register("nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)")
 ATTACKS.register("nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)")

@@ -58,7 +58,7 @@ class Verdict:
         return self.scores >= self.threshold
 
 
-def posteriors(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def posterior_and_complement(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Softmax p of logits (n, C) and 1 - p, both float64 and both with all their digits next to 0.
 
     The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S / (1 + S)

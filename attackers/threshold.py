@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attackers.signals import Shadow, Signals, Verdict, posteriors
+from attackers.signals import Shadow, Signals, Verdict, posterior_and_complement
 
 SMALLEST = 1e-30  # posteriors are clamped here before a logarithm
 
@@ -46,10 +46,10 @@ SCORES: dict[str, tuple[Callable, bool]] = {
 
 def threshold(shadows: list[Shadow], target: Signals, **_) -> dict[str, Verdict]:
     """All four threshold attacks; thresholds are chosen on the pooled shadow records."""
-    own = [posteriors(shadow.signals.logits) for shadow in shadows]
+    own = [posterior_and_complement(shadow.signals.logits) for shadow in shadows]
     labels = np.concatenate([shadow.signals.labels for shadow in shadows])
     member = np.concatenate([shadow.member for shadow in shadows])
-    victim = posteriors(target.logits)
+    victim = posterior_and_complement(target.logits)
     verdicts = {}
     for name, (score, per_class) in SCORES.items():
         values = np.concatenate([score(*p, shadow.signals.labels) for p, shadow in zip(own, shadows)])

@@ -30,7 +30,8 @@ def training(results: Path, train_seed: int, attacks: str) -> dict[str, float]:
         run("pretrain", *same)
         run("prune", *same)
     lines = [json.loads(line) for line in found.read_text().splitlines()] if found.exists() else []
-    have = {line["attack"] for line in lines} | ({"threshold"} if lines else set())
+    have = {line["attack"] for line in lines}
+    have |= {"threshold"} if have >= {"conf", "xent", "mentr", "top1_conf"} else set()
     missing = [name for name in attacks.split(",") if name not in have]
     if missing:
         run("mia", *same, "--attacks", ",".join(missing))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attackers.metrics import balanced_accuracy
-from attackers.signals import Shadow, Signals, posteriors
+from attackers.signals import Shadow, Signals, posterior_and_complement
 from attackers.threshold import SCORES, best_threshold, class_thresholds, threshold
 
 P = np.array([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]])
@@ -39,7 +39,7 @@ def test_modified_entropy_is_zero_for_certain_and_right_and_clamped_for_certain_
 
 
 def test_posteriors_keep_their_digits_next_to_one():
-    p, complement = posteriors(np.array([[60.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=np.float32))
+    p, complement = posterior_and_complement(np.array([[60.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=np.float32))
     assert complement[0, 0] == pytest.approx(math.exp(-60) + math.exp(-59), rel=1e-12)
     assert p[0, 1] == pytest.approx(math.exp(-60), rel=1e-12)
     assert p[1] == pytest.approx([1 / 3] * 3) and complement[1] == pytest.approx([2 / 3] * 3)
