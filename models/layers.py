@@ -34,15 +34,16 @@ class Dropout(nn.Module):
         self.p = p
         self.generator: torch.Generator | None = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """`x` with entries dropped; `generator` takes the place of the module's own."""
         if not self.training or self.p == 0:
             return x
-        return x * self.mask(x)
+        return x * self.mask(x, generator or self.generator)
 
-    def mask(self, x: torch.Tensor) -> torch.Tensor:
+    def mask(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """A mask of the shape and type of `x`: 0 with probability p, else 1 / (1 - p)."""
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        draws.random_(-(2**63), None, generator=self.generator)
+        draws.random_(-(2**63), None, generator=generator)
         dropped = round(self.p * 2**16)
         kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
         return kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import transformer
 from models.layers import Dropout, initialise, use_generator
 from transformer import EncoderLayer, SelfAttentionAttack
 
@@ -59,7 +60,7 @@ def test_tokens_are_treated_alike_until_they_are_flattened():
     network = fresh(SelfAttentionAttack(num_cls=6)).eval()
     x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    encode = lambda x: network.encoder(F.gelu(network.embed(x)))  # noqa: E731
+    encode = lambda x: nn.Sequential(*network.encoder)(F.gelu(network.embed(x)))  # noqa: E731
     torch.testing.assert_close(encode(x)[:, order], encode(x[:, order]))
 
 
@@ -80,3 +81,39 @@ def test_dropout_draws_nothing_from_the_global_generator():
     before = torch.get_rng_state()
     first = network(torch.ones(8, 4, 3).normal_(generator=torch.Generator().manual_seed(0)))
     assert torch.equal(before, torch.get_rng_state()) and first.shape == (8, 2)
+
+
+def gradients(network, x, y):
+    network.zero_grad()
+    F.cross_entropy(network(x), y).backward()
+    return [parameter.grad.clone() for parameter in network.parameters()]
+
+
+def slice_setting(dropout):
+    network = fresh(SelfAttentionAttack(num_cls=5, width=8, feedforward=12, dropout=dropout)).double().train()
+    draw = torch.Generator().manual_seed(0)
+    return network, torch.randn(75, 5, 3, generator=draw, dtype=torch.float64), torch.arange(75) % 2
+
+
+def test_slices_add_up_to_the_whole_batch():
+    network, x, y = slice_setting(dropout=0.0)
+    sliced = gradients(network, x, y)
+    norm = network.norm(x.flatten(1)).view(x.shape)
+    torch.testing.assert_close(network(x), network.record(norm))
+    network.zero_grad()
+    F.cross_entropy(network.record(network.norm(x.flatten(1)).view(x.shape)), y).backward()
+    for own, parameter in zip(sliced, network.parameters()):
+        torch.testing.assert_close(own, parameter.grad)
+
+
+def test_slices_are_the_same_on_any_number_of_threads(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    found = []
+    for threads in (1, 2, 5):
+        pool = ThreadPoolExecutor(threads)
+        monkeypatch.setattr(transformer, "_threads", lambda pool=pool: pool)
+        found.append(gradients(*slice_setting(dropout=0.2)))
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other))
+    network, x, y = slice_setting(dropout=0.2)
+    assert not torch.equal(network(x), network(x))  # a new step draws a new mask
