@@ -22,6 +22,7 @@ def main(argv=None):
     from base_model import generator
     from roles import prepare, stored_model
     from store import ORIGINAL, Store
+    from workers import side_by_side
 
     device, records = prepare(options)
     store = Store(options)
@@ -35,27 +36,27 @@ def main(argv=None):
 
     models = store.models_digest(victim_version, shadow_store, shadow_version)
 
-    def signals(role, numbers):
-        model = stored_model(options, records, role, "mia", device, checkpoints[role])
-        return query(model, records, numbers, generator=generator(options.train_seed, "mia", role, "noise",
-                                                                  device=device))
+    asked = {role: np.concatenate([part.train, part.test]) for role, part in parts.items()}
+    asked["victim"].sort()  # the victim's records come in an order that says nothing of who is a member
 
-    shadows = []
-    for role in list(parts)[1:]:
-        members, others = parts[role].train, parts[role].test
-        shadows.append(Shadow(signals(role, np.concatenate([members, others])),
-                              np.arange(len(members) + len(others)) < len(members)))
-    targets = np.sort(np.concatenate([parts["victim"].train, parts["victim"].test]))
-    target = signals("victim", targets)
+    def signals(role, watch):
+        model = stored_model(options, records, role, "mia", device, checkpoints[role])
+        noise = generator(options.train_seed, "mia", role, "noise", device=device)
+        return query(model, records, asked[role], generator=noise)
+
+    answers = dict(side_by_side(signals, parts, workers=options.workers))
+    target, targets = answers["victim"], asked["victim"]
+    shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train)) for role in list(parts)[1:]]
+
+    def attack(name, watch):
+        return ATTACKS.load(name)(shadows, target, device=device, seed=options.train_seed, watch=watch)
 
     verdicts = {}
-    with console.progress(total=len(options.attacks), label="attacks", unit="attack") as bar:
-        for name in options.attacks:
-            verdicts |= ATTACKS.load(name)(shadows, target, device=device, seed=options.train_seed,
-                                           watch=console.epoch_bar)
-            bar.update()
+    for name, said in side_by_side(attack, options.attacks, workers=options.workers):
+        verdicts |= said
     member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
-    accuracy = {name: metrics.balanced_accuracy(verdict.member, member) for name, verdict in verdicts.items()}
+    order = [told for name in options.attacks for told in ATTACKS[name].options.get("reports", [name])]
+    accuracy = {name: metrics.balanced_accuracy(verdicts[name].member, member) for name in order}
     console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], models, accuracy)}")
     closing_table(store, len(targets))
 

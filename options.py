@@ -144,6 +144,11 @@ OPTIONS: dict[str, Option] = {
     "original": Option(flag, False, "attack the model before pruning", "mia"),
     # where
     "results": Option(text, "results", "folder of all that is written", result=False),
+    # how it runs; changes no result
+    "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own "
+                                            "(default: the number of cores on a CPU; on a GPU it is always 1)",
+                      result=False),
+    "threads": Option(whole(1, 1024), 1, "threads of each model's training and queries; the last digits depend on it"),
     # in configs of the original project; nothing reads them
     "image_size": Option(anything, None, "", "", result=False),
     "hidden_size": Option(anything, None, "", "", result=False),
@@ -213,7 +218,7 @@ def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
     root = os.environ.get("MIA_DATA") or "data/datasets"
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
-            ("data_root", root), ("attacks", options.attacks)}
+            ("data_root", root), ("attacks", options.attacks), ("workers", options.workers)}
 
 
 def _shown(value) -> str:

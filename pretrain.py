@@ -13,18 +13,20 @@ def main(argv=None):
     options = parse("pretrain", argv, about=__doc__)
 
     from datasets import split
-    from roles import closing_table, new_model, prepare, train_and_store
+    from roles import new_model, prepare, train_all, train_and_store
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
     parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num)
     store = Store(options)
     console.say(f"split: saved {store.save_split(parts)}")
-    rows = []
-    for role, part in parts.items():
+
+    def train(role, watch):
         model = new_model(options, records, role, "pretrain", device)
-        rows.append(train_and_store(model, records, role, part, store=store, version=ORIGINAL, epochs=options.epochs))
-    closing_table("original models: kept epoch and accuracy", rows)
+        return train_and_store(model, records, role, parts[role], store=store, version=ORIGINAL,
+                               epochs=options.epochs, watch=watch)
+
+    train_all(train, parts, options, "original models: kept epoch and accuracy")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main(argv=None):
 
     from defenders import DEFENDERS
     from pruner import mask
-    from roles import closing_table, prepare, stored_model, train_and_store
+    from roles import prepare, stored_model, train_all, train_and_store
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
@@ -23,17 +23,17 @@ def main(argv=None):
     parts = store.load_split(len(records))
     originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
     console.say(f"loaded {len(originals)} original models from {store.root}")
-    rows = []
-    for role, part in parts.items():
+
+    def fine_tune(role, watch):
         model = stored_model(options, records, role, "prune", device, originals[role])
         masks = mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
         mask.apply(model.network, masks)
-        defender = DEFENDERS.load(options.defend)(options.defend_arg)
-        rows.append(train_and_store(
-            model, records, role, part, store=store, version=store.pruned, epochs=options.prune_epochs,
-            defender=defender, masks=masks, parent=store.digest(role, ORIGINAL)))
-    closing_table(f"{store.pruned}: kept epoch and accuracy, {100 * mask.sparsity(masks):.1f} % "
-                  f"of the masked parameters pruned", rows)
+        return train_and_store(model, records, role, parts[role], store=store, version=store.pruned,
+                               epochs=options.prune_epochs, watch=watch, masks=masks,
+                               defender=DEFENDERS.load(options.defend)(options.defend_arg),
+                               parent=store.digest(role, ORIGINAL))
+
+    train_all(fine_tune, parts, options, f"{store.pruned}: kept epoch, accuracy and share of the prunable parameters that is pruned")
 
 
 if __name__ == "__main__":

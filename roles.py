@@ -11,12 +11,22 @@ import models
 from base_model import BaseModel, Recipe, choose_device, generator
 from console import UserError, percent, say
 from datasets import Part, Records
+from pruner import mask
 from store import Checkpoint, Store, digest
+from workers import cores, side_by_side
 
 
 def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
-    """The device and all records on it. Raises UserError where device, data and network don't fit together."""
+    """The device and all records on it; sets threads and, where not given, `options.workers`.
+
+    Raises UserError where device, data and network don't fit together.
+    """
     device = choose_device(options.device)
+    torch.set_num_threads(options.threads)
+    if options.workers is None:
+        options.workers = cores() if device.type == "cpu" else 1
+    if options.workers > 1 and device.type != "cpu":
+        raise UserError("a GPU is used by one process: leave out --workers, or run on the cpu")
     records = datasets.load(options.dataset_name, data_path=options.data_path, data_root=options.data_root,
                             num_cls=options.num_cls, input_dim=options.input_dim)
     models.check_fit(options.model_name, records.shape)
@@ -46,8 +56,8 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
 
 
 def train_and_store(model: BaseModel, records: Records, role: str, part: Part, *, store: Store, version: str,
-                    epochs: int, defender=None, masks=None, parent: str = "") -> list[str]:
-    """Train a role's model, store its best weights, and return its row of the closing table."""
+                    epochs: int, watch, defender=None, masks=None, parent: str = "") -> tuple[str, list[str]]:
+    """Train a role's model and store its best weights; returns their path and their row of the closing table."""
     options = store.options
     recipe = Recipe(epochs=epochs, batch_size=options.batch_size, optimizer=options.optimizer, lr=options.lr,
                     weight_decay=options.weight_decay, early_stop=options.early_stop)
@@ -56,7 +66,7 @@ def train_and_store(model: BaseModel, records: Records, role: str, part: Part, *
     if defender is not None:
         defender.start(records, train=indices["train"], dev=indices["dev"], batch_size=options.batch_size,
                        generator=draw)
-    on_epoch, close = console.epoch_bar(epochs, role)
+    on_epoch, close = watch(epochs, role)
     training = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draw,
                            defender=defender, on_epoch=on_epoch)
     close()
@@ -64,10 +74,15 @@ def train_and_store(model: BaseModel, records: Records, role: str, part: Part, *
     weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
     path = store.save(role, version, Checkpoint(weights, store.record, training.best_epoch, accuracy,
                                                 digest(part), parent), masks)
-    say(f"{role}: saved {path}")
-    return [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
+    row = [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
+    return str(path), row if masks is None else [*row, percent(mask.sparsity(masks))]
 
 
-def closing_table(title: str, rows: list[list[str]]) -> None:
-    """The kept epoch and the accuracy of each role's model."""
-    console.table(title, ["model", "epoch", "train %", "dev %", "test %"], rows)
+def train_all(task, parts: dict[str, Part], options: SimpleNamespace, title: str) -> None:
+    """Run `task(role, watch)`, which ends in `train_and_store`, for every role; close with a table of all models."""
+    rows = {}
+    for role, (path, row) in side_by_side(task, parts, workers=options.workers):
+        say(f"{role}: saved {path}")
+        rows[role] = row
+    header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
+    console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])

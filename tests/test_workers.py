@@ -1,0 +1,78 @@
+"""Many models at once: the same results, and no process left behind."""
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mia
+import pretrain
+import prune
+from conftest import PROJECT
+from console import UserError
+from workers import side_by_side
+
+
+def test_files_are_the_same_however_many_workers(write_config):
+    path = write_config()
+    made = []
+    for workers in ("1", "2", "3"):
+        for stage, words in ((pretrain, []), (prune, ["--defend", "ppb"]),
+                             (mia, ["--defend", "ppb", "--adaptive", "--attacks", "nn,threshold,nn_top3"])):
+            assert stage.main(["cpu", path, "--workers", workers, *words]) == 0
+        made.append({str(file): hashlib.sha256(file.read_bytes()).hexdigest()
+                     for file in Path("results").rglob("*") if file.is_file()})
+    assert made[0] == made[1] == made[2] and len(made[0]) == 11
+
+
+def test_epochs_of_all_workers_are_told_to_the_parent(monkeypatch):
+    told = []
+    monkeypatch.setattr("console.epoch_bar", lambda epochs, label: (
+        lambda *of: told.append((label, epochs, *of)), lambda: told.append((label, "closed"))))
+
+    def task(name, watch):
+        on_epoch, close = watch(2, name)
+        on_epoch(1, 0.5)
+        on_epoch(2, None)
+        close()
+        return os.getpid()
+
+    pids = dict(side_by_side(task, ["a", "b"], workers=2))
+    assert os.getpid() not in pids.values()
+    for name in "ab":
+        assert [of for of in told if of[0] == name][:3] == [(name, 2, 1, 0.5), (name, 2, 2, None), (name, "closed")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_task_ends_all(workers):
+    def task(name, watch):
+        if name == "b":
+            raise UserError("b is wrong")
+        time.sleep(60 if name == "c" else 0)
+
+    start = time.monotonic()
+    with pytest.raises(UserError, match="b is wrong"):
+        list(side_by_side(task, ["b", "c"], workers=workers))
+    assert time.monotonic() - start < 30
+
+
+def test_a_worker_that_dies_is_one_line():
+    with pytest.raises(UserError, match="a worker process has died"):
+        list(side_by_side(lambda name, watch: os.kill(os.getpid(), signal.SIGKILL), ["a", "b"], workers=2))
+
+
+def test_ctrl_c_ends_every_process(write_config):
+    process = subprocess.Popen([sys.executable, PROJECT / "pretrain.py", "cpu", write_config(epochs=100_000),
+                                "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and len(children.read_text().split()) < 2:
+        time.sleep(0.05)
+    forked = children.read_text().split()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.strip() == "interrupted"
+    assert len(forked) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in forked)

@@ -1,0 +1,91 @@
+"""One task for many models, in several processes at once."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+import console
+from console import UserError
+
+_task: Callable | None = None  # what the forked processes run, and whom they tell of an epoch
+_told = None
+
+
+def side_by_side(task: Callable, names: Iterable[str], *, workers: int) -> Iterator[tuple[str, object]]:
+    """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
+
+    The processes are forked: they share the records in memory, and need no time to start. A GPU can't be used
+    in them, so there `workers` is 1, which runs the tasks here, one after the other. Results must not depend on
+    which it is: a task draws its randomness from generators of its own, and runs on the number of threads set.
+
+    Args:
+        task: called with a name and `watch` (see `console.epoch_bar`); what it returns is pickled.
+    Raises:
+        UserError: a task's own, or a process has died.
+    """
+    names = list(names)
+    workers = min(workers, len(names))
+    if workers == 1:
+        for name in names:
+            yield name, task(name, console.epoch_bar)
+        return
+
+    global _task, _told
+    context = multiprocessing.get_context("fork")
+    _task, _told = task, context.SimpleQueue()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    bars = {}
+    try:
+        waiting = {pool.submit(_run, name): name for name in names}
+        while waiting:
+            done, _ = wait(waiting, timeout=0.05, return_when="FIRST_COMPLETED")
+            _show(bars)
+            for future in done:
+                name = waiting.pop(future)
+                yield name, future.result()
+    except BrokenProcessPool:
+        raise UserError("a worker process has died (out of memory?): try fewer --workers") from None
+    finally:  # also when the caller gives up or Ctrl-C strikes: nothing runs on
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+        for _, close in bars.values():
+            close()
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(name: str):
+    return _task(name, _tell)
+
+
+def _tell(epochs: int, label: str):
+    """A worker's `watch`: passes on what happens to the parent's bars."""
+
+    def on_epoch(epoch, accuracy):
+        _told.put((label, epochs, epoch, accuracy))
+
+    return on_epoch, lambda: _told.put((label, epochs, None, None))
+
+
+def _show(bars: dict) -> None:
+    while not _told.empty():
+        label, epochs, epoch, accuracy = _told.get()
+        if label not in bars:
+            bars[label] = console.epoch_bar(epochs, label)
+        on_epoch, close = bars[label]
+        if epoch is None:
+            close()
+        else:
+            on_epoch(epoch, accuracy)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
