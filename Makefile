@@ -18,7 +18,7 @@ test: $(VENV)/.ready
 	$(RUN) -m pytest -q
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@
 

@@ -57,7 +57,7 @@ def main(argv=None):
     member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
     order = [told for name in options.attacks for told in ATTACKS[name].options.get("reports", [name])]
     accuracy = {name: metrics.balanced_accuracy(verdicts[name].member, member) for name in order}
-    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], models, accuracy)}")
+    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], models, str(device), accuracy)}")
     closing_table(store, len(targets))
 
 

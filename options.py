@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,7 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         word = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument {word!r}{nearest(word, [f'--{name}' for name in names])} "
+        raise UserError(f"unknown argument {word!r}{nearest(word.lstrip('-'), names, dashes='--')} "
                         f"(see {parser.prog} --help)")
     if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
         raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
@@ -191,6 +192,10 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
     for name in names:
         if getattr(given, name) is not None:
             values[name] = _read(f"--{name}", name, getattr(given, name))
+    if values["original"] and stage == "mia":
+        for name in ("defend", "adaptive"):  # what a config says of other runs does not count here
+            if not getattr(given, name):
+                values[name] = OPTIONS[name].default
     options = SimpleNamespace(stage=stage, device=given.device, config_path=given.config_path, **values)
     _complete(options)
     _check_together(options)
@@ -204,14 +209,15 @@ def record(options: SimpleNamespace) -> dict:
 
 def command(stage: str, options: SimpleNamespace) -> str:
     """The command line that runs another stage with the options that differ from config and defaults."""
-    before = {name: option.default for name, option in OPTIONS.items()} | _read_config(options.config_path)
+    before = {name: option.default for name, option in OPTIONS.items()}
+    before |= {name: _read(name, name, value) for name, value in _read_config(options.config_path).items()}
     words = ["python", f"{stage}.py", options.device, options.config_path]
     for name, option in OPTIONS.items():
         value = getattr(options, name)
         if stage in option.stages.split() and value is not None and value != before[name] \
                 and (name, value) not in _derived(options):
             words += [f"--{name}"] if option.kind is flag else [f"--{name}", _shown(value)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _derived(options) -> set:
@@ -238,7 +244,8 @@ def _read_config(path: str) -> dict:
         raise UserError(f"config {path} must be a JSON object of options, not a {type(config).__name__}")
     for key in config:
         if key not in OPTIONS:
-            raise UserError(f"config {path}: unknown key {key!r}{nearest(key, OPTIONS)}")
+            raise UserError(f"config {path}: unknown key {key!r}"
+                            f"{nearest(key, OPTIONS) or ' (keys: ' + ', '.join(OPTIONS) + ')'}")
     return config
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from console import UserError
 
 
-def nearest(word: str, names) -> str:
+def nearest(word: str, names, *, dashes: str = "") -> str:
     """', did you mean NAME?' for the name most like `word`, or nothing where none is alike."""
     close = difflib.get_close_matches(word.lower(), list(names), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {dashes + close[0]!r}?" if close else ""
 
 
 @dataclass(frozen=True)

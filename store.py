@@ -104,7 +104,8 @@ class Store:
     def load_split(self, n: int) -> dict[str, Part]:
         """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows.
 
-        Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`.
+        Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`;
+        and where nothing can be written beside it, before any work is done in vain.
         """
         path = self.root / "split.npz"
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
@@ -115,6 +116,8 @@ class Store:
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
             self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
+        if not os.access(self.root, os.W_OK):
+            raise UserError(f"cannot write in {self.root}: permission denied")
         count = sum(map(len, victim_and_others))
         if count != n:
             raise UserError(f"{path} splits {count} records, the data set has {n}: run "
@@ -148,8 +151,8 @@ class Store:
         with _reading(path):
             checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
         asked = self.record
-        differ = [f"{name} {checkpoint.options[name]!r} (now {asked[name]!r})"
-                  for name in (_SAME + _PRUNING[:4] if version else _SAME) if checkpoint.options[name] != asked[name]]
+        differ = [f"{name} {checkpoint.options.get(name)!r} (now {asked[name]!r})"
+                  for name in (_SAME + _PRUNING[:4] if version else _SAME) if checkpoint.options.get(name) != asked[name]]
         if checkpoint.split != digest(part):
             differ.append("another split")
         if version:
@@ -171,17 +174,19 @@ class Store:
             return None
         return hashlib.sha256("".join(_file_digest(folder) for folder in folders).encode()).hexdigest()[:16]
 
-    def add_attacks(self, version: str, victim: Checkpoint, models: str, accuracy: dict[str, float]) -> Path:
+    def add_attacks(self, version: str, victim: Checkpoint, models: str, device: str,
+                    accuracy: dict[str, float]) -> Path:
         """Write what attacks on a victim found: a line for each attack, in place of that of the same options.
 
         A line is a flat object: `attack`, `accuracy` (a fraction), the victim's `train_accuracy` and
-        `test_accuracy`, the `models_digest` of victim and shadows, and all options, those of training as they
-        were then.
+        `test_accuracy`, the `models_digest` of victim and shadows, the device, and all options, those of training
+        as they were then.
         """
         own = {name: value for name, value in self.record.items() if "mia" in OPTIONS[name].stages.split()}
         if version == ORIGINAL:
             own |= dict.fromkeys(_PRUNING)
-        told = victim.options | own
+        own["device"] = device
+        told = victim.options | own | {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
         lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
                   "test_accuracy": victim.accuracy["test"], "models": models, **told} for name, value in accuracy.items()]
 
@@ -220,8 +225,11 @@ def _file_digest(folder: Path) -> str:
 @contextmanager
 def _replacing(path: Path):
     """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -229,8 +237,10 @@ def _replacing(path: Path):
             os.fsync(file.fileno())
         os.chmod(beside, 0o644)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         raise
 
 

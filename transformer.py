@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.layers import Dropout
+from workers import cores
 
 
 class SelfAttentionAttack(nn.Module):
@@ -42,19 +43,22 @@ class SelfAttentionAttack(nn.Module):
         return self.out(F.relu(self.hidden(x.flatten(1))))
 
 
-SLICE = 32  # records; fixed, so that results don't depend on the number of cores
+SLICE = 64  # records; fixed, so that results don't depend on the number of cores
 
 
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    return ThreadPoolExecutor(cores())
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads don't survive a fork
 
 
 def in_slices(function, x: torch.Tensor, parameters: list[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
     """`function(x, generator)` of a batch, worked out on the CPU in slices, side by side on all cores.
 
-    The operations are too small for torch to gain from spreading each of them over cores (two threads take 0.9
-    times what one does), and a slice of them stays in a core's cache.
+    The operations are too small for torch to gain from spreading each of them over cores: two threads took 0.9
+    times what one did.
 
     Args:
         function: treats the records of a batch one by one; draws its randomness from the generator given.

@@ -21,6 +21,8 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int) -> Itera
     The processes are forked: they share the records in memory, and need no time to start. A GPU can't be used
     in them, so there `workers` is 1, which runs the tasks here, one after the other. Results must not depend on
     which it is: a task draws its randomness from generators of its own, and runs on the number of threads set.
+    What does not survive a fork must not have been used before: OpenMP on several threads and, where torch sees
+    a GPU, a backward pass. A stage forks before it does either.
 
     Args:
         task: called with a name and `watch` (see `console.epoch_bar`); what it returns is pickled.
@@ -88,4 +90,4 @@ def _show(bars: dict) -> None:
 
 def cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

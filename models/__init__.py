@@ -15,8 +15,8 @@ MODELS = Registry("network")
 _IMAGE_LAYERS = ("Conv2d", "BatchNorm2d", "Linear")
 # smallest: the side of the smallest image that survives the network's poolings (0 = a table will do)
 MODELS.register("resnet18", "models.image:resnet18", "ResNet-18 (He et al., 2016)", smallest=1, layers=_IMAGE_LAYERS)
-MODELS.register("vgg16", "models.image:vgg16", "VGG-16 with BatchNorm (Simonyan & Zisserman, 2015)",
-                alias="vgg16bn", smallest=32, layers=_IMAGE_LAYERS)
+MODELS.register("vgg16bn", "models.image:vgg16bn", "VGG-16 with BatchNorm (Simonyan & Zisserman, 2015)",
+                alias="vgg16", smallest=32, layers=_IMAGE_LAYERS)
 MODELS.register("densenet121", "models.image:densenet121", "DenseNet-121 (Huang et al., 2017)",
                 smallest=16, layers=_IMAGE_LAYERS)
 MODELS.register("columnfc", "models.column:columnfc", "256-128-C perceptron for tables",

@@ -21,7 +21,7 @@ def densenet121(*, shape: tuple[int, int, int], num_cls: int) -> nn.Module:
     return network
 
 
-def vgg16(*, shape: tuple[int, int, int], num_cls: int) -> nn.Module:
+def vgg16bn(*, shape: tuple[int, int, int], num_cls: int) -> nn.Module:
     """VGG-16 with BatchNorm and a 512-4096-4096-C classifier behind a 1x1 average pool."""
     network = models.vgg16_bn(num_classes=num_cls, init_weights=False)
     if shape[0] != 3:

@@ -14,11 +14,9 @@ SHARED_DATA = PROJECT.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def in_an_empty_folder(tmp_path_factory, monkeypatch):
     """Each test runs in a folder of its own, so that what a stage writes is all that lies there."""
-    folder = tmp_path / "cwd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     monkeypatch.delenv("MIA_DATA", raising=False)
 
 
@@ -40,7 +38,8 @@ def write_config(tmp_path):
 
     def write(name="tiny.json", **changes):
         config = {"dataset_name": "tiny", "data_path": str(tmp_path / "tiny.npz"), "model_name": "columnfc",
-                  "num_cls": 3, "input_dim": 12, "epochs": 4, "shadow_num": 2, "early_stop": 0} | changes
+                  "num_cls": 3, "input_dim": 12, "epochs": 4, "shadow_num": 2, "early_stop": 0,
+                  "workers": 1} | changes
         path = tmp_path / name
         path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
         return str(path)

@@ -22,7 +22,7 @@ def parameters(network):
     # torchvision's count of the 1000-class network, less its first convolution and classifier, plus ours
     ("resnet18", (3, 32, 32), 11_689_512 - 64 * 3 * 49 - 513 * 1000 + 64 * 3 * 9 + 513 * 10),
     ("densenet121", (3, 32, 32), 7_978_856 - 64 * 3 * 49 - 1025 * 1000 + 64 * 3 * 9 + 1025 * 10),
-    ("vgg16", (3, 32, 32), 138_365_992 - 4096 * 25088 - 4097 * 1000 + 4096 * 512 + 4097 * 10),
+    ("vgg16bn", (3, 32, 32), 138_365_992 - 4096 * 25088 - 4097 * 1000 + 4096 * 512 + 4097 * 10),
     ("columnfc", (446,), 447 * 256 + 257 * 128 + 129 * 10),
 ])
 def test_number_of_parameters_by_hand(name, shape, expected):
@@ -50,7 +50,7 @@ def test_resnet_keeps_its_pooling_so_that_the_first_stage_sees_16x16():
 
 
 def test_vgg_has_biases_and_half_its_units_dropped():
-    network = fresh("vgg16", (3, 32, 32))
+    network = fresh("vgg16bn", (3, 32, 32))
     assert all(layer.bias is not None for layer in network.modules() if isinstance(layer, nn.Conv2d))
     assert [layer.p for layer in network.classifier if hasattr(layer, "p")] == [0.5, 0.5]
 
@@ -88,4 +88,4 @@ def test_input_dim_is_channels_or_columns():
     assert models.input_dim("resnet18", (3, 32, 32)) == 3
     assert models.input_dim("columnfc", (1, 8, 8)) == 64
     assert models.input_dim("columnfc", (446,)) == 446
-    assert MODELS.check("vgg16bn") == "vgg16"
+    assert MODELS.check("vgg16") == "vgg16bn"

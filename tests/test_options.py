@@ -1,7 +1,9 @@
 """Options: who overrides whom, and one line with status 2 for all that is wrong."""
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,11 @@ def test_what_follows_from_other_options(write_config, monkeypatch):
         assert parse(stage, ["cpu", path, "--defend", "adv", "--defend_arg", "2.50"]).defend_arg == 2.5
     assert parse("prune", ["cpu", write_config("kept.json", prune_epochs=3)]).prune_epochs == 3
     assert parse("prune", ["cpu", write_config("loose.json", defend_arg=4)]).defend_arg is None
+
+
+def test_original_does_not_mind_a_defence_in_the_config(write_config):
+    options = parse("mia", ["0", write_config(defend="ppb", defend_arg=2, adaptive=True), "--original"])
+    assert (options.defend, options.defend_arg, options.adaptive) == ("", None, False)
 
 
 def test_attacks_by_name(write_config):
@@ -80,6 +87,8 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("prune", ["--pruner_name", "slim"], {}, "prunes BatchNorm2d layers, of which columnfc has none"),
     ("mia", ["--adaptive"], {}, "name it with --defend"),
     ("mia", ["--original", "--defend", "ppb"], {}, "leave out --defend"),
+    ("pretrain", [], {"zzz": 1}, "unknown key 'zzz' (keys: dataset_name,"),
+    ("pretrain", ["--zzz"], {}, "unknown argument '--zzz' (see pretrain.py --help)"),
     ("mia", ["----adaptive"], {}, "unknown argument '----adaptive', did you mean '--adaptive'?"),
     ("pretrain", ["--defend", "ppb"], {}, "unknown argument '--defend'"),
     ("pretrain", ["--seed"], {}, "expected one argument"),
@@ -95,7 +104,7 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("pretrain", [], {"dataset_name": ".."}, "dataset_name must be a name of letters"),
     ("pretrain", [], {"input_dim": 13}, "12 columns"),
     ("pretrain", [], {"num_cls": 2}, "label 2; with num_cls 2 labels run from 0 to 1"),
-    ("pretrain", [], {"model_name": "vgg16"}, "vgg16 takes images"),
+    ("pretrain", [], {"model_name": "vgg16"}, "vgg16bn takes images"),
     ("pretrain", [], {"data_path": "absent.npz"}, "no file absent.npz"),
     ("prune", [], {}, "first run `python pretrain.py cpu"),
     ("mia", [], {}, "first run `python pretrain.py cpu"),
@@ -103,15 +112,14 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
 
 
 @pytest.mark.parametrize("stage, words, changes, says", MISTAKES)
-def test_a_mistake_gets_one_line_status_2_and_nothing_written(stage, words, changes, says, write_config, capsys,
-                                                             tmp_path):
+def test_a_mistake_gets_one_line_status_2_and_nothing_written(stage, words, changes, says, write_config, capsys):
     path = write_config(**changes)
     main = {"pretrain": pretrain, "prune": prune, "mia": mia}[stage].main
     assert main(["cpu", path, *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert says in error
-    assert not list((tmp_path / "cwd").iterdir())
+    assert not list(Path.cwd().iterdir())
 
 
 @pytest.mark.parametrize("text, says", [("{", "is not JSON"), ("[1]", "must be a JSON object"), ("\xff", "JSON")])
@@ -142,6 +150,9 @@ def test_command_names_what_differs_from_config_and_defaults(write_config):
     path = write_config(seed=3)
     options = parse("mia", ["1", path, "--defend", "ppb", "--defend_arg", "2", "--attacks", "nn", "--results", "out"])
     assert command("prune", options) == f"python prune.py 1 {path} --defend ppb --defend_arg 2 --results out"
+    spaced = parse("prune", ["0", write_config("a b.json", defend="ppb"), "--defend", ""])
+    assert shlex.split(command("prune", spaced))[-2:] == ["--defend", ""]
+    assert parse("prune", shlex.split(command("prune", spaced))[2:]).defend == ""
     assert command("pretrain", options) == f"python pretrain.py 1 {path} --results out"
     assert parse("prune", command("prune", options).split()[2:]).defend_arg == 2
 

@@ -222,6 +222,13 @@ class TestNothingIsMixedSilently:
 
     def test_fewer_shadows_will_do(self, path):
         run(mia, path, "--shadow_num", "1", "--attacks", "threshold")
+        assert {line["shadow_num"] for line in lines("l1unstructure_0.7_model")} == {1}
+
+    def test_a_results_folder_that_cannot_be(self, path, capsys):
+        Path("afile").write_text("")
+        assert pretrain.main(["cpu", path, "--results", "afile"]) == 2
+        error = capsys.readouterr().err
+        assert "cannot write in afile/tiny_columnfc" in error and error.count("\n") == 1
 
     def test_a_sparsity_that_was_not_made(self, path, capsys):
         error = self.refused(capsys, mia, path, "--prune_sparsity", "0.5")

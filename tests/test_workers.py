@@ -8,13 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import mia
 import pretrain
 import prune
 from conftest import PROJECT
 from console import UserError
+from models.layers import initialise, use_generator
+from transformer import SelfAttentionAttack
 from workers import side_by_side
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="after a backward pass here, forks can't make one")
 
 
 def test_files_are_the_same_however_many_workers(write_config):
@@ -76,3 +81,15 @@ def test_ctrl_c_ends_every_process(write_config):
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.strip() == "interrupted"
     assert len(forked) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in forked)
+
+
+def test_samia_trains_in_a_forked_process_after_it_has_trained_here():
+    def train(name, watch):
+        network = SelfAttentionAttack(num_cls=3)
+        initialise(network, torch.Generator().manual_seed(0))
+        use_generator(network, seed=0)
+        network(torch.ones(130, 3, 3)).sum().backward()
+        return network.out.bias.grad.tolist()
+
+    here = train("here", None)
+    assert dict(side_by_side(train, ["a", "b"], workers=2)) == {"a": here, "b": here}
