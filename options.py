@@ -22,6 +22,7 @@ from registry import Registry, nearest
 # ---- kinds of value: each takes what stands in the config or on the command line, and returns it or raises ValueError
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable:
+    """Whole numbers from `low` to `high`, also written 3.0 or "3"."""
     def read(value) -> int:
         number = float(value) if not isinstance(value, bool) else math.nan
         if not (math.isfinite(number) and number == int(number) and low <= number <= high):
@@ -33,6 +34,7 @@ def whole(low: int, high: int = 2**31 - 1) -> Callable:
 
 
 def number(wants: str, holds: Callable[[float], bool]) -> Callable:
+    """Finite real numbers of which `holds` is true; `wants` says so in words."""
     def read(value) -> float:
         real = float(value) if not isinstance(value, bool) else math.nan
         if not (math.isfinite(real) and holds(real)):

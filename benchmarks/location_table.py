@@ -1,6 +1,6 @@
 """The README's table: Location, seed 7, l1unstructure 0.7, 5 shadow models; ours beside the paper's code.
 
-    python benchmarks/location_table.py --trainings 8 --samia 2 --results results_location
+    python benchmarks/location_table.py --trainings 32 --neural 16 --samia 2 --results results_location
 
 Each training (`--train_seed`) has its own results folder; what lies there already is not run again.
 """
@@ -43,6 +43,7 @@ def training(results: Path, train_seed: int, attacks: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trainings", type=int, default=8)
+    parser.add_argument("--neural", type=int, default=8, help="in how many of them nn, nn_top3 and nn_cls run too")
     parser.add_argument("--samia", type=int, default=2, help="in how many of them samia runs too (it takes minutes)")
     parser.add_argument("--first", type=int, default=0, help="the first train_seed")
     parser.add_argument("--results", type=Path, default=Path("results_location"))
@@ -50,7 +51,8 @@ def main() -> None:
 
     values: dict[str, list[float]] = {}
     for number in range(args.first, args.first + args.trainings):
-        attacks = "threshold,nn,nn_top3,nn_cls" + (",samia" if number - args.first < args.samia else "")
+        attacks = "threshold" + ",nn,nn_top3,nn_cls" * (number - args.first < args.neural)
+        attacks += ",samia" * (number - args.first < args.samia)
         for name, value in training(args.results / f"train_seed_{number}", number, attacks).items():
             values.setdefault(name, []).append(value)
         print(f"train_seed {number}: " + ", ".join(f"{name} {value[-1]:.1f}" for name, value in values.items()),

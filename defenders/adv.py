@@ -20,6 +20,7 @@ class AdversarialRegularization(Basic):
     """
 
     def start(self, records, *, train, dev, batch_size, generator):
+        """Make the attack and its optimiser; `generator` draws its weights, dropout and batches."""
         self.records = records
         self.attack = perceptron(inputs=2 * records.num_cls)
         cpu = torch.Generator().manual_seed(int(torch.randint(
@@ -32,6 +33,7 @@ class AdversarialRegularization(Basic):
         self.others = _forever(dev, batch_size, generator)
 
     def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Take the attack's steps, then the classifier's loss against it as it now stands."""
         network.eval()
         self.attack.train()
         for _ in range(ATTACK_STEPS):
