@@ -1,5 +1,6 @@
 """What a person sees of a stage: its lines, progress bars, tables and errors."""
 import functools
+import os
 import sys
 
 from tqdm import tqdm
@@ -22,6 +23,9 @@ def stage(main):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
+            return 141
         return 0
 
     return run

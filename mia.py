@@ -44,7 +44,7 @@ def main(argv=None):
         noise = generator(options.train_seed, "mia", role, "noise", device=device)
         return query(model, records, asked[role], generator=noise)
 
-    answers = dict(side_by_side(signals, parts, workers=options.workers))
+    answers = dict(side_by_side(signals, parts, workers=options.workers, threads=options.threads))
     target, targets = answers["victim"], asked["victim"]
     shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train)) for role in list(parts)[1:]]
 
@@ -52,7 +52,7 @@ def main(argv=None):
         return ATTACKS.load(name)(shadows, target, device=device, seed=options.train_seed, watch=watch)
 
     verdicts = {}
-    for name, said in side_by_side(attack, options.attacks, workers=options.workers):
+    for name, said in side_by_side(attack, options.attacks, workers=options.workers, threads=options.threads):
         verdicts |= said
     member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
     order = [told for name in options.attacks for told in ATTACKS[name].options.get("reports", [name])]

@@ -24,9 +24,15 @@ def main(argv=None):
     originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
     console.say(f"loaded {len(originals)} original models from {store.root}")
 
-    def fine_tune(role, watch):
+    def pruned(role):
         model = stored_model(options, records, role, "prune", device, originals[role])
-        masks = mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
+        return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
+
+    for role in parts:
+        pruned(role)  # that all can be pruned is known before any is fine-tuned
+
+    def fine_tune(role, watch):
+        model, masks = pruned(role)
         mask.apply(model.network, masks)
         return train_and_store(model, records, role, parts[role], store=store, version=store.pruned,
                                epochs=options.prune_epochs, watch=watch, masks=masks,

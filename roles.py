@@ -22,11 +22,11 @@ def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
     Raises UserError where device, data and network don't fit together.
     """
     device = choose_device(options.device)
-    torch.set_num_threads(options.threads)
     if options.workers is None:
         options.workers = cores() if device.type == "cpu" else 1
     if options.workers > 1 and device.type != "cpu":
         raise UserError("a GPU is used by one process: leave out --workers, or run on the cpu")
+    torch.set_num_threads(options.threads if options.workers == 1 else 1)  # see `side_by_side` on forks
     records = datasets.load(options.dataset_name, data_path=options.data_path, data_root=options.data_root,
                             num_cls=options.num_cls, input_dim=options.input_dim)
     models.check_fit(options.model_name, records.shape)
@@ -81,7 +81,7 @@ def train_and_store(model: BaseModel, records: Records, role: str, part: Part, *
 def train_all(task, parts: dict[str, Part], options: SimpleNamespace, title: str) -> None:
     """Run `task(role, watch)`, which ends in `train_and_store`, for every role; close with a table of all models."""
     rows = {}
-    for role, (path, row) in side_by_side(task, parts, workers=options.workers):
+    for role, (path, row) in side_by_side(task, parts, workers=options.workers, threads=options.threads):
         say(f"{role}: saved {path}")
         rows[role] = row
     header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]

@@ -15,12 +15,13 @@ _task: Callable | None = None  # what the forked processes run, and whom they te
 _told = None
 
 
-def side_by_side(task: Callable, names: Iterable[str], *, workers: int) -> Iterator[tuple[str, object]]:
+def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
+                 threads: int = 1) -> Iterator[tuple[str, object]]:
     """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
 
     The processes are forked: they share the records in memory, and need no time to start. A GPU can't be used
     in them, so there `workers` is 1, which runs the tasks here, one after the other. Results must not depend on
-    which it is: a task draws its randomness from generators of its own, and runs on the number of threads set.
+    which it is: a task draws its randomness from generators of its own, and runs on `threads` threads.
     What does not survive a fork must not have been used before: OpenMP on several threads and, where torch sees
     a GPU, a backward pass. A stage forks before it does either.
 
@@ -39,7 +40,7 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int) -> Itera
     global _task, _told
     context = multiprocessing.get_context("fork")
     _task, _told = task, context.SimpleQueue()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(threads,))
     bars = {}
     try:
         waiting = {pool.submit(_run, name): name for name in names}
@@ -59,8 +60,11 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int) -> Itera
             close()
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
 
 
 def _run(name: str):

@@ -24,7 +24,8 @@ def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torc
     masks = {}
     kept = select(scores, sparsity)
     if not any(keep.any() for keep in kept.values()):
-        raise UserError(f"{pruner} would prune everything: all of its scores are tied, so train for longer first")
+        raise UserError(f"{pruner} would prune everything: its smallest scores are tied with the largest, as after too "
+                        f"few training steps; pretrain for more steps, say with a smaller --batch_size")
     for name, keep in kept.items():
         module = network.get_submodule(name)
         if keep.shape == module.weight.shape:

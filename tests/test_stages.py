@@ -259,3 +259,14 @@ class TestNothingIsMixedSilently:
             (MADE / file).write_bytes(pickle.dumps(Planted()))
             assert "cannot read" in self.refused(capsys, mia, path)
         assert not Path("planted").exists()
+
+
+def test_nothing_is_fine_tuned_where_a_shadow_cannot_be_pruned(write_config, tmp_path, capsys):
+    x, y = table_arrays(n=60, columns=64)
+    np.savez(tmp_path / "images.npz", x=(128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1), y=y)
+    path = write_config(data_path=str(tmp_path / "images.npz"), model_name="resnet18", input_dim=1, epochs=1,
+                        shadow_num=1)
+    run(pretrain, path)  # one step of Adam leaves every gamma at 1 +- lr
+    before = files()
+    assert prune.main(["cpu", path, "--pruner_name", "slim"]) == 2
+    assert "slim would prune everything" in capsys.readouterr().err and files() == before
