@@ -75,7 +75,7 @@ def closing_table(store, count: int) -> None:
     for title, (victim, version, shadows, shadow_version) in columns.items():
         models = victim.models_digest(version, shadows, shadow_version)
         lines = {line["attack"]: line for line in victim.attacks(version)
-                 if line["models"] == models and line["train_seed"] == options.train_seed}
+                 if line.get("models") == models and line["train_seed"] == options.train_seed}
         if lines:
             found[title] = lines
     attacks = list(dict.fromkeys(attack for lines in found.values() for attack in lines))

@@ -39,7 +39,7 @@ def main(argv=None):
                                defender=DEFENDERS.load(options.defend)(options.defend_arg),
                                parent=store.digest(role, ORIGINAL))
 
-    train_all(fine_tune, parts, options, f"{store.pruned}: kept epoch, accuracy and share of the prunable parameters that is pruned")
+    train_all(fine_tune, parts, options, f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,8 @@ class Store:
         if version == ORIGINAL:
             own |= dict.fromkeys(_PRUNING)
         own["device"] = device
-        told = victim.options | own | {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
+        where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
+        told = victim.options | own | where
         lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
                   "test_accuracy": victim.accuracy["test"], "models": models, **told} for name, value in accuracy.items()]
 
