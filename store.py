@@ -33,7 +33,8 @@ _CHECKPOINT = "best.pth"
 _PARTS = ("train", "dev", "test")
 ORIGINAL = ""  # the version of a model that is not pruned
 _SAME = ("seed", "train_seed", "dataset_name", "data_path", "model_name", "num_cls", "input_dim")
-_PRUNING = ("pruner_name", "prune_sparsity", "defend", "defend_arg", "prune_epochs")
+_SAME_PRUNED = (*_SAME, "pruner_name", "prune_sparsity", "defend", "defend_arg")
+_PRUNING = (*_SAME_PRUNED[len(_SAME):], "prune_epochs")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Store:
             checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
         asked = self.record
         differ = [f"{name} {checkpoint.options.get(name)!r} (now {asked[name]!r})"
-                  for name in (_SAME + _PRUNING[:4] if version else _SAME) if checkpoint.options.get(name) != asked[name]]
+                  for name in (_SAME_PRUNED if version else _SAME) if checkpoint.options.get(name) != asked[name]]
         if checkpoint.split != digest(part):
             differ.append("another split")
         if version:
@@ -166,7 +167,7 @@ class Store:
         return checkpoint
 
     def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
-        """Tells a victim, its `shadow_num` shadow models and their originals from any others; None where one is gone."""
+        """Tells a victim, its shadow models and their originals from any others; None where one is gone."""
         folders = [self.folder("victim", which) for which in dict.fromkeys([ORIGINAL, version])]
         folders += [shadows.folder(f"shadow_{i}", which) for i in range(self.options.shadow_num)
                     for which in dict.fromkeys([ORIGINAL, shadow_version])]
@@ -189,7 +190,8 @@ class Store:
         where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
         told = victim.options | own | where
         lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
-                  "test_accuracy": victim.accuracy["test"], "models": models, **told} for name, value in accuracy.items()]
+                  "test_accuracy": victim.accuracy["test"], "models": models, **told}
+                 for name, value in accuracy.items()]
 
         def key(line):
             return json.dumps([line["attack"], *(line.get(name) for name in own)])
@@ -250,7 +252,5 @@ def _reading(path: Path):
     """Turn what a damaged file makes its reader raise into a UserError."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
         raise UserError(f"cannot read {path} ({type(error).__name__}): remove it and run the stage that makes it again")

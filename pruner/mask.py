@@ -19,7 +19,8 @@ def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torc
     found = {name: score_of(module) for name, module in network.named_modules()}
     scores = {name: score for name, score in found.items() if score is not None}
     if not scores:
-        raise UserError(f"{pruner} has nothing to prune here: the network has no {PRUNERS[pruner].options['layer']} layer")
+        raise UserError(f"{pruner} has nothing to prune here: the network has no "
+                        f"{PRUNERS[pruner].options['layer']} layer")
     select = in_each_layer if PRUNERS[pruner].options["per_layer"] else over_all_layers
     masks = {}
     kept = select(scores, sparsity)
