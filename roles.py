@@ -13,7 +13,7 @@ from console import UserError, percent, say
 from datasets import Part, Records
 from pruner import mask
 from store import Checkpoint, Store, digest
-from workers import cores, side_by_side
+from workers import cores, keep_freed_memory, side_by_side
 
 
 def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
@@ -21,6 +21,7 @@ def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
 
     Raises UserError where device, data and network don't fit together.
     """
+    keep_freed_memory()
     device = choose_device(options.device)
     if options.workers is None:
         options.workers = cores() if device.type == "cpu" else 1

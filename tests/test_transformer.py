@@ -1,4 +1,6 @@
 """SAMIA's network against torch's own encoder layer."""
+import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,27 +21,60 @@ def torch_layer(ours: EncoderLayer, width=16, heads=4, feedforward=24) -> nn.Tra
     layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, activation="gelu", batch_first=True,
                                        dtype=torch.float64)
     with torch.no_grad():
-        for theirs, own in [("self_attn.in_proj_weight", ours.attention.in_weight),
-                            ("self_attn.in_proj_bias", ours.attention.in_bias),
-                            ("self_attn.out_proj.weight", ours.attention.out_weight),
-                            ("self_attn.out_proj.bias", ours.attention.out_bias),
+        for theirs, own in [("self_attn.in_proj_weight", ours.in_weight),
+                            ("self_attn.in_proj_bias", ours.in_bias),
+                            ("self_attn.out_proj.weight", ours.out_weight),
+                            ("self_attn.out_proj.bias", ours.out_bias),
                             *[(f"{name}.{kind}", getattr(getattr(ours, name), kind))
                               for name in ("linear1", "linear2", "norm1", "norm2") for kind in ("weight", "bias")]]:
             layer.get_parameter(theirs).copy_(own)
     return layer
 
 
-def test_encoder_layer_equals_torchs_forward_and_backward():
-    ours = fresh(EncoderLayer(16, 4, 24, dropout=0.0)).double()
+def shaken_layer(dropout):
+    """A layer in float64 whose biases and norms are not 0 and 1 any more."""
+    layer = fresh(EncoderLayer(16, 4, 24, dropout=dropout)).double()
     with torch.no_grad():
-        for parameter in ours.parameters():
+        for parameter in layer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10)
+    return layer, torch.randn(3, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def test_encoder_layer_equals_torchs_forward_and_backward():
+    ours, x = shaken_layer(dropout=0.0)
     theirs = torch_layer(ours)
-    x = torch.randn(3, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    x.requires_grad_()
     torch.testing.assert_close(ours(x), theirs(x))
-    ours_grad, = torch.autograd.grad(ours(x).pow(3).sum(), x)
-    theirs_grad, = torch.autograd.grad(theirs(x).pow(3).sum(), x)
-    torch.testing.assert_close(ours_grad, theirs_grad)
+    ours(x).pow(3).sum().backward()
+    found = [x.grad.clone(), *(parameter.grad for parameter in ours.parameters())]
+    x.grad = None
+    theirs(x).pow(3).sum().backward()
+    names = {"in_weight": "self_attn.in_proj_weight", "in_bias": "self_attn.in_proj_bias",
+             "out_weight": "self_attn.out_proj.weight", "out_bias": "self_attn.out_proj.bias"}
+    expected = [x.grad, *(theirs.get_parameter(names.get(name, name)).grad for name, _ in ours.named_parameters())]
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def test_gradient_by_hand_equals_finite_differences_with_dropout():
+    layer, x = shaken_layer(dropout=0.2)
+    parameters = list(layer.parameters())
+    same_masks = lambda x, *_: layer(x, np.random.SFC64(5))  # noqa: E731
+    assert not torch.equal(same_masks(x), layer.eval()(x))
+    layer.train()
+    assert torch.autograd.gradcheck(same_masks, (x.requires_grad_(), *parameters), fast_mode=True)
+
+
+def test_dropout_is_where_torchs_layer_has_it():
+    """Against the same layer written with plain operations, under the same masks."""
+    layer, x = shaken_layer(dropout=0.2)
+    weights, out, hidden, end = layer.dropout.masks(x, [(12, 5, 5), (15, 16), (15, 24), (15, 16)], np.random.SFC64(5))
+    q, k, v = F.linear(x, layer.in_weight, layer.in_bias).view(3, 5, 3, 4, 4).permute(2, 0, 3, 1, 4)
+    attention = torch.softmax(q @ k.transpose(2, 3) / 2, dim=3) * weights.view(3, 4, 5, 5)
+    mixed = F.linear((attention @ v).transpose(1, 2).reshape(3, 5, 16), layer.out_weight, layer.out_bias)
+    middle = layer.norm1(x + mixed * out.view(3, 5, 16))
+    forward = layer.linear2(F.gelu(layer.linear1(middle)) * hidden.view(3, 5, 24))
+    torch.testing.assert_close(layer(x, np.random.SFC64(5)), layer.norm2(middle + forward * end.view(3, 5, 16)))
 
 
 def test_attack_network_is_made_as_the_paper_has_it():
@@ -49,10 +84,10 @@ def test_attack_network_is_made_as_the_paper_has_it():
              30 * 64 * 64 + 64, 64 * 2 + 2]
     assert sum(parameter.numel() for parameter in network.parameters()) == sum(sizes)
     drops = [module.p for module in network.modules() if isinstance(module, Dropout)]
-    assert drops == [0.2] * 12  # attention weights, behind attention, in and behind the feed-forward part
-    attention = network.encoder[0].attention
-    assert attention.in_weight.abs().max() <= (6 / (64 + 192)) ** 0.5 and attention.in_bias.eq(0).all()
-    assert attention.out_weight.abs().max() <= 1 / 8
+    assert drops == [0.2] * 3
+    layer = network.encoder[0]
+    assert layer.in_weight.abs().max() <= (6 / (64 + 192)) ** 0.5 and layer.in_bias.eq(0).all()
+    assert layer.out_weight.abs().max() <= 1 / 8
 
 
 def test_tokens_are_treated_alike_until_they_are_flattened():
@@ -64,9 +99,10 @@ def test_tokens_are_treated_alike_until_they_are_flattened():
     torch.testing.assert_close(encode(x)[:, order], encode(x[:, order]))
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+@pytest.mark.parametrize("generator", [np.random.SFC64(0), torch.Generator().manual_seed(0)])  # CPU's and GPU's
+def test_dropout_drops_its_share_and_keeps_the_mean(generator):
     drop = Dropout(0.2)
-    drop.generator = torch.Generator().manual_seed(0)
+    drop.generator = generator
     x = torch.ones(1000, 999)
     out = drop(x)
     assert abs(out.eq(0).float().mean() - 0.2) < 5 * (0.16 / x.numel()) ** 0.5 + 1e-5
