@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from console import UserError, say
 from datasets import Records
+from defenders.basic import Basic
+from models import stack
 from models.layers import use_generator
 
 QUERY_BATCH = 1024  # records a forward pass without gradients; changes no result beyond rounding
@@ -21,12 +22,12 @@ def choose_device(name: str) -> torch.device:
     """The device for a stage's first argument: `cpu`, a GPU's number, `cuda` or `cuda:N`.
 
     The first GPU falls back to the CPU where there is none, and says so in a line. Any other GPU that is
-    not there raises UserError.
+    not there raises UserError. A GPU is not touched yet, so that processes can still be forked.
     """
     if name == "cpu":
         return torch.device("cpu")
     number = int(name.removeprefix("cuda").removeprefix(":") or 0)
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = torch.cuda.device_count()  # asks the driver's library; torch.cuda.is_available would start CUDA
     if number < found:
         # A perturbation of 1e-3 is below the resolution of TF32, in which cuDNN convolves unless told otherwise.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -35,6 +36,14 @@ def choose_device(name: str) -> torch.device:
         say("no GPU here: running on the CPU")
         return torch.device("cpu")
     raise UserError(f"GPU {number} does not exist: this machine has {found} (numbered from 0); 'cpu' works everywhere")
+
+
+def choose_precision(asked: str | None, device: torch.device, network: nn.Module) -> str:
+    """`asked`, or else bf16 for convolutions on a GPU that has it and fp32 for all others."""
+    if asked is not None:
+        return asked
+    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    return "bf16" if convolves and device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -68,6 +77,19 @@ class Training:
     best_epoch: int = 0
     best_accuracy: float = -1.0
     dev_accuracy: list[float] = field(default_factory=list)
+    stopped: bool = False
+
+    def after(self, accuracy: float, early_stop: int) -> bool:
+        """Take an epoch's accuracy into account; returns whether it is the best so far."""
+        if self.stopped:
+            return False
+        self.dev_accuracy.append(accuracy)
+        epoch = len(self.dev_accuracy)
+        better = accuracy > self.best_accuracy
+        if better:
+            self.best_accuracy, self.best_epoch = accuracy, epoch
+        self.stopped = 0 < early_stop < epoch - self.best_epoch
+        return better
 
 
 class BaseModel:
@@ -76,15 +98,19 @@ class BaseModel:
     Args:
         network: maps a batch of records (B, ...) to logits (B, C).
         generator: a CPU generator, which seeds the network's dropout.
+        precision: fp32, or bf16 to train with operations in bfloat16 where torch.autocast holds that to be safe.
+            Queries are float32 in any case.
     """
 
-    def __init__(self, network: nn.Module, *, device: torch.device, generator: torch.Generator):
+    def __init__(self, network: nn.Module, *, device: torch.device, generator: torch.Generator,
+                 precision: str = "fp32"):
         self.device = torch.device(device)
-        self.network = network.to(self.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # faster, above all on a GPU
+        self.precision = precision
         use_generator(self.network, seed=int(torch.randint(2**62, (), generator=generator)))
 
     def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generator: torch.Generator,
-              dev: torch.Tensor | None = None, defender=None,
+              dev: torch.Tensor | None = None, defender: Basic | None = None,
               on_epoch: Callable[[int, float | None], None] | None = None) -> Training:
         """Train on `indices` of `records`; with `dev`, keep the weights of the best epoch on it.
 
@@ -97,52 +123,65 @@ class BaseModel:
             defender: supplies the loss of a batch, see `defenders`; None = cross-entropy.
             on_epoch: called after each epoch with its number and accuracy on dev.
         """
+        training, = self._epochs(records, indices, loss=(defender or Basic()).loss, recipe=recipe, generators=[generator], dev=dev,
+                                 on_epoch=on_epoch)
+        return training
+
+    def _epochs(self, records: Records, indices: torch.Tensor, *, loss: Callable, recipe: Recipe,
+                generators: list[torch.Generator], dev: torch.Tensor | None, on_epoch) -> list[Training]:
+        """The epoch loop, for one model or a stack of them: one generator and one Training each."""
         optimizer = recipe.build_optimizer(self.network.parameters())
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones)
-        loss_of = defender.loss if defender is not None else cross_entropy
-        training = Training()
-        best_weights = self._weights() if dev is not None else None
+        trainings = [Training() for _ in generators]
+        best_weights = self._kept([True] * len(trainings), {}) if dev is not None else None
         for epoch in range(1, recipe.epochs + 1):
             self.network.train()
             losses = torch.zeros((), device=self.device)  # summed on the device, read once an epoch
-            for batch in batches(indices, recipe.batch_size, generator):
+            for batch in batches(indices, recipe.batch_size, *generators):
                 optimizer.zero_grad(set_to_none=True)
-                loss = loss_of(self.network, *records.batch(batch))
-                loss.backward()
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    value = loss(self.network, *records.batch(batch))
+                value.backward()
                 optimizer.step()
-                losses += loss.detach()
+                losses += value.detach()
             if not math.isfinite(losses.item()):
                 raise UserError(f"the loss is no longer finite in epoch {epoch}, at learning rate "
                                 f"{schedule.get_last_lr()[0]:g}: try a smaller lr")
             schedule.step()
             accuracy = None
             if dev is not None:
-                accuracy = self.test(records, dev)
-                training.dev_accuracy.append(accuracy)
-                if accuracy > training.best_accuracy:
-                    training.best_accuracy, training.best_epoch = accuracy, epoch
-                    best_weights = self._weights()
+                accuracies = self.accuracies(records, dev)
+                accuracy = sum(accuracies) / len(accuracies)
+                better = [training.after(own, recipe.early_stop) for training, own in zip(trainings, accuracies)]
+                if any(better):
+                    best_weights = self._kept(better, best_weights)
             if on_epoch is not None:
                 on_epoch(epoch, accuracy)
-            if dev is not None and 0 < recipe.early_stop < epoch - training.best_epoch:
+            if all(training.stopped for training in trainings):
                 break
         if best_weights is not None:
             self.network.load_state_dict(best_weights)
-        return training
+        return trainings
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _kept(self, better: list[bool], before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights to keep, after an epoch that was better than those `before`."""
         return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     @torch.no_grad()
     def logits(self, records: Records, indices: torch.Tensor) -> torch.Tensor:
         """Logits (n, C), float32, in evaluation mode."""
         self.network.eval()
-        return torch.cat([self.network(records.batch(part)[0]).float() for part in indices.split(QUERY_BATCH)])
+        parts = indices.split(self.query_batch(records), dim=-1)
+        return torch.cat([self.network(records.batch(part)[0]).float() for part in parts], dim=-2)
 
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
-        correct = self.logits(records, indices).argmax(dim=1) == records.y[indices]
+        correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]
         return correct.float().mean().item()
+
+    def accuracies(self, records: Records, indices: torch.Tensor) -> list[float]:
+        """Accuracy of each model of a stack; here of this one."""
+        return [self.test(records, indices)]
 
     @torch.no_grad()
     def sensitivity(self, records: Records, indices: torch.Tensor, *, generator: torch.Generator,
@@ -154,7 +193,7 @@ class BaseModel:
         """
         self.network.eval()
         parts = []
-        for part in indices.split(QUERY_BATCH):
+        for part in indices.split(self.query_batch(records)):
             x = records.batch(part)[0]
             posterior = posteriors(self.network(x))
             change = torch.zeros_like(posterior)
@@ -164,25 +203,93 @@ class BaseModel:
             parts.append((change / (draws * epsilon)).float())
         return torch.cat(parts)
 
+    def query_batch(self, records: Records) -> int:
+        """Records a forward pass without gradients; changes no result beyond rounding.
+
+        On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2.
+        """
+        if self.device.type == "cpu":
+            return QUERY_BATCH
+        if self._query_batch is None:
+            self._query_batch = _fitting_batch(self.network, records, self.device)
+        return self._query_batch
+
+    _query_batch: int | None = None
+
+
+class Stack(BaseModel):
+    """Models of one shape trained together as one network: on a GPU, small ones take little longer than one.
+
+    Each comes out as if it had been trained alone: weights, masks, dropout, order of batches and early stopping are
+    its own (a test holds them against each other in float64). One that has stopped early is worked on in vain until
+    the last has.
+
+    Args:
+        models: of networks for which `models.stack.fits` is true.
+    """
+
+    def __init__(self, models: list[BaseModel]):
+        self.models = models
+        self.device, self.precision = models[0].device, models[0].precision
+        self.network = stack.stacked([model.network for model in models])
+
+    def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generators: list[torch.Generator],
+              dev: torch.Tensor, defender: Basic, on_epoch=None) -> list[Training]:
+        """As `BaseModel.train` does, for K models at once; returns a Training each.
+
+        Args:
+            indices, dev: (K, n) record numbers.
+            generators: K of them.
+            defender: its loss must follow from each model's logits alone, by its `criterion`.
+            on_epoch: is told the mean accuracy on dev.
+        """
+        def loss(network, x, y):  # a sum: the gradient of each model is that of its own loss
+            return torch.func.vmap(defender.criterion)(network(x), y).sum()
+
+        trainings = self._epochs(records, indices, loss=loss, recipe=recipe, generators=generators, dev=dev,
+                                 on_epoch=on_epoch)
+        stack.unstack(self.network, [model.network for model in self.models])
+        return trainings
+
+    def _kept(self, better, before):
+        chosen = torch.tensor(better, device=self.device)
+        return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
+                for name, tensor in self.network.state_dict().items()}
+
+    def accuracies(self, records, indices):
+        correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]
+        return correct.float().mean(dim=-1).tolist()
+
+
+def _fitting_batch(network: nn.Module, records: Records, device: torch.device) -> int:
+    probe = torch.zeros(64, dtype=torch.int64, device=device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    network(records.batch(probe)[0])
+    each = max(1, (torch.cuda.max_memory_allocated(device) - before) // len(probe))
+    fits = torch.cuda.get_device_properties(device).total_memory // 4 // each
+    return 2 ** min(14, max(6, fits.bit_length() - 1))  # 64 to 16384: more gains nothing
+
 
 def posteriors(logits: torch.Tensor) -> torch.Tensor:
     """Softmax in float64: a difference of posteriors next to 1 keeps its digits."""
     return torch.softmax(logits.double(), dim=1)
 
 
-def cross_entropy(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The undefended loss of a batch."""
-    return F.cross_entropy(network(x), y)
-
-
-def batches(indices: torch.Tensor, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+def batches(indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
     """One epoch of `indices` in random order, in batches of `size`; the last holds what is left.
 
     A single record left over joins the batch before it: BatchNorm can't normalise over one record.
+
+    Args:
+        indices: (n,), or (K, n) for a stack of K models, which gives batches (K, size).
+        generators: one for each model.
     """
-    order = indices[torch.randperm(len(indices), generator=generator, device=indices.device)]
-    count = max(1, math.ceil(len(order) / size))
-    if len(order) % size == 1 and count > 1:
+    n = indices.shape[-1]
+    orders = [torch.randperm(n, generator=generator, device=indices.device) for generator in generators]
+    order = indices[orders[0]] if indices.dim() == 1 else indices.gather(1, torch.stack(orders))
+    count = max(1, math.ceil(n / size))
+    if n % size == 1 and count > 1:
         count -= 1
     for number in range(count):
-        yield order[number * size: (number + 1) * size if number < count - 1 else None]
+        yield order[..., number * size: (number + 1) * size if number < count - 1 else None]

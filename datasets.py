@@ -55,18 +55,31 @@ class Records:
         return len(self.y)
 
     def to(self, device) -> Records:
-        return replace(self, x=self.x.to(device), y=self.y.to(device))
+        """The same on a device; images there in memory channel by channel of a pixel, as convolutions like it best."""
+        import torch
+
+        x = self.x.to(device)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return replace(self, x=x, y=self.y.to(device))
 
     def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The records at `indices` (B,): x (B, *shape) float32, y (B,), made on the device where the data lies.
 
+        Indices (K, B) give x (K, B, *shape) and y (K, B).
+
         Images become (x / 255 - mean) / std, in the order of torchvision's ToTensor and Normalize: the same floats.
         """
         indices = indices.to(self.x.device, non_blocking=True)
-        x = self.x.index_select(0, indices).float()  # a copy, so that the steps below may work in place
+        flat = indices.flatten()
+        # a copy, so that the steps below may work in place; of whole rows in memory where images are channels last
+        if self.x.dim() == 4:
+            x = self.x.permute(0, 2, 3, 1).index_select(0, flat).permute(0, 3, 1, 2).float()
+        else:
+            x = self.x.index_select(0, flat).float()
         if self._mean is not None:
             x = x.div_(255).sub_(self._mean).div_(self._std)
-        return x, self.y.index_select(0, indices)
+        return x.view(*indices.shape, *self.shape), self.y[indices]
 
 
 DATASETS = Registry("data set")

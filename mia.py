@@ -20,7 +20,7 @@ def main(argv=None):
     from attackers import metrics
     from attackers.signals import Shadow, query
     from base_model import generator
-    from roles import prepare, stored_model
+    from roles import on_device, prepare, stored_model
     from store import ORIGINAL, Store
     from workers import side_by_side
 
@@ -42,7 +42,7 @@ def main(argv=None):
     def signals(role, watch):
         model = stored_model(options, records, role, "mia", device, checkpoints[role])
         noise = generator(options.train_seed, "mia", role, "noise", device=device)
-        return query(model, records, asked[role], generator=noise)
+        return query(model, on_device(records, device), asked[role], generator=noise)
 
     answers = dict(side_by_side(signals, parts, workers=options.workers, threads=options.threads))
     target, targets = answers["victim"], asked["victim"]

@@ -85,11 +85,18 @@ def optimizer(value) -> str:
     return value
 
 
+def precision(value) -> str:
+    if value not in ("fp32", "bf16"):
+        raise ValueError
+    return value
+
+
 attack_list.wants = "attack names, separated by commas"
 text.wants = "a text that is not empty"
 folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
 flag.wants = "true or false"
 optimizer.wants = "'adam' or 'sgd'"
+precision.wants = "'fp32' or 'bf16'"
 anything = lambda value: value  # noqa: E731
 anything.wants = "anything"
 
@@ -147,9 +154,11 @@ OPTIONS: dict[str, Option] = {
     "original": Option(flag, False, "attack the model before pruning", "mia"),
     # where
     "results": Option(text, "results", "folder of all that is written", result=False),
-    # how it runs; changes no result
-    "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own "
-                                            "(default: the number of cores on a CPU; on a GPU it is always 1)",
+    # how it runs
+    "precision": Option(precision, None, "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: "
+                                         "bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
+    "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own; "
+                                            "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
                       result=False),
     "threads": Option(whole(1, 1024), 1, "threads of each model's training and queries; the last digits depend on it"),
     # in configs of the original project; nothing reads them

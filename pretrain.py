@@ -13,7 +13,7 @@ def main(argv=None):
     options = parse("pretrain", argv, about=__doc__)
 
     from datasets import split
-    from roles import new_model, prepare, train_all, train_and_store
+    from roles import Start, new_model, prepare, train_all
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
@@ -21,12 +21,11 @@ def main(argv=None):
     store = Store(options)
     console.say(f"split: saved {store.save_split(parts)}")
 
-    def train(role, watch):
-        model = new_model(options, records, role, "pretrain", device)
-        return train_and_store(model, records, role, parts[role], store=store, version=ORIGINAL,
-                               epochs=options.epochs, watch=watch)
+    def start(role):
+        return Start(new_model(options, records, role, "pretrain", device))
 
-    train_all(train, parts, options, "original models: kept epoch and accuracy")
+    train_all(start, device, records, parts, store=store, version=ORIGINAL, epochs=options.epochs,
+              title="original models: kept epoch and accuracy")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from options import parse
 def main(argv=None):
     options = parse("prune", argv, about=__doc__)
 
-    from defenders import DEFENDERS
     from pruner import mask
-    from roles import prepare, stored_model, train_all, train_and_store
+    from roles import Start, prepare, stored_model, train_all
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
@@ -31,15 +30,13 @@ def main(argv=None):
     for role in parts:
         pruned(role)  # that all can be pruned is known before any is fine-tuned
 
-    def fine_tune(role, watch):
+    def start(role):
         model, masks = pruned(role)
         mask.apply(model.network, masks)
-        return train_and_store(model, records, role, parts[role], store=store, version=store.pruned,
-                               epochs=options.prune_epochs, watch=watch, masks=masks,
-                               defender=DEFENDERS.load(options.defend)(options.defend_arg),
-                               parent=store.digest(role, ORIGINAL))
+        return Start(model, masks, parent=store.digest(role, ORIGINAL))
 
-    train_all(fine_tune, parts, options, f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
+    train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
+              defend=options.defend, title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
 
 
 if __name__ == "__main__":

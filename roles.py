@@ -1,6 +1,9 @@
 """What the stages do with each role (the victim and every shadow model alike)."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
@@ -8,16 +11,19 @@ import torch
 import console
 import datasets
 import models
-from base_model import BaseModel, Recipe, choose_device, generator
+from base_model import BaseModel, Recipe, Stack, choose_device, choose_precision, generator
 from console import UserError, percent, say
 from datasets import Part, Records
+from defenders import DEFENDERS
+from defenders.basic import Basic
+from models import stack
 from pruner import mask
 from store import Checkpoint, Store, digest
 from workers import cores, keep_freed_memory, side_by_side
 
 
 def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
-    """The device and all records on it; sets threads and, where not given, `options.workers`.
+    """The device and all records, in the main memory; sets threads and, where not given, `options.workers`.
 
     Raises UserError where device, data and network don't fit together.
     """
@@ -25,8 +31,6 @@ def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
     device = choose_device(options.device)
     if options.workers is None:
         options.workers = cores() if device.type == "cpu" else 1
-    if options.workers > 1 and device.type != "cpu":
-        raise UserError("a GPU is used by one process: leave out --workers, or run on the cpu")
     torch.set_num_threads(options.threads if options.workers == 1 else 1)  # see `side_by_side` on forks
     records = datasets.load(options.dataset_name, data_path=options.data_path, data_root=options.data_root,
                             num_cls=options.num_cls, input_dim=options.input_dim)
@@ -38,14 +42,21 @@ def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
     shape = "x".join(map(str, records.shape))
     say(f"{options.dataset_name}: {len(records)} records of {shape}, {records.num_cls} classes; "
         f"{options.model_name} on {device}")
-    return device, records.to(device)
+    return device, records.to("cpu")
+
+
+@lru_cache(maxsize=1)
+def on_device(records: Records, device: torch.device) -> Records:
+    """The records on a device, copied once in each process that asks: a GPU must not be touched before a fork."""
+    return records.to(device)
 
 
 def new_model(options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device) -> BaseModel:
     """A fresh model for a role; all of its randomness is its own."""
     draw = generator(options.train_seed, stage, role)
     network = models.build(options.model_name, shape=records.shape, num_cls=records.num_cls, generator=draw)
-    return BaseModel(network, device=device, generator=draw)
+    options.precision = choose_precision(options.precision, device, network)  # what is recorded with the model
+    return BaseModel(network, device=device, generator=draw, precision=options.precision)
 
 
 def stored_model(options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device,
@@ -56,34 +67,95 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
     return model
 
 
-def train_and_store(model: BaseModel, records: Records, role: str, part: Part, *, store: Store, version: str,
-                    epochs: int, watch, defender=None, masks=None, parent: str = "") -> tuple[str, list[str]]:
-    """Train a role's model and store its best weights; returns their path and their row of the closing table."""
+@dataclass(frozen=True)
+class Start:
+    """What a role's training starts from: a model, and if it is a pruned one, its masks and its original's digest."""
+
+    model: BaseModel
+    masks: dict[str, torch.Tensor] | None = None
+    parent: str = ""
+
+
+def train_all(start: Callable[[str], Start], device: torch.device, records: Records, parts: dict[str, Part], *,
+              store: Store, version: str, epochs: int, title: str, defend: str = "") -> None:
+    """Train every role from its start, store its best weights, and close with a table of all models.
+
+    Roles are trained side by side in processes; on a GPU, those of equal size together as one `Stack` where the
+    network and the defence allow it.
+    """
+    options = store.options
+
+    def train(group: str, watch) -> list[tuple[str, str, list[str]]]:
+        return _train_and_store(groups[group], start, on_device(records, device), parts, store=store, version=version,
+                                epochs=epochs, defend=defend, watch=watch, label=group)
+
+    most = 1 if device.type == "cpu" or options.workers > 1 else _stackable(start, defend, device)
+    groups = stacks(parts, most=most)
+    rows = {}
+    for _, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads):
+        for role, path, rows[role] in stored:
+            say(f"{role}: saved {path}")
+    header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
+    console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])
+
+
+def _stackable(start: Callable[[str], Start], defend: str, device: torch.device) -> int:
+    """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 = only alone."""
+    network = start("victim").model.network
+    if not stack.fits(network) or DEFENDERS.load(defend).loss is not Basic.loss:
+        return 1
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    each = 4 * 6 * parameters  # float32: weights, gradients, two moments, the best so far, and one to spare
+    return max(1, torch.cuda.get_device_properties(device).total_memory // 4 // each)
+
+
+def stacks(parts: dict[str, Part], *, most: int) -> dict[str, list[str]]:
+    """Roles whose parts have the same sizes, at most so many together, under a label for each group."""
+    groups: dict[tuple, list[str]] = {}
+    for role, part in parts.items():
+        groups.setdefault(tuple(map(len, vars(part).values())), []).append(role)
+    chunks = [roles[first: first + most] for roles in groups.values() for first in range(0, len(roles), most)]
+    return {roles[0] + (f" and {len(roles) - 1} more" if len(roles) > 1 else ""): roles for roles in chunks}
+
+
+def _train_and_store(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
+                     epochs: int, defend: str, watch, label: str) -> list[tuple[str, str, list[str]]]:
+    """Train the models of some roles and store their best weights.
+
+    Returns role, path and row of the closing table of each.
+    """
     options = store.options
     recipe = Recipe(epochs=epochs, batch_size=options.batch_size, optimizer=options.optimizer, lr=options.lr,
                     weight_decay=options.weight_decay, early_stop=options.early_stop)
-    indices = {name: torch.from_numpy(numbers).to(records.y.device) for name, numbers in vars(part).items()}
-    draw = generator(options.train_seed, options.stage, role, "order", device=records.y.device)
-    if defender is not None:
+    starts = [start(role) for role in roles]
+    place = records.y.device
+    draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
+    indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
+               for name in vars(parts[roles[0]])}
+    defender = DEFENDERS.load(defend)(options.defend_arg)
+    on_epoch, close = watch(epochs, label)
+    if len(roles) == 1:
+        model = starts[0].model
+        indices = {name: numbers[0] for name, numbers in indices.items()}
         defender.start(records, train=indices["train"], dev=indices["dev"], batch_size=options.batch_size,
-                       generator=draw)
-    on_epoch, close = watch(epochs, role)
-    training = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draw,
-                           defender=defender, on_epoch=on_epoch)
+                       generator=draws[0])
+        trainings = [model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draws[0],
+                                 defender=defender, on_epoch=on_epoch)]
+    else:
+        model = Stack([one.model for one in starts])
+        if starts[0].masks is not None:
+            mask.apply(model.network, {name: torch.stack([one.masks[name] for one in starts])
+                                       for name in starts[0].masks})
+        trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
+                                defender=defender, on_epoch=on_epoch)
     close()
-    accuracy = {name: model.test(records, numbers) for name, numbers in indices.items()}
-    weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
-    path = store.save(role, version, Checkpoint(weights, store.record, training.best_epoch, accuracy,
-                                                digest(part), parent), masks)
-    row = [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
-    return str(path), row if masks is None else [*row, percent(mask.sparsity(masks))]
-
-
-def train_all(task, parts: dict[str, Part], options: SimpleNamespace, title: str) -> None:
-    """Run `task(role, watch)`, which ends in `train_and_store`, for every role; close with a table of all models."""
-    rows = {}
-    for role, (path, row) in side_by_side(task, parts, workers=options.workers, threads=options.threads):
-        say(f"{role}: saved {path}")
-        rows[role] = row
-    header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
-    console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])
+    accuracies = [dict(zip(indices, values))
+                  for values in zip(*(model.accuracies(records, numbers) for numbers in indices.values()))]
+    stored = []
+    for role, one, training, accuracy in zip(roles, starts, trainings, accuracies):
+        weights = {name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()}
+        path = store.save(role, version, Checkpoint(weights, store.record, training.best_epoch, accuracy,
+                                                    digest(parts[role]), one.parent), one.masks)
+        row = [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
+        stored.append((role, str(path), row if one.masks is None else [*row, percent(mask.sparsity(one.masks))]))
+    return stored

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import console
 from console import UserError
@@ -21,11 +22,11 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
                  threads: int = 1) -> Iterator[tuple[str, object]]:
     """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
 
-    The processes are forked: they share the records in memory, and need no time to start. A GPU can't be used
-    in them, so there `workers` is 1, which runs the tasks here, one after the other. Results must not depend on
-    which it is: a task draws its randomness from generators of its own, and runs on `threads` threads.
-    What does not survive a fork must not have been used before: OpenMP on several threads and, where torch sees
-    a GPU, a backward pass. A stage forks before it does either.
+    The processes are forked: they share the records in memory, and need no time to start. With one worker the
+    tasks run here, one after the other. Results must not depend on which it is: a task draws its randomness from
+    generators of its own, and runs on `threads` threads. What does not survive a fork must not have been used
+    before: a GPU, OpenMP on several threads and, where torch sees a GPU, a backward pass. With several workers a
+    stage leaves all of that to them.
 
     Args:
         task: called with a name and `watch` (see `console.epoch_bar`); what it returns is pickled.
@@ -45,7 +46,8 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(threads,))
     bars = {}
     try:
-        waiting = {pool.submit(_run, name): name for name in names}
+        with _interrupt_held_back():  # one that strikes while processes start would leave some unknown
+            waiting = {pool.submit(_run, name): name for name in names}
         while waiting:
             done, _ = wait(waiting, timeout=0.05, return_when="FIRST_COMPLETED")
             _show(bars)
@@ -60,6 +62,18 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
         pool.shutdown(cancel_futures=True)
         for _, close in bars.values():
             close()
+
+
+@contextmanager
+def _interrupt_held_back():
+    struck = []
+    handler = signal.signal(signal.SIGINT, lambda *_: struck.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if struck:
+        raise KeyboardInterrupt
 
 
 def _begin(threads: int) -> None:

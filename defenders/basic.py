@@ -1,13 +1,13 @@
 """No defence, and the form that all defences have."""
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from base_model import cross_entropy
 from datasets import Records
 
 
 class Basic:
-    """Cross-entropy alone. Other defences override `start`, `loss` or both.
+    """Cross-entropy alone. Other defences override `criterion`, or `loss` and `start`.
 
     Args:
         strength: the option `--defend_arg`.
@@ -21,5 +21,13 @@ class Basic:
         """Called once before training; `train` and `dev` are record numbers, on the device of `records`."""
 
     def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch, a scalar with gradients; `network` is in training mode and is left so."""
-        return cross_entropy(network, x, y)
+        """The loss of a batch, a scalar with gradients; `network` is in training mode and is left so.
+
+        A defence that overrides this cannot be trained in a stack (see `base_model.Stack`); one that overrides
+        `criterion` can.
+        """
+        return self.criterion(network(x), y)
+
+    def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
+        return F.cross_entropy(logits, y)

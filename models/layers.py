@@ -56,11 +56,14 @@ class Dropout(nn.Module):
         if not self.training or self.dropped == 0:
             return [None] * len(shapes)
         sizes = [math.prod(shape) for shape in shapes]
-        draws = random_bits(sum(sizes), generator or self.generator, like.device)
+        masks = self.decide(random_bits(sum(sizes), generator or self.generator, like.device), like.dtype).split(sizes)
+        return [mask.view(shape) for mask, shape in zip(masks, shapes)]
+
+    def decide(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """From random bits (int16, overwritten) to a mask."""
         last = self.dropped - 1 - 2**15  # the largest draw that drops
         kept = draws.clamp_(last, last + 1).sub_(last)  # 0 or 1; on a CPU far faster than by way of bool
-        scaled = kept.to(like.dtype).mul_(2**16 / (2**16 - self.dropped))
-        return [mask.view(shape) for mask, shape in zip(scaled.split(sizes), shapes)]
+        return kept.to(dtype).mul_(2**16 / (2**16 - self.dropped))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -8,7 +8,7 @@ from pruner.selection import in_each_layer, over_all_layers
 
 
 def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torch.Tensor]:
-    """Masks {parameter name: bool tensor, False = pruned} for `network`, which is not changed.
+    """Masks {parameter name: bool tensor on the CPU, False = pruned} for `network`, which is not changed.
 
     A pruned filter or channel takes its bias along.
 
@@ -17,7 +17,7 @@ def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torc
     """
     score_of = PRUNERS.load(pruner)
     found = {name: score_of(module) for name, module in network.named_modules()}
-    scores = {name: score for name, score in found.items() if score is not None}
+    scores = {name: score.cpu() for name, score in found.items() if score is not None}
     if not scores:
         raise UserError(f"{pruner} has nothing to prune here: the network has no "
                         f"{PRUNERS[pruner].options['layer']} layer")

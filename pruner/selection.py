@@ -8,6 +8,7 @@ def smallest(score: torch.Tensor, sparsity: float) -> torch.Tensor:
 
     All that are not above the last of them go too, so more go where scores are tied.
     """
+    score = score.contiguous()  # weights are channels last; torch's pruning wants rows
     goes = int(score.numel() * sparsity)
     if goes == 0:
         return torch.ones_like(score, dtype=torch.bool)

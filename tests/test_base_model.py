@@ -1,5 +1,6 @@
 """Training, testing and querying a network, against closed forms and brute force."""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 import base_model
-from base_model import BaseModel, Recipe, batches, choose_device, generator
+from base_model import BaseModel, Recipe, batches, choose_device, choose_precision, generator
 from console import UserError
 from datasets import Records
 
@@ -92,12 +93,12 @@ class Scripted(BaseModel):
 
     def __init__(self, accuracies):
         super().__init__(nn.Linear(4, 3), device=CPU, generator=torch.Generator())
-        self.accuracies = iter(accuracies)
+        self.script = iter(accuracies)
         self.seen = []
 
     def test(self, records, indices):
         self.seen.append(self.network.weight.detach().clone())
-        return next(self.accuracies)
+        return next(self.script)
 
 
 @pytest.mark.parametrize("early_stop, accuracies, best, ran", [
@@ -193,3 +194,49 @@ def test_device_by_name(monkeypatch, capsys, gpus, name, expected):
     else:
         assert choose_device(name) == torch.device(expected)
         assert ("running on the CPU" in capsys.readouterr().out) == (gpus == 0 and name != "cpu")
+
+
+class Types(nn.Module):
+    """Notes the type of what its layer says."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Linear(4, 3), []
+
+    def forward(self, x):
+        out = self.layer(x)
+        self.seen.append((self.training, out.dtype))
+        return out
+
+
+@pytest.mark.parametrize("precision, expected", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_is_for_training_and_queries_are_float32(precision, expected):
+    model = BaseModel(Types(), device=CPU, generator=torch.Generator().manual_seed(0), precision=precision)
+    records, rows = linear_records(), torch.arange(6)
+    model.train(records, rows, dev=rows, generator=torch.Generator(), recipe=Recipe(epochs=1))
+    model.sensitivity(records, rows, generator=torch.Generator())
+    assert set(model.network.seen) == {(True, expected), (False, torch.float32)}
+    assert model.network.layer.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("asked, device, network, capable, expected", [
+    (None, "cpu", nn.Conv2d(1, 1, 1), True, "fp32"), (None, "cuda", nn.Conv2d(1, 1, 1), True, "bf16"),
+    (None, "cuda", nn.Conv2d(1, 1, 1), False, "fp32"), (None, "cuda", nn.Linear(1, 1), True, "fp32"),
+    ("bf16", "cpu", nn.Linear(1, 1), False, "bf16"), ("fp32", "cuda", nn.Conv2d(1, 1, 1), True, "fp32")])
+def test_bfloat16_is_the_default_for_convolutions_where_the_gpu_has_it(monkeypatch, asked, device, network, capable,
+                                                                      expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: capable)
+    assert choose_precision(asked, torch.device(device), network) == expected
+
+
+@pytest.mark.parametrize("memory, expected", [(2**34, 2**10), (2**34 - 1, 2**9), (1, 2**6), (2**60, 2**14)])
+def test_queries_on_a_gpu_fill_a_quarter_of_its_memory(monkeypatch, memory, expected):
+    """A batch of 64 that takes 256 MiB: 4 MiB a record."""
+    held = iter([100])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: next(held))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100 + 64 * 2**22)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    model = model_of(nn.Linear(4, 3))
+    assert model.query_batch(linear_records()) == base_model.QUERY_BATCH
+    assert base_model._fitting_batch(model.network, linear_records(), CPU) == expected

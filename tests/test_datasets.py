@@ -88,6 +88,23 @@ def test_to_keeps_everything():
     assert len(moved) == 2
 
 
+def test_images_on_a_device_are_channels_last_and_say_the_same():
+    records = Records(x=torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5), y=torch.arange(2), num_cls=2,
+                      mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    moved, indices = records.to("cpu"), torch.tensor([1, 0, 1])
+    x, y = moved.batch(indices)
+    assert x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    assert torch.equal(x, records.batch(indices)[0]) and y.tolist() == [1, 0, 1]
+
+
+def test_a_batch_for_a_stack_has_a_dimension_in_front():
+    records, indices = two_images().to("cpu"), torch.tensor([[1, 0, 1], [0, 0, 1]])
+    x, y = records.batch(indices)
+    for number in range(2):
+        alone = records.batch(indices[number])
+        assert torch.equal(x[number], alone[0]) and torch.equal(y[number], alone[1])
+
+
 # ---- the split -------------------------------------------------------------------------------------------------------
 
 def test_split_sizes_of_location():

@@ -98,6 +98,7 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("pretrain", [], {"epochs": True}, "epochs must be a whole number from 1"),
     ("pretrain", [], {"epochs": [100]}, "epochs must be a whole number from 1"),
     ("pretrain", [], {"lr": 0}, "lr must be a number above 0, not 0"),
+    ("pretrain", ["--precision", "fp16"], {}, "--precision must be 'fp32' or 'bf16', not 'fp16'"),
     ("pretrain", [], {"optimizer": "adamw"}, "optimizer must be 'adam' or 'sgd', not 'adamw'"),
     ("pretrain", [], {"num_cls": None}, "num_cls is missing"),
     ("pretrain", [], {"dataset_name": "../up"}, "dataset_name must be a name of letters"),

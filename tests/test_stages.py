@@ -270,3 +270,15 @@ def test_nothing_is_fine_tuned_where_a_shadow_cannot_be_pruned(write_config, tmp
     before = files()
     assert prune.main(["cpu", path, "--pruner_name", "slim"]) == 2
     assert "slim would prune everything" in capsys.readouterr().err and files() == before
+
+
+def test_training_in_bfloat16_is_recorded_and_gives_other_weights(write_config):
+    path = write_config(epochs=2)
+    stored = []
+    for words in ([], ["--precision", "bf16"], ["--precision", "fp32"]):
+        assert pretrain.main(["cpu", path, *words]) == 0
+        stored.append(torch.load(MADE / "victim_model/best.pth", weights_only=True))
+    weights = [torch.cat([tensor.flatten() for tensor in one["weights"].values()]) for one in stored]
+    assert [one["options"]["precision"] for one in stored] == ["fp32", "bf16", "fp32"]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
+    assert torch.allclose(weights[0], weights[1], atol=0.02)

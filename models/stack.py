@@ -1,0 +1,55 @@
+"""Several perceptrons of one shape as one network, worked on by batched matrix products."""
+import torch
+from torch import nn
+
+from models.layers import Dropout, random_bits
+
+_LAYERS = (nn.Flatten, nn.Linear, nn.ReLU, Dropout)
+
+
+def fits(network: nn.Module) -> bool:
+    """Whether copies of this network can be stacked."""
+    return isinstance(network, nn.Sequential) and all(isinstance(layer, _LAYERS) for layer in network)
+
+
+def stacked(networks: list[nn.Sequential]) -> nn.Sequential:
+    """One network of K: (K, B, ...) to (K, B, C). Its parameters have their names and a dimension K in front."""
+    layers = []
+    for copies in zip(*networks, strict=True):
+        kind = {nn.Linear: StackedLinear, Dropout: StackedDropout, nn.Flatten: lambda _: nn.Flatten(2)}
+        layers.append(kind.get(type(copies[0]), lambda copies: copies[0])(copies))
+    return nn.Sequential(*layers)
+
+
+def unstack(network: nn.Sequential, networks: list[nn.Sequential]) -> None:
+    """Write the weights of a stack back into the networks that it was made of."""
+    weights = network.state_dict()
+    for number, own in enumerate(networks):
+        own.load_state_dict({name: tensor[number] for name, tensor in weights.items()})
+
+
+class StackedLinear(nn.Module):
+    """K linear layers: (K, B, in) to (K, B, out)."""
+
+    def __init__(self, copies: tuple[nn.Linear, ...]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([copy.weight.detach() for copy in copies]))  # (K, out, in)
+        self.bias = nn.Parameter(torch.stack([copy.bias.detach() for copy in copies]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+
+
+class StackedDropout(nn.Module):
+    """K dropouts, each with the generator, and so the masks, that it would have alone."""
+
+    def __init__(self, copies: tuple[Dropout, ...]):
+        super().__init__()
+        self.copies = copies  # in a tuple they are no submodules: `use_generator` and `train` pass them by
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rule = self.copies[0]
+        if not self.training or rule.dropped == 0:
+            return x
+        draws = torch.stack([random_bits(x[0].numel(), copy.generator, x.device) for copy in self.copies])
+        return x * rule.decide(draws, x.dtype).view(x.shape)

@@ -1,0 +1,107 @@
+"""Models trained as one stack against the same models trained alone, in float64."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import models
+import roles
+from base_model import BaseModel, Recipe, Stack, generator
+from datasets import Part, Records
+from defenders import DEFENDERS
+from models import stack
+from pruner import mask
+
+CPU = torch.device("cpu")
+COPIES = 4
+
+
+class DoubleRecords(Records):
+    def batch(self, indices):
+        x, y = super().batch(indices)
+        return x.double(), y
+
+
+def setting(shape=(3, 2)):
+    draw = torch.Generator().manual_seed(0)
+    records = DoubleRecords(x=torch.randn(200, *shape, generator=draw), y=torch.randint(3, (200,), generator=draw),
+                            num_cls=3)
+    order = torch.stack([torch.randperm(200, generator=draw) for _ in range(COPIES)])
+    return records, order[:, :61], order[:, 61:90]
+
+
+def model(number):
+    draw = generator(7, "pretrain", f"shadow_{number}")
+    network = models.build("columnfc", shape=(3, 2), num_cls=3, generator=draw).double()
+    return BaseModel(network, device=CPU, generator=draw)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("defend", ["", "ppb"])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_each_model_of_a_stack_is_as_if_trained_alone(optimizer, defend, pruned):
+    records, train, dev = setting()
+    recipe = Recipe(epochs=12, batch_size=16, early_stop=2, optimizer=optimizer, lr=0.02)
+    alone, together = [model(k) for k in range(COPIES)], [model(k) for k in range(COPIES)]
+    masks = [mask.prune(one.network, pruner="l1unstructure", sparsity=0.6) for one in alone]
+    orders = lambda: [generator(7, "order", k) for k in range(COPIES)]  # noqa: E731
+    defender = DEFENDERS.load(defend)(2.0)
+    if pruned:
+        for one, own in zip(alone, masks):
+            mask.apply(one.network, own)
+    expected = [one.train(records, train[k], dev=dev[k], recipe=recipe, generator=draw, defender=defender)
+                for k, (one, draw) in enumerate(zip(alone, orders()))]
+    stacked = Stack(together)
+    if pruned:
+        mask.apply(stacked.network, {name: torch.stack([own[name] for own in masks]) for name in masks[0]})
+    found = stacked.train(records, train, dev=dev, recipe=recipe, generators=orders(), defender=defender)
+    assert found == expected
+    for one, other in zip(together, alone):
+        for name, weight in one.network.state_dict().items():
+            torch.testing.assert_close(weight, other.network.state_dict()[name], rtol=1e-9, atol=1e-12)
+    assert stacked.accuracies(records, dev) == [one.test(records, dev[k]) for k, one in enumerate(together)]
+    if optimizer == "adam" and not pruned:  # the setting tells something: models stop at epochs of their own
+        assert len({len(training.dev_accuracy) for training in found}) > 1
+
+
+def test_only_plain_perceptrons_are_stacked():
+    build = lambda name, shape: models.build(name, shape=shape, num_cls=3, generator=torch.Generator())  # noqa: E731
+    assert stack.fits(build("columnfc", (5,))) and not stack.fits(build("resnet18", (3, 8, 8)))
+    assert not stack.fits(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+
+
+def part(train, dev, test):
+    return Part(*(np.arange(n) for n in (train, dev, test)))
+
+
+def test_roles_of_one_size_are_stacked_up_to_the_limit():
+    parts = {"victim": part(9, 2, 8)} | {f"shadow_{i}": part(9, 2, 9) for i in range(5)}
+    assert list(roles.stacks(parts, most=3).values()) == [["victim"], ["shadow_0", "shadow_1", "shadow_2"],
+                                                         ["shadow_3", "shadow_4"]]
+    assert roles.stacks(parts, most=1) == {role: [role] for role in parts}
+
+
+def test_stages_store_the_same_models_from_a_stack(write_config, monkeypatch):
+    """As on a GPU: all models of a stage in one stack, against one after the other."""
+    import pretrain
+    import prune
+
+    stored = {}
+    for results, most in (("alone", 1), ("together", 99)):
+        real = roles.stacks
+        monkeypatch.setattr(roles, "stacks", lambda parts, most=most: real(parts, most=most))
+        # few steps, since float32 sums in another order drift apart
+        path = write_config(epochs=2, prune_epochs=1, batch_size=64, results=results)
+        assert pretrain.main(["cpu", path]) == 0
+        assert prune.main(["cpu", path, "--defend", "ppb"]) == 0
+        monkeypatch.setattr(roles, "stacks", real)
+        for file in sorted(Path(results).rglob("best.pth")):
+            stored.setdefault(str(file.relative_to(results)), []).append(torch.load(file, weights_only=True))
+    assert len(stored) == 6
+    for one, other in stored.values():
+        for name in one["weights"]:
+            torch.testing.assert_close(one["weights"][name], other["weights"][name], rtol=1e-3, atol=1e-4)
+        assert one["epoch"] == other["epoch"] and one["split"] == other["split"]
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.03)
