@@ -43,7 +43,7 @@ def choose_precision(asked: str | None, device: torch.device, network: nn.Module
     if asked is not None:
         return asked
     convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    return "bf16" if convolves and device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if convolves and torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -255,6 +255,9 @@ class Stack(BaseModel):
         chosen = torch.tensor(better, device=self.device)
         return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
                 for name, tensor in self.network.state_dict().items()}
+
+    def query_batch(self, records):
+        return QUERY_BATCH
 
     def accuracies(self, records, indices):
         correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]

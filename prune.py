@@ -23,15 +23,15 @@ def main(argv=None):
     originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
     console.say(f"loaded {len(originals)} original models from {store.root}")
 
-    def pruned(role):
+    def pruned(role, device):
         model = stored_model(options, records, role, "prune", device, originals[role])
         return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
 
-    for role in parts:
-        pruned(role)  # that all can be pruned is known before any is fine-tuned
+    for role in parts:  # that all can be pruned is known before any is fine-tuned
+        pruned(role, "cpu")
 
     def start(role):
-        model, masks = pruned(role)
+        model, masks = pruned(role, device)
         mask.apply(model.network, masks)
         return Start(model, masks, parent=store.digest(role, ORIGINAL))
 

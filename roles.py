@@ -55,8 +55,8 @@ def new_model(options: SimpleNamespace, records: Records, role: str, stage: str,
     """A fresh model for a role; all of its randomness is its own."""
     draw = generator(options.train_seed, stage, role)
     network = models.build(options.model_name, shape=records.shape, num_cls=records.num_cls, generator=draw)
-    options.precision = choose_precision(options.precision, device, network)  # what is recorded with the model
-    return BaseModel(network, device=device, generator=draw, precision=options.precision)
+    return BaseModel(network, device=device, generator=draw,
+                     precision=choose_precision(options.precision, device, network))
 
 
 def stored_model(options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device,
@@ -154,7 +154,8 @@ def _train_and_store(roles: list[str], start, records: Records, parts: dict[str,
     stored = []
     for role, one, training, accuracy in zip(roles, starts, trainings, accuracies):
         weights = {name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()}
-        path = store.save(role, version, Checkpoint(weights, store.record, training.best_epoch, accuracy,
+        made_with = store.record | {"precision": one.model.precision}
+        path = store.save(role, version, Checkpoint(weights, made_with, training.best_epoch, accuracy,
                                                     digest(parts[role]), one.parent), one.masks)
         row = [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
         stored.append((role, str(path), row if one.masks is None else [*row, percent(mask.sparsity(one.masks))]))

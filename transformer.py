@@ -140,7 +140,7 @@ class _EncoderLayer(torch.autograd.Function):
         qkv = _split(torch.addmm(in_bias, x, in_weight.t()), 3, L, heads)  # (3, B * heads, L, width / heads)
         scores = x.new_empty(B * heads, L, L).baddbmm_(
             qkv[0], qkv[1].transpose(1, 2), beta=0, alpha=_scale(width, heads))
-        attention = torch.softmax(scores, dim=2)
+        attention = _softmax(scores)
         kept = attention if masks[0] is None else attention * masks[0]
         mixed = _join(torch.bmm(kept, qkv[2])[None], L, heads)  # (T, width)
         sum1 = _drop(torch.addmm(out_bias, mixed, out_weight.t()), masks[1]).add_(x)
@@ -176,8 +176,8 @@ class _EncoderLayer(torch.autograd.Function):
         d_mixed, = _split(d_out @ out_weight, 1, L, heads)
         d_qkv = torch.empty_like(qkv)
         torch.bmm(kept.transpose(1, 2), d_mixed, out=d_qkv[2])
-        d_scores = torch.ops.aten._softmax_backward_data(
-            _drop(torch.bmm(d_mixed, qkv[2].transpose(1, 2)), masks[0]), attention, 2, attention.dtype)
+        d_scores = _drop(torch.bmm(d_mixed, qkv[2].transpose(1, 2)), masks[0]).mul_(attention)
+        d_scores.addcmul_(attention, d_scores.sum(dim=2, keepdim=True), value=-1)
         scale = _scale(width, heads)
         d_qkv[0].baddbmm_(d_scores, qkv[1], beta=0, alpha=scale)
         d_qkv[1].baddbmm_(d_scores.transpose(1, 2), qkv[0], beta=0, alpha=scale)
@@ -189,6 +189,14 @@ class _EncoderLayer(torch.autograd.Function):
 
 def _scale(width: int, heads: int) -> float:
     return 1 / math.sqrt(width // heads)
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Over the last of three dimensions. torch's takes five times as long where that is shorter than a register."""
+    if scores.shape[2] >= 16:
+        return torch.softmax(scores, dim=2)
+    weights = scores.sub_(scores.amax(dim=2, keepdim=True)).exp_()
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def _split(rows: torch.Tensor, parts: int, L: int, heads: int) -> torch.Tensor:

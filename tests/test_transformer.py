@@ -31,17 +31,18 @@ def torch_layer(ours: EncoderLayer, width=16, heads=4, feedforward=24) -> nn.Tra
     return layer
 
 
-def shaken_layer(dropout):
+def shaken_layer(dropout, length=5):
     """A layer in float64 whose biases and norms are not 0 and 1 any more."""
     layer = fresh(EncoderLayer(16, 4, 24, dropout=dropout)).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10)
-    return layer, torch.randn(3, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return layer, torch.randn(3, length, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
-def test_encoder_layer_equals_torchs_forward_and_backward():
-    ours, x = shaken_layer(dropout=0.0)
+@pytest.mark.parametrize("length", [5, 18])  # shorter and longer than a register, see `_softmax`
+def test_encoder_layer_equals_torchs_forward_and_backward(length):
+    ours, x = shaken_layer(dropout=0.0, length=length)
     theirs = torch_layer(ours)
     x.requires_grad_()
     torch.testing.assert_close(ours(x), theirs(x))

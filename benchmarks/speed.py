@@ -1,0 +1,295 @@
+"""How fast this code is on this machine, beside plain PyTorch and the obvious algorithms.
+
+    python benchmarks/speed.py cpu
+    python benchmarks/speed.py 0 --parts training,shadows
+
+Appends a JSON line with the machine's description to --out and prints it as tables. Parts:
+
+    training   records a second of training and of sensitivity queries, each network, against a DataLoader with 4 workers
+    location   wall time of pretrain, prune and mia on Location (which must be there or can be downloaded)
+    threshold  the threshold search against one that tries every pair
+    shadows    time and peak memory of pretrain on Location with 1 to 256 shadow models
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+import models  # noqa: E402
+from attackers.threshold import best_threshold  # noqa: E402
+from base_model import BaseModel, Recipe, choose_device, choose_precision  # noqa: E402
+from console import table  # noqa: E402
+from datasets import Records  # noqa: E402
+from workers import cores, keep_freed_memory, side_by_side  # noqa: E402
+
+IMAGE, COLUMNS = (3, 32, 32), (446,)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+def machine(device: str) -> dict:
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")] \
+        if info.exists() else [platform.processor()]
+    gpu = torch.cuda.get_device_name(choose_device(device)) if choose_device(device).type == "cuda" else None
+    return {"date": datetime.date.today().isoformat(), "cpu": names[0], "cores": cores(), "gpu": gpu,
+            "system": platform.platform(terse=True), "python": platform.python_version(), "torch": torch.__version__}
+
+
+# ---- training and queries --------------------------------------------------------------------------------------------
+
+class Plain(Dataset):
+    """Records one by one, as torchvision's data sets give them."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray):
+        from torchvision import transforms
+
+        self.x, self.y = x, y
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, number):
+        from PIL import Image
+
+        x = self.x[number]
+        if x.ndim == 1:
+            return torch.from_numpy(x).float(), int(self.y[number])
+        return self.transform(Image.fromarray(x)), int(self.y[number])
+
+
+def plain_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num_cls: int) -> tuple[float, float]:
+    """Records a second of training and of sensitivity queries, as a user of plain PyTorch would write them."""
+    torch.set_num_threads(cores())
+    shape = IMAGE if x.ndim == 4 else x.shape[1:]
+    network = models.build(name, shape=shape, num_cls=num_cls, generator=torch.Generator()).to(device)
+    models.layers.use_generator(network, seed=0)
+    loader = DataLoader(Plain(x, y), batch_size=128, shuffle=True, num_workers=4, persistent_workers=True,
+                        pin_memory=device.type == "cuda")
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=5e-4)
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def train():
+        network.train()
+        total = 0.0
+        for inputs, labels in loader:
+            inputs, labels = inputs.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = loss_of(network(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    def ask():
+        network.eval()
+        with torch.no_grad():
+            for inputs, _ in loader:
+                inputs = inputs.to(device)
+                posterior = torch.softmax(network(inputs), dim=1)
+                noisy = [torch.softmax(network(inputs + 1e-3 * torch.randn_like(inputs)), dim=1) for _ in range(10)]
+                (torch.stack([(p - posterior).abs() for p in noisy]).mean(dim=0) / 1e-3).cpu()
+
+    return _rate(train, len(y), device), _rate(ask, len(y), device)
+
+
+def our_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num_cls: int) -> tuple[float, float]:
+    """The same by this code: on a CPU a model on each core, on a GPU one. Summed over the models."""
+    images = {"mean": MEAN, "std": STD} if x.ndim == 4 else {}
+    records = Records(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2) if images else x)),
+                      torch.from_numpy(y), num_cls, **images).to("cpu")
+
+    def measure(_, watch):
+        here = records.to(device)
+        network = models.build(name, shape=here.shape, num_cls=num_cls, generator=torch.Generator())
+        model = BaseModel(network, device=device, generator=torch.Generator(),
+                          precision=choose_precision(None, device, network))
+        rows = torch.arange(len(here), device=device)
+        draw = torch.Generator(device).manual_seed(0)
+        return (_rate(lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw), len(y), device),
+                _rate(lambda: model.sensitivity(here, rows, generator=draw), len(y), device))
+
+    workers = cores() if device.type == "cpu" else 1
+    torch.set_num_threads(1)
+    rates = [rates for _, rates in side_by_side(measure, [str(number) for number in range(workers)], workers=workers)]
+    return tuple(map(sum, zip(*rates)))
+
+
+def _rate(run, count: int, device: torch.device) -> float:
+    """Records a second of the second of two runs."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return count / (time.perf_counter() - start)
+
+
+def training(device: str, *, tables: int = 20_000, images: int | None = None, names=tuple(models.MODELS)) -> list[dict]:
+    place = choose_device(device)
+    images = images or (256 if place.type == "cpu" else 25_600)
+    draw = np.random.default_rng(0)
+    rows = []
+    for name in names:
+        if models.MODELS[name].options["smallest"]:
+            x, num_cls = draw.integers(256, size=(images, 32, 32, 3), dtype=np.uint8), 10
+        else:
+            x, num_cls = draw.integers(2, size=(tables, *COLUMNS), dtype=np.uint8), 30
+        y = draw.integers(num_cls, size=len(x))
+        ours = our_rates(name, x, y, place, num_cls)  # first: it forks
+        plain = plain_rates(name, x, y, place, num_cls)
+        rows.append({"network": name, "records": len(x), "train": ours[0], "train_plain": plain[0],
+                     "queries": ours[1], "queries_plain": plain[1]})
+    return rows
+
+
+# ---- the threshold search --------------------------------------------------------------------------------------------
+
+def quadratic_threshold(members: np.ndarray, others: np.ndarray) -> float:
+    """Tries every value as the threshold, and counts anew for each."""
+    values = np.concatenate([members, others])
+    quality = [(members >= value).mean() + (others < value).mean() for value in values]
+    return float(values[int(np.argmax(quality))])
+
+
+def threshold(device: str, *, sizes=(10**3, 10**4, 10**5, 10**6), quadratic_up_to: int = 10**5) -> list[dict]:
+    rows = []
+    for n in sizes:
+        draw = np.random.default_rng(n)
+        members, others = draw.normal(0.5, 1, n // 2), draw.normal(0, 1, n // 2)
+        start = time.perf_counter()
+        found = best_threshold(members, others)
+        row = {"records": n, "seconds": time.perf_counter() - start, "quadratic_seconds": None}
+        if n <= quadratic_up_to:
+            start = time.perf_counter()
+            expected = quadratic_threshold(members, others)
+            row["quadratic_seconds"] = time.perf_counter() - start
+            if found != expected:
+                raise SystemExit(f"the searches disagree for {n} records: {found} and {expected}")
+        rows.append(row)
+    return rows
+
+
+# ---- whole stages ----------------------------------------------------------------------------------------------------
+
+def stage(name: str, device: str, results: str, *words: str) -> tuple[float, int | None]:
+    """Run a stage on Location; returns wall seconds, and the peak of its processes' memory in bytes."""
+    command = [sys.executable, PROJECT / f"{name}.py", device, PROJECT / "config/location.json", "--results", results]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL)
+    memory = _Memory(process.pid)
+    if process.wait() != 0:
+        raise SystemExit(f"{name}.py failed on Location")
+    return time.perf_counter() - start, memory.peak()
+
+
+class _Memory(threading.Thread):
+    """Watches the memory of a process and its children, shared pages divided among them (Linux only)."""
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self.pid, self.most, self.over = pid, 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.2):
+            self.most = max(self.most, sum(map(self._own, [self.pid, *self._children(self.pid)])))
+
+    def peak(self) -> int | None:
+        self.over.set()
+        self.join()
+        return self.most or None
+
+    def _children(self, pid: int) -> list[int]:
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except OSError:
+            return []
+
+    def _own(self, pid: int) -> int:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            return 0
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def location(device: str) -> list[dict]:
+    with tempfile.TemporaryDirectory() as results:
+        seconds = {name: stage(name, device, results)[0] for name in ("pretrain", "prune")}
+        for attacks in ("threshold", "samia", "samia,threshold,nn,nn_top3,nn_cls"):
+            seconds[f"mia --attacks {attacks}"] = stage("mia", device, results, "--attacks", attacks)[0]
+    return [{"stage": name, "seconds": value} for name, value in seconds.items()]
+
+
+def shadows(device: str, *, counts=(1, 4, 16, 64, 256)) -> list[dict]:
+    rows = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as results:
+            seconds, memory = stage("pretrain", device, results, "--shadow_num", str(count))
+        rows.append({"shadow_models": count, "seconds": seconds, "peak_memory": memory})
+    return rows
+
+
+PARTS = {"training": training, "threshold": threshold, "shadows": shadows, "location": location}
+
+
+def show(part: str, rows: list[dict]) -> None:
+    number = lambda value: "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: E731
+    ratio = lambda a, b: "-" if a is None or b is None else f"{number(a / b)} x"  # noqa: E731
+    if part == "training":
+        table("training: records a second", ["network", "training", "plain", "ratio", "queries", "plain", "ratio"], [
+            [row["network"], number(row["train"]), number(row["train_plain"]), ratio(row["train"], row["train_plain"]),
+             number(row["queries"]), number(row["queries_plain"]), ratio(row["queries"], row["queries_plain"])]
+            for row in rows])
+    elif part == "threshold":
+        table("threshold search: seconds", ["records", "one sort", "every pair", "ratio"], [
+            [f"{row['records']:,}", number(row["seconds"]), number(row["quadratic_seconds"]),
+             ratio(row["quadratic_seconds"], row["seconds"])] for row in rows])
+    elif part == "location":
+        table("Location, 5 shadow models", ["stage", "seconds"],
+              [[row["stage"], number(row["seconds"])] for row in rows])
+    else:
+        first = rows[0]
+        table("pretrain on Location", ["shadow models", "seconds", "times one", "peak memory, MiB"], [
+            [str(row["shadow_models"]), number(row["seconds"]), ratio(row["seconds"], first["seconds"]),
+             number(row["peak_memory"] and row["peak_memory"] / 2**20)] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", help="as for the stages: a GPU's number or cpu")
+    parser.add_argument("--parts", default=",".join(PARTS), help="default: all")
+    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "speed.jsonl")
+    args = parser.parse_args()
+    unknown = set(args.parts.split(",")) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown part {min(unknown)!r}: choose from {', '.join(PARTS)}")
+    keep_freed_memory()
+    line = machine(args.device)
+    print(", ".join(f"{name} {value}" for name, value in line.items() if value is not None))
+    for part in args.parts.split(","):
+        line[part] = PARTS[part](args.device)
+        show(part, line[part])
+    with args.out.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(f"\nsaved {os.path.relpath(args.out)}")
+
+
+if __name__ == "__main__":
+    main()
