@@ -161,9 +161,9 @@ def training(device: str, *, tables: int = 20_000, images: int | None = None, na
 # ---- the threshold search --------------------------------------------------------------------------------------------
 
 def quadratic_threshold(members: np.ndarray, others: np.ndarray) -> float:
-    """Tries every value as the threshold, and counts anew for each."""
+    """Tries every value as the threshold, and counts anew for each; for as many members as others."""
     values = np.concatenate([members, others])
-    quality = [(members >= value).mean() + (others < value).mean() for value in values]
+    quality = [np.count_nonzero(members >= value) + np.count_nonzero(others < value) for value in values]
     return float(values[int(np.argmax(quality))])
 
 
@@ -229,10 +229,10 @@ class _Memory(threading.Thread):
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
-def location(device: str) -> list[dict]:
+def location(device: str, *, attack_lists=("threshold", "samia", "samia,threshold,nn,nn_top3,nn_cls")) -> list[dict]:
     with tempfile.TemporaryDirectory() as results:
         seconds = {name: stage(name, device, results)[0] for name in ("pretrain", "prune")}
-        for attacks in ("threshold", "samia", "samia,threshold,nn,nn_top3,nn_cls"):
+        for attacks in attack_lists:
             seconds[f"mia --attacks {attacks}"] = stage("mia", device, results, "--attacks", attacks)[0]
     return [{"stage": name, "seconds": value} for name, value in seconds.items()]
 
@@ -247,6 +247,8 @@ def shadows(device: str, *, counts=(1, 4, 16, 64, 256)) -> list[dict]:
 
 
 PARTS = {"training": training, "threshold": threshold, "shadows": shadows, "location": location}
+QUICK = {"training": {"names": ("columnfc",), "tables": 512}, "threshold": {"sizes": (100, 1000)},
+         "shadows": {"counts": (1,)}, "location": {"attack_lists": ("threshold",)}}
 
 
 def show(part: str, rows: list[dict]) -> None:
@@ -275,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("device", help="as for the stages: a GPU's number or cpu")
     parser.add_argument("--parts", default=",".join(PARTS), help="default: all")
+    parser.add_argument("--quick", action="store_true", help="training of columnfc only, little data: to see it run")
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "speed.jsonl")
     args = parser.parse_args()
     unknown = set(args.parts.split(",")) - set(PARTS)
@@ -284,8 +287,9 @@ def main() -> None:
     line = machine(args.device)
     print(", ".join(f"{name} {value}" for name, value in line.items() if value is not None))
     for part in args.parts.split(","):
-        line[part] = PARTS[part](args.device)
+        line[part] = PARTS[part](args.device, **(QUICK[part] if args.quick else {}))
         show(part, line[part])
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(f"\nsaved {os.path.relpath(args.out)}")
