@@ -13,7 +13,7 @@ from console import UserError, say
 from datasets import Records
 from defenders.basic import Basic
 from models import stack
-from models.layers import use_generator
+from models.layers import dropout_generators, generator_state, set_generator_state, use_generator
 
 QUERY_BATCH = 1024  # records a forward pass without gradients; changes no result beyond rounding
 
@@ -110,7 +110,7 @@ class BaseModel:
         use_generator(self.network, seed=int(torch.randint(2**62, (), generator=generator)))
 
     def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generator: torch.Generator,
-              dev: torch.Tensor | None = None, defender: Basic | None = None,
+              dev: torch.Tensor | None = None, defender: Basic | None = None, resume=None,
               on_epoch: Callable[[int, float | None], None] | None = None) -> Training:
         """Train on `indices` of `records`; with `dev`, keep the weights of the best epoch on it.
 
@@ -121,20 +121,41 @@ class BaseModel:
             indices, dev: (n,) record numbers, on the records' device.
             generator: draws the order of batches; on the records' device.
             defender: supplies the loss of a batch, see `defenders`; None = cross-entropy.
+            resume: keeps the state on disk and hands back what is there (see `store.Resume`); None = nothing is kept.
             on_epoch: called after each epoch with its number and accuracy on dev.
         """
-        training, = self._epochs(records, indices, loss=(defender or Basic()).loss, recipe=recipe, generators=[generator], dev=dev,
-                                 on_epoch=on_epoch)
+        defender = defender or Basic()
+        training, = self._epochs(records, indices, loss=defender.loss, recipe=recipe, generators=[generator], dev=dev,
+                                 defender=defender, resume=resume, on_epoch=on_epoch)
         return training
 
     def _epochs(self, records: Records, indices: torch.Tensor, *, loss: Callable, recipe: Recipe,
-                generators: list[torch.Generator], dev: torch.Tensor | None, on_epoch) -> list[Training]:
+                generators: list[torch.Generator], dev: torch.Tensor | None, defender: Basic, resume,
+                on_epoch) -> list[Training]:
         """The epoch loop, for one model or a stack of them: one generator and one Training each."""
         optimizer = recipe.build_optimizer(self.network.parameters())
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones)
         trainings = [Training() for _ in generators]
         best_weights = self._kept([True] * len(trainings), {}) if dev is not None else None
-        for epoch in range(1, recipe.epochs + 1):
+        draws = [*generators, *dropout_generators(self.network)]
+
+        def state() -> dict:
+            return {"epoch": epoch, "network": self.network.state_dict(), "best": best_weights,
+                    "optimizer": optimizer.state_dict(), "trainings": [vars(training) for training in trainings],
+                    "schedule": {name: value for name, value in schedule.state_dict().items() if name != "milestones"},
+                    "draws": [generator_state(draw) for draw in draws], "defender": defender.state()}
+
+        done = 0
+        if (kept := resume and resume.load()) is not None:
+            done, best_weights = kept["epoch"], kept["best"]
+            self.network.load_state_dict(kept["network"])
+            optimizer.load_state_dict(kept["optimizer"])
+            schedule.load_state_dict(kept["schedule"])
+            trainings = [Training(**training) for training in kept["trainings"]]
+            for draw, own in zip(draws, kept["draws"], strict=True):
+                set_generator_state(draw, own)
+            defender.set_state(kept["defender"])
+        for epoch in range(done + 1, recipe.epochs + 1):
             self.network.train()
             losses = torch.zeros((), device=self.device)  # summed on the device, read once an epoch
             for batch in batches(indices, recipe.batch_size, *generators):
@@ -159,6 +180,8 @@ class BaseModel:
                 on_epoch(epoch, accuracy)
             if all(training.stopped for training in trainings):
                 break
+            if resume is not None:
+                resume.save(state)
         if best_weights is not None:
             self.network.load_state_dict(best_weights)
         return trainings
@@ -170,9 +193,7 @@ class BaseModel:
     @torch.no_grad()
     def logits(self, records: Records, indices: torch.Tensor) -> torch.Tensor:
         """Logits (n, C), float32, in evaluation mode."""
-        self.network.eval()
-        parts = indices.split(self.query_batch(records), dim=-1)
-        return torch.cat([self.network(records.batch(part)[0]).float() for part in parts], dim=-2)
+        return self._ask(lambda part: self.network(records.batch(part)[0]).float(), records, indices)
 
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
@@ -191,27 +212,39 @@ class BaseModel:
         s(x) = mean over `draws` of |p(x + epsilon u) - p(x)| / epsilon, u ~ N(0, I), where x is the
         normalised record (Yuan & Zhang 2022, section 4). `generator` lives on the records' device.
         """
-        self.network.eval()
-        parts = []
-        for part in indices.split(self.query_batch(records)):
+        def answer(part):
             x = records.batch(part)[0]
             posterior = posteriors(self.network(x))
             change = torch.zeros_like(posterior)
             for _ in range(draws):
                 noise = torch.empty_like(x).normal_(generator=generator)
                 change += (posteriors(self.network(noise.mul_(epsilon).add_(x))) - posterior).abs_()
-            parts.append((change / (draws * epsilon)).float())
-        return torch.cat(parts)
+            return (change / (draws * epsilon)).float()
+
+        return self._ask(answer, records, indices, generator)
+
+    def _ask(self, answer: Callable, records: Records, indices: torch.Tensor, generator=None) -> torch.Tensor:
+        """`answer` to all of `indices`, in evaluation mode and in batches; a GPU without memory gets smaller ones."""
+        self.network.eval()
+        while True:
+            size, state = self.query_batch(records), generator and generator.get_state()
+            try:
+                return torch.cat([answer(part) for part in indices.split(size, dim=-1)], dim=-2)
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise UserError("the GPU's memory is too small for a single query: is another process using it?")
+            self._query_batch = size // 2
+            if generator is not None:
+                generator.set_state(state)
 
     def query_batch(self, records: Records) -> int:
         """Records a forward pass without gradients; changes no result beyond rounding.
 
         On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2.
         """
-        if self.device.type == "cpu":
-            return QUERY_BATCH
         if self._query_batch is None:
-            self._query_batch = _fitting_batch(self.network, records, self.device)
+            on_cpu = self.device.type == "cpu"
+            self._query_batch = QUERY_BATCH if on_cpu else _fitting_batch(self.network, records, self.device)
         return self._query_batch
 
     _query_batch: int | None = None
@@ -232,9 +265,10 @@ class Stack(BaseModel):
         self.models = models
         self.device, self.precision = models[0].device, models[0].precision
         self.network = stack.stacked([model.network for model in models])
+        self._query_batch = QUERY_BATCH
 
     def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generators: list[torch.Generator],
-              dev: torch.Tensor, defender: Basic, on_epoch=None) -> list[Training]:
+              dev: torch.Tensor, defender: Basic, resume=None, on_epoch=None) -> list[Training]:
         """As `BaseModel.train` does, for K models at once; returns a Training each.
 
         Args:
@@ -247,7 +281,7 @@ class Stack(BaseModel):
             return torch.func.vmap(defender.criterion)(network(x), y).sum()
 
         trainings = self._epochs(records, indices, loss=loss, recipe=recipe, generators=generators, dev=dev,
-                                 on_epoch=on_epoch)
+                                 defender=defender, resume=resume, on_epoch=on_epoch)
         stack.unstack(self.network, [model.network for model in self.models])
         return trainings
 
@@ -255,9 +289,6 @@ class Stack(BaseModel):
         chosen = torch.tensor(better, device=self.device)
         return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
                 for name, tensor in self.network.state_dict().items()}
-
-    def query_batch(self, records):
-        return QUERY_BATCH
 
     def accuracies(self, records, indices):
         correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]

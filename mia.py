@@ -25,7 +25,7 @@ def main(argv=None):
     from workers import side_by_side
 
     device, records = prepare(options)
-    store = Store(options)
+    store = Store(options, records.digest())
     shadow_store = store if options.adaptive else store.undefended()
     parts = store.load_split(len(records))
     victim_version, shadow_version = (ORIGINAL, ORIGINAL) if options.original else (store.pruned, shadow_store.pruned)
@@ -35,6 +35,11 @@ def main(argv=None):
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
     models = store.models_digest(victim_version, shadow_store, shadow_version)
+    kept = [name for name in options.attacks if not options.fresh and store.found(
+        victim_version, ATTACKS[name].options.get("reports", [name]), models)]
+    for name in kept:
+        console.say(f"{name}: kept what {store.folder('victim', victim_version)} holds of it")
+    missing = [name for name in options.attacks if name not in kept]
 
     asked = {role: np.concatenate([part.train, part.test]) for role, part in parts.items()}
     asked["victim"].sort()  # the victim's records come in an order that says nothing of who is a member
@@ -44,20 +49,21 @@ def main(argv=None):
         noise = generator(options.train_seed, "mia", role, "noise", device=device)
         return query(model, on_device(records, device), asked[role], generator=noise)
 
-    answers = dict(side_by_side(signals, parts, workers=options.workers, threads=options.threads))
-    target, targets = answers["victim"], asked["victim"]
-    shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train)) for role in list(parts)[1:]]
+    answers = dict(side_by_side(signals, parts if missing else (), workers=options.workers, threads=options.threads))
+    targets = asked["victim"]
 
     def attack(name, watch):
-        return ATTACKS.load(name)(shadows, target, device=device, seed=options.train_seed, watch=watch)
+        shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train))
+                   for role in parts if role != "victim"]
+        with store.making("victim", victim_version, store.attack_lock(name)):
+            return ATTACKS.load(name)(shadows, answers["victim"], device=device, seed=options.train_seed, watch=watch,
+                                      resume=store.resume_attack(name, victim_version, models))
 
-    verdicts = {}
-    for name, said in side_by_side(attack, options.attacks, workers=options.workers, threads=options.threads):
-        verdicts |= said
-    member = np.isin(targets, parts["victim"].train)  # looked at only now that all attacks have spoken
-    order = [told for name in options.attacks for told in ATTACKS[name].options.get("reports", [name])]
-    accuracy = {name: metrics.balanced_accuracy(verdicts[name].member, member) for name in order}
-    console.say(f"saved {store.add_attacks(victim_version, checkpoints['victim'], models, str(device), accuracy)}")
+    for name, verdicts in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
+        member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
+        accuracy = {said: metrics.balanced_accuracy(verdict.member, member) for said, verdict in verdicts.items()}
+        path = store.add_attack(victim_version, checkpoints["victim"], models, str(device), accuracy)
+        console.say(f"{name}: saved {path}")
     closing_table(store, len(targets))
 
 

@@ -155,6 +155,9 @@ OPTIONS: dict[str, Option] = {
     # where
     "results": Option(text, "results", "folder of all that is written", result=False),
     # how it runs
+    "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
+    "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
+                                             "command goes on after an interruption", result=False),
     "precision": Option(precision, None, "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: "
                                          "bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
     "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own; "
@@ -235,7 +238,8 @@ def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
     root = os.environ.get("MIA_DATA") or "data/datasets"
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
-            ("data_root", root), ("attacks", options.attacks), ("workers", options.workers)}
+            ("data_root", root), ("attacks", options.attacks), ("workers", options.workers),
+            ("fresh", True), ("save_every", options.save_every)}
 
 
 def _shown(value) -> str:

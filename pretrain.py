@@ -18,8 +18,8 @@ def main(argv=None):
 
     device, records = prepare(options)
     parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num)
-    store = Store(options)
-    console.say(f"split: saved {store.save_split(parts)}")
+    store = Store(options, records.digest())
+    console.say(f"split: {store.save_split(parts)}")
 
     def start(role):
         return Start(new_model(options, records, role, "pretrain", device))

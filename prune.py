@@ -18,7 +18,7 @@ def main(argv=None):
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
-    store = Store(options)
+    store = Store(options, records.digest())
     parts = store.load_split(len(records))
     originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
     console.say(f"loaded {len(originals)} original models from {store.root}")
@@ -33,7 +33,7 @@ def main(argv=None):
     def start(role):
         model, masks = pruned(role, device)
         mask.apply(model.network, masks)
-        return Start(model, masks, parent=store.digest(role, ORIGINAL))
+        return Start(model, masks)
 
     train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
               defend=options.defend, title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")

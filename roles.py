@@ -1,7 +1,9 @@
 """What the stages do with each role (the victim and every shadow model alike)."""
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from defenders import DEFENDERS
 from defenders.basic import Basic
 from models import stack
 from pruner import mask
-from store import Checkpoint, Store, digest
+from store import ORIGINAL, Checkpoint, Store, digest
 from workers import cores, keep_freed_memory, side_by_side
 
 
@@ -45,6 +47,9 @@ def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
     return device, records.to("cpu")
 
 
+AT_CHANCE = " (!)"
+
+
 @lru_cache(maxsize=1)
 def on_device(records: Records, device: torch.device) -> Records:
     """The records on a device, copied once in each process that asks: a GPU must not be touched before a fork."""
@@ -69,11 +74,10 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
 
 @dataclass(frozen=True)
 class Start:
-    """What a role's training starts from: a model, and if it is a pruned one, its masks and its original's digest."""
+    """What a role's training starts from: a model, and its masks if it is a pruned one."""
 
     model: BaseModel
     masks: dict[str, torch.Tensor] | None = None
-    parent: str = ""
 
 
 def train_all(start: Callable[[str], Start], device: torch.device, records: Records, parts: dict[str, Part], *,
@@ -93,10 +97,12 @@ def train_all(start: Callable[[str], Start], device: torch.device, records: Reco
     groups = stacks(parts, most=most)
     rows = {}
     for _, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads):
-        for role, path, rows[role] in stored:
-            say(f"{role}: saved {path}")
+        for role, said, rows[role] in stored:
+            say(f"{role}: {said}")
     header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
     console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])
+    if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
+        say(f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing")
 
 
 def _stackable(start: Callable[[str], Start], defend: str, device: torch.device) -> int:
@@ -120,43 +126,72 @@ def stacks(parts: dict[str, Part], *, most: int) -> dict[str, list[str]]:
 
 def _train_and_store(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
                      epochs: int, defend: str, watch, label: str) -> list[tuple[str, str, list[str]]]:
-    """Train the models of some roles and store their best weights.
+    """Train those models of some roles that are not there yet, and store their best weights.
 
-    Returns role, path and row of the closing table of each.
+    Returns role, what was done, and the row of the closing table of each.
     """
-    options = store.options
+    with ExitStack() as locks:
+        for role in roles:
+            locks.enter_context(store.making(role, version))
+        models = {role: store.finished(role, version, parts[role]) for role in roles}
+        missing = [role for role, found in models.items() if found is None]
+        did = {role: "saved" if role in missing else "kept" for role in roles}
+        if missing:
+            models |= _train(missing, start, records, parts, store=store, version=version, epochs=epochs,
+                             defend=defend, watch=watch, label=label)
+    told = []
+    for role, found in models.items():
+        labels = records.y[torch.from_numpy(parts[role].test).to(records.y.device)]
+        chance = (labels.bincount().max() / len(labels)).item()
+        warning = AT_CHANCE if found.accuracy["test"] <= chance else ""
+        row = [role + warning, f"{found.epoch} of {found.ran}", *map(percent, found.accuracy.values())]
+        if version:
+            row.append(percent(store.sparsity(role, version)))
+        told.append((role, f"{did[role]} {store.folder(role, version)}", row))
+    return told
+
+
+def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
+           epochs: int, defend: str, watch, label: str) -> dict[str, Checkpoint]:
+    options, began, place = store.options, time.time(), records.y.device
     recipe = Recipe(epochs=epochs, batch_size=options.batch_size, optimizer=options.optimizer, lr=options.lr,
                     weight_decay=options.weight_decay, early_stop=options.early_stop)
     starts = [start(role) for role in roles]
-    place = records.y.device
+    resume = store.resume(roles, version, parts, starts[0].model.precision)
     draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
     indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
                for name in vars(parts[roles[0]])}
     defender = DEFENDERS.load(defend)(options.defend_arg)
     on_epoch, close = watch(epochs, label)
-    if len(roles) == 1:
-        model = starts[0].model
-        indices = {name: numbers[0] for name, numbers in indices.items()}
-        defender.start(records, train=indices["train"], dev=indices["dev"], batch_size=options.batch_size,
-                       generator=draws[0])
-        trainings = [model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draws[0],
-                                 defender=defender, on_epoch=on_epoch)]
-    else:
-        model = Stack([one.model for one in starts])
-        if starts[0].masks is not None:
-            mask.apply(model.network, {name: torch.stack([one.masks[name] for one in starts])
-                                       for name in starts[0].masks})
-        trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
-                                defender=defender, on_epoch=on_epoch)
+    try:
+        if len(roles) == 1:
+            model = starts[0].model
+            indices = {name: numbers[0] for name, numbers in indices.items()}
+            defender.start(records, train=indices["train"], dev=indices["dev"], batch_size=options.batch_size,
+                           generator=draws[0])
+            trainings = [model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draws[0],
+                                     defender=defender, resume=resume, on_epoch=on_epoch)]
+        else:
+            model = Stack([one.model for one in starts])
+            if starts[0].masks is not None:
+                mask.apply(model.network, {name: torch.stack([one.masks[name] for one in starts])
+                                           for name in starts[0].masks})
+            trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
+                                    defender=defender, resume=resume, on_epoch=on_epoch)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
+                        f"try --batch_size {max(2, options.batch_size // 2)}") from error
     close()
     accuracies = [dict(zip(indices, values))
                   for values in zip(*(model.accuracies(records, numbers) for numbers in indices.values()))]
-    stored = []
+    made = {}
     for role, one, training, accuracy in zip(roles, starts, trainings, accuracies):
-        weights = {name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()}
-        made_with = store.record | {"precision": one.model.precision}
-        path = store.save(role, version, Checkpoint(weights, made_with, training.best_epoch, accuracy,
-                                                    digest(parts[role]), one.parent), one.masks)
-        row = [role, f"{training.best_epoch} of {len(training.dev_accuracy)}", *map(percent, accuracy.values())]
-        stored.append((role, str(path), row if one.masks is None else [*row, percent(mask.sparsity(one.masks))]))
-    return stored
+        made[role] = Checkpoint(
+            weights={name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()},
+            options=store.record | {"precision": one.model.precision}, epoch=training.best_epoch,
+            ran=len(training.dev_accuracy), accuracy=accuracy, split=digest(parts[role]), data=store.data,
+            parent=store.digest(role, ORIGINAL) if version else "")
+        store.save(role, version, made[role], one.masks, device=str(place), start=began)
+    return made

@@ -4,16 +4,29 @@
         split.npz                                      each role's train, dev and test records
         victim_model/  shadow_model_{i}/               original models
         {version}_model/  shadow_{version}_model_{i}/  pruned ones; version = {pruner}_{sparsity}[_{defend}_{arg}]
-            best.pth                                   a Checkpoint
+            best.pth                                   weights {name: tensor}, pruned ones zero
             best_mask.pth                              masks {parameter name: bool}, pruned models only
+            manifest.json                              how, when and from what they were made; written last
             attacks.jsonl                              what attacks on this model found, an object a line
+            *.resume                                   state of a training that is not finished
+            .*.lock, .*.lock.json, .*.part             held while something is made here, by whom, and what is half written
+
+Whatever is read is tested against a SHA-256 digest that was written with it.
 """
 from __future__ import annotations
 
+import datetime
+import functools
 import hashlib
+import io
 import json
 import os
+import platform
+import socket
+import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +35,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attackers import ATTACKS
 from console import UserError
 from datasets import Part
 from options import OPTIONS, command, record
@@ -29,33 +43,42 @@ from options import OPTIONS, command, record
 if TYPE_CHECKING:
     import torch
 
-_CHECKPOINT = "best.pth"
+_CHECKPOINT, _MASK, _MANIFEST, _MODEL = "best.pth", "best_mask.pth", "manifest.json", "model"
 _PARTS = ("train", "dev", "test")
 ORIGINAL = ""  # the version of a model that is not pruned
-_SAME = ("seed", "train_seed", "dataset_name", "data_path", "model_name", "num_cls", "input_dim")
+# what a reader's options must share with those that a model was made with; its maker's must share all of _MAKING
+_SAME = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
 _SAME_PRUNED = (*_SAME, "pruner_name", "prune_sparsity", "defend", "defend_arg")
 _PRUNING = (*_SAME_PRUNED[len(_SAME):], "prune_epochs")
+_MAKING = {stage: tuple(name for name, option in OPTIONS.items() if option.result and stage in option.stages.split()
+                        and name not in other)
+           for stage, other in (("pretrain", ("shadow_num", "data_path")), ("prune", ("shadow_num", "data_path", "epochs")))}
+_VERDICTS = [verdict for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model as it lies on disk.
+    """A trained model.
 
     Attributes:
         weights: state dict, pruned weights zero.
         options: those that it was made with, see `options.record`.
         epoch: the one whose weights these are; 0 = before the first.
+        ran: how many epochs were run.
         accuracy: of these weights on train, dev and test, fractions.
         split: digest of its role's part of the split.
+        data: digest of the records.
         parent: digest of the checkpoint that it was pruned from; "" for an original.
     """
 
     weights: dict[str, torch.Tensor]
     options: dict
     epoch: int
+    ran: int
     accuracy: dict[str, float]
     split: str
-    parent: str = ""
+    data: str
+    parent: str
 
 
 class Store:
@@ -63,10 +86,11 @@ class Store:
 
     Args:
         options: as `options.parse` returns them.
+        data: digest of the records.
     """
 
-    def __init__(self, options: SimpleNamespace):
-        self.options = options
+    def __init__(self, options: SimpleNamespace, data: str):
+        self.options, self.data = options, data
         self.root = Path(options.results) / f"{options.dataset_name}_{options.model_name}"
 
     @property
@@ -78,7 +102,7 @@ class Store:
 
     def undefended(self) -> Store:
         """The same without a defence."""
-        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None}))
+        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None}), self.data)
 
     def folder(self, role: str, version: str) -> Path:
         """Where a role's model lies; `role` is "victim" or "shadow_{i}"."""
@@ -93,14 +117,34 @@ class Store:
         return record(self.options)
 
     def digest(self, role: str, version: str) -> str:
-        """Tells a stored checkpoint from any other."""
-        return _file_digest(self.folder(role, version))
+        """Tells a stored checkpoint from any other; "" where there is none."""
+        path = self.folder(role, version) / _MANIFEST
+        return _read_sealed(path)["files"][_CHECKPOINT] if path.exists() else ""
 
     def save_split(self, parts: dict[str, Part]) -> Path:
-        arrays = {f"{role}_{name}": indices for role, part in parts.items() for name, indices in vars(part).items()}
-        with _replacing(self.root / "split.npz") as file:
-            np.savez(file, **arrays)
-        return self.root / "split.npz"
+        """Store the split. One that lies there stays if it says the same of more shadows.
+
+        Raises UserError where it says otherwise, unless the options say `fresh`.
+        """
+        path = self.root / "split.npz"
+        if path.exists() and not self.options.fresh:
+            have = self._split()
+            if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
+                raise UserError(f"{path} splits other records or was made with another seed: give that seed again, "
+                                f"use another --results folder, or start over with --fresh")
+            if all(key in have for key in _arrays(parts)):
+                return path
+        with _replacing(path) as file:
+            np.savez(file, **_arrays(parts))
+        return path
+
+    def _split(self) -> dict[str, np.ndarray]:
+        path = self.root / "split.npz"
+        with _reading(path), np.load(path, allow_pickle=False) as arrays:
+            have = {key: arrays[key] for key in arrays.files}
+            if "victim_train" not in have or any(indices.dtype != np.int64 for indices in have.values()):
+                raise ValueError("it holds something else")
+            return have
 
     def load_split(self, n: int) -> dict[str, Part]:
         """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows.
@@ -112,8 +156,8 @@ class Store:
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
         if not path.exists():
             self._not_yet(path, "pretrain")
-        with _reading(path), np.load(path, allow_pickle=False) as arrays:
-            have = {key: arrays[key] for key in arrays.files}
+        have = self._split()
+        with _reading(path):
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
             self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
@@ -125,94 +169,227 @@ class Store:
                             f"`{command('pretrain', self.options)}` again, or use another --results folder")
         return {role: Part(*(have[f"{role}_{name}"] for name in _PARTS)) for role in roles}
 
-    def save(self, role: str, version: str, checkpoint: Checkpoint, masks: dict | None = None) -> Path:
-        """Store a model; the checkpoint goes last, since it is what readers look for."""
+    def save(self, role: str, version: str, checkpoint: Checkpoint, masks: dict | None, *, device: str,
+             start: float) -> Path:
+        """Store a model. The manifest goes last, and first where there was one: with it a model counts as finished."""
         import torch
 
         folder = self.folder(role, version)
-        if masks is not None:
-            with _replacing(folder / "best_mask.pth") as file:
-                torch.save(masks, file)
-        with _replacing(folder / _CHECKPOINT) as file:
-            torch.save(vars(checkpoint), file)
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        contents = ({_MASK: masks} if masks is not None else {}) | {_CHECKPOINT: checkpoint.weights}
+        files = {name: _write(folder / name, _packed(content)) for name, content in contents.items()}
+        facts = {name: value for name, value in vars(checkpoint).items() if name != "weights"}
+        when = [datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
+                for at in (start, time.time())]
+        made = {"start": when[0], "end": when[1], "device": device, "workers": self.options.workers,
+                "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+                "commit": _commit()}
+        _write_sealed(folder / _MANIFEST, facts | {"files": files, "made": made})
+        (folder / f"{_MODEL}.resume").unlink(missing_ok=True)
         return folder / _CHECKPOINT
 
     def load(self, role: str, version: str, part: Part) -> Checkpoint:
         """A model, on the CPU.
 
         Raises:
-            UserError: it is not there; it can't be read; or it was made with other options or another split than
-                are asked for now, or from an original that has since been trained again.
+            UserError: it is not there; it is damaged; or it was made with other options, data or split than are
+                asked for now, or from an original that has since been trained again.
         """
-        import torch
+        found = self._read(role, version)
+        if found is None:
+            self._not_yet(self.folder(role, version) / _CHECKPOINT, "prune" if version else "pretrain")
+        self._compare(found, role, version, part, _SAME_PRUNED if version else _SAME)
+        return found
 
-        path = self.folder(role, version) / _CHECKPOINT
-        if not path.exists():
-            self._not_yet(path, "prune" if version else "pretrain")
-        with _reading(path):
-            checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-        asked = self.record
-        differ = [f"{name} {checkpoint.options.get(name)!r} (now {asked[name]!r})"
-                  for name in (_SAME_PRUNED if version else _SAME) if checkpoint.options.get(name) != asked[name]]
-        if checkpoint.split != digest(part):
-            differ.append("another split")
-        if version:
-            original = self.folder(role, ORIGINAL)
-            if not (original / _CHECKPOINT).exists() or self.digest(role, ORIGINAL) != checkpoint.parent:
-                differ.append(f"another original than now lies in {original}")
+    def finished(self, role: str, version: str, part: Part) -> Checkpoint | None:
+        """A model that need not be made again; None where there is none, or the options say `fresh`.
+
+        Raises UserError where there is one that was made otherwise than is now asked for, or is damaged.
+        """
+        found = None if self.options.fresh else self._read(role, version)
+        if found is not None:
+            self._compare(found, role, version, part, _MAKING["prune" if version else "pretrain"])
+        return found
+
+    def _read(self, role: str, version: str) -> Checkpoint | None:
+        folder = self.folder(role, version)
+        if not (folder / _MANIFEST).exists():
+            return None
+        manifest = _read_sealed(folder / _MANIFEST)
+        del manifest["made"]
+        contents = {name: _unpacked(folder / name, digest) for name, digest in manifest.pop("files").items()}
+        return Checkpoint(contents[_CHECKPOINT], **manifest)
+
+    def sparsity(self, role: str, version: str) -> float:
+        """The share of what can be pruned that is."""
+        from pruner import mask
+
+        path = self.folder(role, version)
+        return mask.sparsity(_unpacked(path / _MASK, _read_sealed(path / _MANIFEST)["files"][_MASK]))
+
+    def _facts(self, role: str, version: str, part: Part, names: tuple[str, ...], precision: str | None) -> dict:
+        asked = self.record | {"precision": precision}
+        return {name: asked[name] for name in names} | {
+            "split": digest(part), "data": self.data, "parent": self.digest(role, ORIGINAL) if version else ""}
+
+    def _compare(self, found: Checkpoint, role: str, version: str, part: Part, names: tuple[str, ...]) -> None:
+        if self.options.precision is None:  # whichever it came to
+            names = tuple(name for name in names if name != "precision")
+        wanted = self._facts(role, version, part, names, self.options.precision)
+        self._refuse(self.folder(role, version) / _CHECKPOINT, found.options | vars(found), wanted, role, version)
+
+    def _refuse(self, path: Path, have: dict, wanted: dict, role: str, version: str) -> None:
+        said = {"split": "another split", "data": "another data set",
+                "parent": f"another original than now lies in {self.folder(role, ORIGINAL)}"}
+        differ = [said.get(name) or f"{name} {have.get(name)!r} (now {value!r})"
+                  for name, value in wanted.items() if have.get(name) != value]
         if differ:
-            raise UserError(f"{path} was made with {', '.join(differ)}: run "
-                            f"`{command('prune' if version else 'pretrain', self.options)}` again, "
-                            f"or use another --results folder")
-        return checkpoint
+            stage = "prune" if version else "pretrain"
+            raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
+                            f"`{command(stage, self.options)} --fresh`, or use another --results folder")
+
+    def resume(self, roles: list[str], version: str, parts: dict[str, Part], precision: str) -> Resume:
+        """Where the training of one role's model, or of a stack of several, keeps its state."""
+        stage, role = "prune" if version else "pretrain", roles[0]
+        facts = {name: value for name, value in self._facts(
+            role, version, parts[role], _MAKING[stage], precision).items()} | {"roles": " ".join(roles)}
+        path = self.folder(role, version) / f"{_MODEL}.resume"
+        return Resume(path, facts, self.options, functools.partial(self._refuse, role=role, version=version))
+
+    def resume_attack(self, name: str, version: str, models: str) -> Resume:
+        """Where the training of an attack keeps its state."""
+        facts = self._attack_options(version) | {"attack": name, "models": models}
+        path = self.folder("victim", version) / f"{self.attack_lock(name)}.resume"
+
+        def refuse(path, have, wanted):
+            if have != wanted:
+                raise UserError(f"{path} is the state of an attack on other models or with other options: "
+                                f"start over with --fresh")
+
+        return Resume(path, facts, self.options, refuse)
+
+    def attack_lock(self, name: str) -> str:
+        """What `making` locks for an attack."""
+        return f"{name}_adaptive" if self.options.adaptive else name
+
+    @contextmanager
+    def making(self, role: str, version: str, what: str = _MODEL, *, wait: float = 0):
+        """Hold the lock of a model's folder. It is gone with the process that holds it, however that ends.
+
+        Raises UserError where another process holds it after `wait` seconds.
+        """
+        import filelock
+
+        folder = self.folder(role, version)
+        path, holder = folder / f".{what}.lock", folder / f".{what}.lock.json"
+        _make_folder(folder)
+        try:
+            with filelock.FileLock(path, timeout=wait):
+                _write(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                mine = (".best", ".manifest.", f".{what}.", f"..{what}.") if what == _MODEL else (f".{what}.", f"..{what}.")
+                for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
+                    if left.name.startswith(mine):
+                        left.unlink(missing_ok=True)
+                try:
+                    yield
+                finally:
+                    holder.unlink(missing_ok=True)
+        except filelock.Timeout:
+            try:
+                other = json.loads(holder.read_text())
+                who = f"process {other['pid']} on {other['host']}"
+            except (OSError, ValueError, KeyError, TypeError):
+                who = "another process"
+            raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
+                            f"or use another --results folder") from None
 
     def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
         """Tells a victim, its shadow models and their originals from any others; None where one is gone."""
-        folders = [self.folder("victim", which) for which in dict.fromkeys([ORIGINAL, version])]
-        folders += [shadows.folder(f"shadow_{i}", which) for i in range(self.options.shadow_num)
-                    for which in dict.fromkeys([ORIGINAL, shadow_version])]
-        if not all((folder / _CHECKPOINT).exists() for folder in folders):
-            return None
-        return hashlib.sha256("".join(_file_digest(folder) for folder in folders).encode()).hexdigest()[:16]
+        made = [self.digest("victim", which) for which in dict.fromkeys([ORIGINAL, version])]
+        made += [shadows.digest(f"shadow_{i}", which) for i in range(self.options.shadow_num)
+                 for which in dict.fromkeys([ORIGINAL, shadow_version])]
+        return hashlib.sha256("".join(made).encode()).hexdigest()[:16] if all(made) else None
 
-    def add_attacks(self, version: str, victim: Checkpoint, models: str, device: str,
-                    accuracy: dict[str, float]) -> Path:
-        """Write what attacks on a victim found: a line for each attack, in place of that of the same options.
+    def add_attack(self, version: str, victim: Checkpoint, models: str, device: str, accuracy: dict[str, float]) -> Path:
+        """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
         A line is a flat object: `attack`, `accuracy` (a fraction), the victim's `train_accuracy` and
-        `test_accuracy`, the `models_digest` of victim and shadows, the device, and all options, those of training
-        as they were then.
+        `test_accuracy`, the `models_digest` of victim and shadows, the device, all options, those of training
+        as they were then, and the digest of all that.
         """
-        own = {name: value for name, value in self.record.items() if "mia" in OPTIONS[name].stages.split()}
-        if version == ORIGINAL:
-            own |= dict.fromkeys(_PRUNING)
-        own["device"] = device
+        own = self._attack_options(version)
         where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
-        told = victim.options | own | where
+        told = victim.options | own | where | {"device": device}
         lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
                   "test_accuracy": victim.accuracy["test"], "models": models, **told}
                  for name, value in accuracy.items()]
 
-        def key(line):
-            return json.dumps([line["attack"], *(line.get(name) for name in own)])
-
-        new = {key(line) for line in lines}
-        kept = [line for line in self.attacks(version) if key(line) not in new]
         path = self.folder("victim", version) / "attacks.jsonl"
-        with _replacing(path) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept + lines).encode())
+        with self.making("victim", version, "attacks", wait=60):
+            kept = [line for line in self.attacks(version)
+                    if not (line["attack"] in accuracy and self._same_attack(line, own))]
+            lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
+                _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
+            _write(path, "".join(json.dumps(_sealed(line)) + "\n" for line in lines).encode())
+        (self.folder("victim", version) / f"{self.attack_lock(next(iter(accuracy)))}.resume").unlink(missing_ok=True)
         return path
 
+    def _attack_options(self, version: str) -> dict:
+        own = {name: value for name, value in self.record.items() if "mia" in OPTIONS[name].stages.split()}
+        return own | (dict.fromkeys(_PRUNING) if version == ORIGINAL else {})
+
+    def _same_attack(self, line: dict, own: dict) -> bool:
+        return all(line.get(name) == value for name, value in own.items())
+
+    def found(self, version: str, names: list[str], models: str) -> dict[str, float] | None:
+        """The accuracies of an attack's verdicts `names`, where all were recorded of these models and options."""
+        own = self._attack_options(version) | {"models": models}
+        lines = {line["attack"]: line["accuracy"] for line in self.attacks(version) if self._same_attack(line, own)}
+        return {name: lines[name] for name in names} if all(name in lines for name in names) else None
+
     def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attacks` wrote it."""
+        """What attacks on a victim have found so far, as `add_attack` wrote it."""
         path = self.folder("victim", version) / "attacks.jsonl"
         if not path.exists():
             return []
         with _reading(path):
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [_tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def _not_yet(self, path: Path, stage: str):
         raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
+
+
+class Resume:
+    """The state of one training on disk, until it is finished.
+
+    Args:
+        facts: what was trained and how; another's state is refused by `refuse(path, have, wanted)`.
+    """
+
+    def __init__(self, path: Path, facts: dict, options: SimpleNamespace, refuse: Callable):
+        self.path, self.facts, self.every, self.refuse = path, facts, options.save_every, refuse
+        self.saved = time.monotonic()
+        if options.fresh:
+            path.unlink(missing_ok=True)
+
+    def load(self) -> dict | None:
+        """The state last saved, tensors on the CPU; None where there is none."""
+        if not self.path.exists():
+            return None
+        content = self.path.read_bytes()
+        with _reading(self.path):
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                raise ValueError("its digest is another")
+            have = _unpack(content[32:])
+        self.refuse(self.path, have["facts"], self.facts)
+        return have["state"]
+
+    def save(self, state: Callable[[], dict]) -> None:
+        """Save `state()` if the last time is `save_every` seconds ago."""
+        if time.monotonic() - self.saved >= self.every:
+            packed = _packed({"facts": self.facts, "state": state()})
+            _write(self.path, hashlib.sha256(packed).digest() + packed)
+            self.saved = time.monotonic()
 
 
 def digest(part: Part) -> str:
@@ -220,17 +397,84 @@ def digest(part: Part) -> str:
     return hashlib.sha256(b"|".join(indices.tobytes() for indices in vars(part).values())).hexdigest()
 
 
-def _file_digest(folder: Path) -> str:
-    with (folder / _CHECKPOINT).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _arrays(parts: dict[str, Part]) -> dict[str, np.ndarray]:
+    return {f"{role}_{name}": indices for role, part in parts.items() for name, indices in vars(part).items()}
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of this code, where it lies in a git repository."""
+    try:
+        ran = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return ran.stdout.strip() or None
+
+
+def _packed(content) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()  # not into the file itself: torch makes its own error of a full disk
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _unpack(content: bytes):
+    import torch
+
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _unpacked(path: Path, digest: str):
+    with _reading(path):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("its digest is not the manifest's")
+        return _unpack(content)
+
+
+def _sealed(facts: dict) -> dict:
+    """The facts with their digest; what has been read is so tested by `_tested`."""
+    return facts | {"sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+
+
+def _tested(text: str) -> dict:
+    facts = json.loads(text)
+    said = facts.pop("sha256")
+    if _sealed(facts)["sha256"] != said:
+        raise ValueError("its digest is another")
+    return facts
+
+
+def _write_sealed(path: Path, facts: dict) -> None:
+    _write(path, json.dumps(_sealed(facts), indent=1).encode())
+
+
+def _read_sealed(path: Path) -> dict:
+    with _reading(path):
+        return _tested(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Returns the digest of what was written."""
+    with _replacing(path) as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
 
 
 @contextmanager
 def _replacing(path: Path):
     """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
+    _make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
         raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
     try:
@@ -253,4 +497,5 @@ def _reading(path: Path):
     try:
         yield
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
-        raise UserError(f"cannot read {path} ({type(error).__name__}): remove it and run the stage that makes it again")
+        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it, or the folder that it "
+                        f"lies in, and run the stage that makes it again")

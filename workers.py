@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,7 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
     """
     names = list(names)
     workers = min(workers, len(names))
-    if workers == 1:
+    if workers <= 1:
         for name in names:
             yield name, task(name, console.epoch_bar)
         return
@@ -81,6 +82,8 @@ def _begin(threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
+    if sys.platform == "linux":  # also where it is killed and can't: nothing may go on holding locks
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _run(name: str):

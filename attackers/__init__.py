@@ -1,12 +1,13 @@
 """Membership inference attacks.
 
-An attack is a function `attack(shadows, target, *, device, seed, watch) -> {name: Verdict}`:
+An attack is a function `attack(shadows, target, *, device, seed, watch, resume) -> {name: Verdict}`:
 
     shadows   list of `Shadow`: the signals of each shadow model on its own members and non-members
     target    `Signals` of the victim on the target records; the attack never sees who of them is a member
     device    where an attack network is trained
     seed      of all its randomness
     watch     called with (epochs, label) before a training, see `console.epoch_bar`
+    resume    for `BaseModel.train`, which keeps its state there
 """
 from registry import Registry
 

@@ -44,7 +44,7 @@ def _features(signals: Signals, select: Callable) -> torch.Tensor:
 
 def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module],
                      shadows: list[Shadow], target: Signals, *, device: torch.device, seed: int,
-                     watch: Callable) -> dict[str, Verdict]:
+                     watch: Callable, resume=None) -> dict[str, Verdict]:
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
     features = torch.cat([_features(shadow.signals, select) for shadow in shadows])
     member = torch.from_numpy(np.concatenate([shadow.member for shadow in shadows]).astype(np.int64))
@@ -56,7 +56,7 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
     on_epoch, close = watch(RECIPE.epochs, name)
     attack.train(records, torch.arange(len(records), device=device), recipe=RECIPE,
                  generator=base_model.generator(seed, "mia", name, "order", device=device),
-                 on_epoch=on_epoch)
+                 resume=resume, on_epoch=on_epoch)
     close()
     questions = Records(x=_features(target, select), y=torch.zeros(len(target.labels), dtype=torch.int64),
                         num_cls=2).to(device)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from attackers.networks import perceptron, posterior_and_class
 from base_model import Recipe, batches
 from defenders.basic import Basic
-from models.layers import initialise, use_generator
+from models.layers import dropout_generators, generator_state, initialise, set_generator_state, use_generator
 
 ATTACK_STEPS = 7  # to one step of the classifier
 
@@ -29,8 +29,20 @@ class AdversarialRegularization(Basic):
         self.attack.to(train.device)
         use_generator(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
         self.optimizer = Recipe(epochs=0).build_optimizer(self.attack.parameters())
-        self.members = _forever(train, batch_size, generator)
-        self.others = _forever(dev, batch_size, generator)
+        self.members, self.others = (_Endless(indices, batch_size, generator) for indices in (train, dev))
+
+    def state(self) -> dict:
+        return {"attack": self.attack.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "dropout": [generator_state(draw) for draw in dropout_generators(self.attack)],
+                "members": self.members.queue, "others": self.others.queue}
+
+    def set_state(self, state: dict) -> None:
+        self.attack.load_state_dict(state["attack"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for draw, own in zip(dropout_generators(self.attack), state["dropout"], strict=True):
+            set_generator_state(draw, own)
+        for batches_left, queue in ((self.members, state["members"]), (self.others, state["others"])):
+            batches_left.queue = [batch.to(batches_left.indices.device) for batch in queue]
 
     def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Take the attack's steps, then the classifier's loss against it as it now stands."""
@@ -56,7 +68,14 @@ class AdversarialRegularization(Basic):
         self.optimizer.step()
 
 
-def _forever(indices: torch.Tensor, size: int, generator: torch.Generator):
+class _Endless:
     """Batches of `indices`, epoch after epoch."""
-    while True:
-        yield from batches(indices, size, generator)
+
+    def __init__(self, indices: torch.Tensor, size: int, generator: torch.Generator):
+        self.indices, self.size, self.generator = indices, size, generator
+        self.queue: list[torch.Tensor] = []
+
+    def __next__(self) -> torch.Tensor:
+        if not self.queue:
+            self.queue = list(batches(self.indices, self.size, self.generator))
+        return self.queue.pop(0)

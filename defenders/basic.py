@@ -31,3 +31,10 @@ class Basic:
     def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
         return F.cross_entropy(logits, y)
+
+    def state(self) -> dict:
+        """All that `loss` changes, as tensors and plain values, for a training to be resumed."""
+        return {}
+
+    def set_state(self, state: dict) -> None:
+        """Go on from what `state` returned; called after `start`."""

@@ -65,6 +65,10 @@ class Dropout(nn.Module):
         kept = draws.clamp_(last, last + 1).sub_(last)  # 0 or 1; on a CPU far faster than by way of bool
         return kept.to(dtype).mul_(2**16 / (2**16 - self.dropped))
 
+    @property
+    def generators(self) -> list[Generator]:
+        return [self.generator]
+
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
@@ -82,6 +86,26 @@ def dropout_generator(seed: int, device: torch.device | str) -> Generator:
     """A generator for masks on `device`."""
     device = torch.device(device)
     return np.random.SFC64(seed) if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+
+
+def generator_state(generator: Generator):
+    """What `set_generator_state` needs to have a generator go on from here: plain numbers or a tensor."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return generator.state["state"]["state"].tolist()
+
+
+def set_generator_state(generator: Generator, state) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    else:
+        generator.state = generator.state | {"state": {"state": np.array(state, dtype=np.uint64)}}
+
+
+def dropout_generators(network: nn.Module) -> list[Generator]:
+    """The generators that a network's dropout draws from, each once."""
+    found = [generator for module in network.modules() for generator in getattr(module, "generators", ())]
+    return list({id(generator): generator for generator in found}.values())
 
 
 def use_generator(network: nn.Module, *, seed: int) -> None:

@@ -53,3 +53,7 @@ class StackedDropout(nn.Module):
             return x
         draws = torch.stack([random_bits(x[0].numel(), copy.generator, x.device) for copy in self.copies])
         return x * rule.decide(draws, x.dtype).view(x.shape)
+
+    @property
+    def generators(self) -> list:
+        return [copy.generator for copy in self.copies]

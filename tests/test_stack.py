@@ -1,4 +1,5 @@
 """Models trained as one stack against the same models trained alone, in float64."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,11 @@ def test_stages_store_the_same_models_from_a_stack(write_config, monkeypatch):
         assert prune.main(["cpu", path, "--defend", "ppb"]) == 0
         monkeypatch.setattr(roles, "stacks", real)
         for file in sorted(Path(results).rglob("best.pth")):
-            stored.setdefault(str(file.relative_to(results)), []).append(torch.load(file, weights_only=True))
+            stored.setdefault(str(file.relative_to(results)), []).append(
+                (torch.load(file, weights_only=True), json.loads((file.parent / "manifest.json").read_text())))
     assert len(stored) == 6
-    for one, other in stored.values():
-        for name in one["weights"]:
-            torch.testing.assert_close(one["weights"][name], other["weights"][name], rtol=1e-3, atol=1e-4)
+    for (weights, one), (others, other) in stored.values():
+        for name in weights:
+            torch.testing.assert_close(weights[name], others[name], rtol=1e-3, atol=1e-4)
         assert one["epoch"] == other["epoch"] and one["split"] == other["split"]
         assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.03)

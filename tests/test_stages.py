@@ -27,8 +27,21 @@ def short_attack_training(monkeypatch):
 
 
 def files():
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(Path("results").rglob("*")) if path.is_file()}
+    """What was made: manifests without when and where, no locks."""
+    return {str(path): hashlib.sha256(content(path)).hexdigest()
+            for path in sorted(Path("results").rglob("*")) if path.is_file() and not path.name.endswith(".lock")}
+
+
+def content(path):
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError:  # no manifest, or a damaged one
+        return path.read_bytes()
+    return json.dumps({name: value for name, value in manifest.items() if name not in ("made", "sha256")}).encode()
+
+
+def manifest(folder):
+    return json.loads((MADE / folder / "manifest.json").read_text())
 
 
 def lines(folder):
@@ -47,9 +60,10 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
     run(mia, path, "--attacks", "threshold", "--original")
     names = {name.removeprefix(f"{MADE}/") for name in files()}
     assert names == {
-        "split.npz", "victim_model/best.pth", "shadow_model_0/best.pth", "shadow_model_1/best.pth",
-        "victim_model/attacks.jsonl", "l1unstructure_0.6_model/attacks.jsonl",
-        *(f"{folder}/{file}" for file in ("best.pth", "best_mask.pth")
+        "split.npz", "victim_model/attacks.jsonl", "l1unstructure_0.6_model/attacks.jsonl",
+        *(f"{folder}/{file}" for file in ("best.pth", "manifest.json")
+          for folder in ("victim_model", "shadow_model_0", "shadow_model_1")),
+        *(f"{folder}/{file}" for file in ("best.pth", "best_mask.pth", "manifest.json")
           for folder in ("l1unstructure_0.6_model", "shadow_l1unstructure_0.6_model_0",
                          "shadow_l1unstructure_0.6_model_1"))}
 
@@ -60,12 +74,12 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
         assert line["prune_sparsity"] == 0.6 and line["adaptive"] is False
     assert {line["attack"] for line in lines("victim_model")} == {"conf", "xent", "mentr", "top1_conf"}
 
-    checkpoint = torch.load(MADE / "l1unstructure_0.6_model/best.pth", weights_only=True)
+    weights = torch.load(MADE / "l1unstructure_0.6_model/best.pth", weights_only=True)
     masks = torch.load(MADE / "l1unstructure_0.6_model/best_mask.pth", weights_only=True)
     assert {name: int((~mask).sum()) for name, mask in masks.items()} == {
         "1.weight": int(12 * 256 * 0.6), "4.weight": int(256 * 128 * 0.6), "7.weight": int(128 * 3 * 0.6)}
     for name, mask in masks.items():
-        assert checkpoint["weights"][name][~mask].eq(0).all() and checkpoint["weights"][name][mask].ne(0).any()
+        assert weights[name][~mask].eq(0).all() and weights[name][mask].ne(0).any()
 
     shown = capsys.readouterr().out
     assert "original  pruned" not in shown  # 0.6 was attacked, the second call asked after 0.7
@@ -83,23 +97,22 @@ def test_the_accuracy_stored_is_that_of_the_weights_stored(write_config):
     run(pretrain, write_config(epochs=9))
     x, y = table_arrays()
     part = split(240, seed=7, shadow_num=2)["shadow_1"]
-    checkpoint = torch.load(MADE / "shadow_model_1/best.pth", weights_only=True)
     network = build("columnfc", shape=(12,), num_cls=3, generator=torch.Generator())
-    network.load_state_dict(checkpoint["weights"])
+    network.load_state_dict(torch.load(MADE / "shadow_model_1/best.pth", weights_only=True))
     network.eval()
     for name in ("train", "dev", "test"):
         numbers = getattr(part, name)
         right = network(torch.from_numpy(x[numbers])).argmax(1).numpy() == y[numbers]
-        assert checkpoint["accuracy"][name] == pytest.approx(right.mean())
+        assert manifest("shadow_model_1")["accuracy"][name] == pytest.approx(right.mean())
 
 
 def test_same_command_same_files_to_the_last_bit(write_config):
     path = write_config()
     made = []
-    for results in ("results", "results"):
+    for fresh in ([], ["--fresh"]):
         for stage, words in ((pretrain, []), (prune, ["--defend", "adv"]),
                              (mia, ["--defend", "adv", "--attacks", "all", "--adaptive"])):
-            run(stage, path, *words)
+            run(stage, path, *words, *fresh)
         made.append(files())
         torch.rand(7)
     assert made[0] == made[1] and len(made[0]) > 8
@@ -110,7 +123,7 @@ def test_an_attack_alone_says_what_it_says_in_company(write_config):
     run(pretrain, path)
     run(mia, path, "--original", "--attacks", "all")
     together = {line["attack"]: line["accuracy"] for line in lines("victim_model")}
-    run(mia, path, "--original", "--attacks", "nn_cls")
+    run(mia, path, "--original", "--attacks", "nn_cls", "--fresh")
     after = lines("victim_model")
     assert len(after) == len(VERDICTS)  # the line was replaced, all others are kept
     assert {line["attack"]: line["accuracy"] for line in after} == together
@@ -138,7 +151,8 @@ def test_defended_models_are_found_however_the_number_is_written(defend, arg, sh
         run(mia, path, "--defend", defend, "--defend_arg", number, "--attacks", "threshold", *more)
     assert (MADE / f"shadow_l1unstructure_0.7_{shown}_model_1/best.pth").exists()
     found = lines(f"l1unstructure_0.7_{shown}_model")
-    assert [line["adaptive"] for line in found] == [False] * 4 + [True] * 4
+    assert sorted((line["attack"], line["adaptive"]) for line in found) == sorted(
+        (attack, adaptive) for attack in ("conf", "xent", "mentr", "top1_conf") for adaptive in (False, True))
 
 
 def test_attackers_shadows_are_undefended_unless_adaptive(write_config, capsys):
@@ -165,7 +179,7 @@ def test_every_pruner_on_a_convolutional_network(pruner, write_config, tmp_path)
     run(mia, path, "--pruner_name", pruner, "--attacks", "threshold")
     made = Path("results/tiny_resnet18")
     masks = torch.load(made / f"{pruner}_0.7_model/best_mask.pth", weights_only=True)
-    weights = torch.load(made / f"{pruner}_0.7_model/best.pth", weights_only=True)["weights"]
+    weights = torch.load(made / f"{pruner}_0.7_model/best.pth", weights_only=True)
     share = sum(int((~mask).sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
     assert share == pytest.approx(0.7, abs=0.01) or pruner == "slim" and 0.7 < share < 0.9  # ties go too
     assert all(weights[name][~mask].eq(0).all() for name, mask in masks.items())
@@ -175,11 +189,11 @@ def test_no_fine_tuning_leaves_the_weights_that_are_left(write_config):
     path = write_config(prune_epochs=0)
     run(pretrain, path)
     run(prune, path)
-    before = torch.load(MADE / "victim_model/best.pth", weights_only=True)["weights"]
+    before = torch.load(MADE / "victim_model/best.pth", weights_only=True)
     after = torch.load(MADE / "l1unstructure_0.7_model/best.pth", weights_only=True)
     masks = torch.load(MADE / "l1unstructure_0.7_model/best_mask.pth", weights_only=True)
-    assert after["epoch"] == 0
-    assert all(torch.equal(after["weights"][name], before[name] * masks.get(name, 1)) for name in before)
+    assert manifest("l1unstructure_0.7_model")["epoch"] == 0
+    assert all(torch.equal(after[name], before[name] * masks.get(name, 1)) for name in before)
 
 
 class TestNothingIsMixedSilently:
@@ -202,7 +216,7 @@ class TestNothingIsMixedSilently:
         assert "train_seed 7 (now 9)" in self.refused(capsys, mia, path, "--train_seed", "9")
 
     def test_an_original_trained_again(self, path, capsys):
-        run(pretrain, path, "--lr", "0.01")
+        run(pretrain, path, "--lr", "0.01", "--fresh")
         error = self.refused(capsys, mia, path)
         assert "another original than now lies in results/tiny_columnfc/victim_model" in error
         assert "python prune.py" in error
@@ -211,7 +225,7 @@ class TestNothingIsMixedSilently:
         run(mia, path, "--attacks", "threshold")
         run(mia, path, "--attacks", "threshold", "--original")
         assert "original  pruned" in capsys.readouterr().out
-        run(pretrain, path, "--lr", "0.01")
+        run(pretrain, path, "--lr", "0.01", "--fresh")
         run(mia, path, "--attacks", "nn", "--original")
         table = capsys.readouterr().out.split("attack accuracy")[-1]
         assert "nn " in table and "conf" not in table and "pruned\n" not in table
@@ -276,9 +290,9 @@ def test_training_in_bfloat16_is_recorded_and_gives_other_weights(write_config):
     path = write_config(epochs=2)
     stored = []
     for words in ([], ["--precision", "bf16"], ["--precision", "fp32"]):
-        assert pretrain.main(["cpu", path, *words]) == 0
-        stored.append(torch.load(MADE / "victim_model/best.pth", weights_only=True))
-    weights = [torch.cat([tensor.flatten() for tensor in one["weights"].values()]) for one in stored]
-    assert [one["options"]["precision"] for one in stored] == ["fp32", "bf16", "fp32"]
+        assert pretrain.main(["cpu", path, "--fresh", *words]) == 0
+        stored.append((manifest("victim_model"), torch.load(MADE / "victim_model/best.pth", weights_only=True)))
+    weights = [torch.cat([tensor.flatten() for tensor in one.values()]) for _, one in stored]
+    assert [said["options"]["precision"] for said, _ in stored] == ["fp32", "bf16", "fp32"]
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
     assert torch.allclose(weights[0], weights[1], atol=0.02)

@@ -1,0 +1,378 @@
+"""A run that is killed, crowded, or finds damaged files: the same results as ever, or one line that says what is wrong."""
+import hashlib
+import json
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import attackers.neural
+import base_model
+import mia
+import pretrain
+import prune
+from base_model import BaseModel, Recipe
+from conftest import PROJECT, table_arrays
+from console import UserError
+from datasets import Records
+from test_stages import MADE, files, manifest, run
+
+STAGES = {"pretrain": pretrain, "prune": prune, "mia": mia}
+WORDS = {"pretrain": [], "prune": ["--defend", "adv"], "mia": ["--defend", "adv", "--adaptive", "--attacks", "nn,threshold"]}
+
+
+def start(stage, path, *words, **how):
+    return subprocess.Popen([sys.executable, PROJECT / f"{stage}.py", "cpu", path, *WORDS[stage], *words],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def states():
+    return {path: path.stat().st_mtime_ns for path in Path("results").rglob("*.resume")}
+
+
+def kill_while_it_trains(stage, path, draw):
+    """SIGKILL as soon as a training has saved its state anew, and a little later; it must not have ended."""
+    before, process = states(), start(stage, path)
+    while process.poll() is None and states().items() <= before.items():
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.1))
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+
+
+def test_killed_again_and_again_the_results_are_those_of_one_run(write_config):
+    # an epoch takes milliseconds: saved after each, hundreds of them can be hit
+    path = write_config(epochs=300, prune_epochs=60, workers=2, save_every=0, shadow_num=1)
+    uninterrupted = {}
+    for interrupted in (False, True):
+        draw = random.Random(0)
+        for stage in STAGES:
+            for _ in range(5 if interrupted else 0):
+                kill_while_it_trains(stage, path, draw)
+            process = start(stage, path, "--save_every", "1000")
+            assert process.wait() == 0, process.communicate()
+        if not interrupted:
+            uninterrupted = files()
+            Path("results").rename("before")
+    assert files() == uninterrupted and len(files()) == 12
+    assert not list(Path("results").rglob("*.resume"))
+
+
+def test_a_training_goes_on_from_its_last_epoch(write_config, monkeypatch):
+    """Interrupted after an epoch, it runs only those that are left."""
+    path, ran = write_config(epochs=6, save_every=0), []
+    real = BaseModel.accuracies
+
+    def stop_after_three(self, records, indices):
+        ran.append(1)
+        if len(ran) == 4:
+            raise KeyboardInterrupt
+        return real(self, records, indices)
+
+    monkeypatch.setattr(BaseModel, "accuracies", stop_after_three)
+    assert pretrain.main(["cpu", path]) == 130
+    assert [file.name for file in states()] == ["model.resume"]
+    run(pretrain, path)
+    assert len(ran) == 4 + (6 - 3) + 3 + 2 * (6 + 3)  # 3 epochs were kept; each model is tested on three parts at the end
+    assert not states()
+
+
+def test_what_is_finished_is_kept_and_what_differs_is_refused(write_config, capsys):
+    path = write_config(epochs=2)
+    for stage in STAGES:
+        run(STAGES[stage], path, *WORDS[stage])
+    before = {file: file.stat().st_mtime_ns for file in Path("results").rglob("*") if file.is_file() and file.name[0] != "."}
+    for stage in STAGES:
+        run(STAGES[stage], path, *WORDS[stage])
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    said = capsys.readouterr().out
+    assert "shadow_1: kept" in said and "nn: kept" in said
+    assert pretrain.main(["cpu", path, "--lr", "0.01", "--batch_size", "64"]) == 2
+    error = capsys.readouterr().err
+    assert "batch_size 128 (now 64), lr 0.001 (now 0.01)" in error and "--fresh" in error
+    assert prune.main(["cpu", path, "--defend", "adv", "--prune_epochs", "3"]) == 2
+    assert "prune_epochs 1 (now 3)" in capsys.readouterr().err
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    run(pretrain, path, "--lr", "0.01", "--fresh")
+    assert manifest("victim_model")["options"]["lr"] == 0.01
+
+
+def test_another_seed_or_data_set_does_not_touch_the_split(write_config, capsys, tmp_path):
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    before = files()
+    assert pretrain.main(["cpu", path, "--seed", "8"]) == 2
+    assert "--fresh" in capsys.readouterr().err and files() == before
+    x, y = table_arrays(seed=1)
+    np.savez(tmp_path / "tiny.npz", x=x, y=y)  # as many records, others
+    for stage in (pretrain, prune):
+        assert stage.main(["cpu", path]) == 2
+        assert "another data set" in capsys.readouterr().err and files() == before
+
+
+def test_more_shadows_are_added_to_those_that_are_there(write_config):
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    before = files()
+    run(pretrain, path, "--shadow_num", "3")
+    after = files()
+    assert {name for name in before if before[name] != after[name]} == {f"{MADE}/split.npz"}
+    run(pretrain, path)
+    assert files() == after  # the split is not cut down to fewer
+
+
+def test_the_manifest_says_how_a_model_was_made(write_config):
+    path = write_config(epochs=2)
+    run(pretrain, path)
+    run(prune, path, "--defend", "ppb")
+    said = manifest("l1unstructure_0.7_ppb_4_model")
+    weights = (MADE / "victim_model/best.pth").read_bytes()
+    assert said["parent"] == hashlib.sha256(weights).hexdigest() == manifest("victim_model")["files"]["best.pth"]
+    assert said["options"]["defend"] == "ppb" and said["options"]["seed"] == 7
+    assert said["data"] == manifest("victim_model")["data"] and said["split"] == manifest("victim_model")["split"]
+    assert said["split"] != manifest("shadow_model_0")["split"] and manifest("victim_model")["parent"] == ""
+    assert set(said["accuracy"]) == {"train", "dev", "test"} and said["ran"] == 1
+    assert set(said["made"]) == {"start", "end", "device", "workers", "python", "torch", "numpy", "commit"}
+    assert said["made"]["start"] <= said["made"]["end"] and said["made"]["device"] == "cpu"
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+READ_BY = {"split.npz": ("pretrain", "prune", "mia"),
+           "victim_model/manifest.json": ("pretrain", "prune", "mia"), "victim_model/best.pth": ("pretrain", "prune"),
+           "shadow_model_0/best.pth": ("prune",),
+           "l1unstructure_0.7_adv_1_model/best.pth": ("prune", "mia"),
+           "l1unstructure_0.7_adv_1_model/best_mask.pth": ("prune", "mia"),
+           "l1unstructure_0.7_adv_1_model/manifest.json": ("prune", "mia"),
+           "shadow_l1unstructure_0.7_adv_1_model_1/best.pth": ("prune", "mia"),
+           "l1unstructure_0.7_adv_1_model/attacks.jsonl": ("mia",)}
+
+
+@pytest.fixture
+def made(write_config):
+    path = write_config(epochs=2)
+    for stage in STAGES:
+        run(STAGES[stage], path, *WORDS[stage])
+    return path
+
+
+def table(said):
+    return said.split("attack accuracy in percent")[-1] if "attack accuracy" in said else said.split("kept epoch")[-1]
+
+
+@pytest.mark.parametrize("file", READ_BY)
+def test_damage_is_named_or_harmless(made, capsys, file):
+    """A bit flipped anywhere, a cut anywhere: the run says what is wrong, or all that it says is right."""
+    draw = random.Random(file)
+    whole = (MADE / file).read_bytes()
+    right = {}
+    for stage in READ_BY[file]:
+        capsys.readouterr()
+        run(STAGES[stage], made, *WORDS[stage])
+        right[stage] = table(capsys.readouterr().out)
+    noticed = 0
+    for attempt in range(12):
+        damaged = bytearray(whole)
+        if attempt % 3:
+            damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        else:
+            del damaged[draw.randrange(len(whole)):]
+        for stage in READ_BY[file]:
+            (MADE / file).write_bytes(damaged)
+            before = files()
+            capsys.readouterr()
+            status = STAGES[stage].main(["cpu", made, *WORDS[stage]])
+            said = capsys.readouterr()
+            if status == 0:
+                assert table(said.out) == right[stage]
+            else:
+                noticed += 1
+                assert status == 2 and said.err.count("\n") == 1 and Path(file).name in said.err
+                assert files() == before
+    (MADE / file).write_bytes(whole)
+    assert noticed >= 8
+
+
+def test_a_damaged_state_is_named(write_config, monkeypatch, capsys):
+    path = write_config(epochs=6, save_every=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(BaseModel, "test", interrupt_after(4, BaseModel.test))
+        assert pretrain.main(["cpu", path]) == 130
+    state, = states()
+    whole = state.read_bytes()
+    draw = random.Random(0)
+    for _ in range(10):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1
+        state.write_bytes(damaged)
+        capsys.readouterr()
+        assert pretrain.main(["cpu", path]) == 2
+        assert f"cannot read {state}" in capsys.readouterr().err
+    run(pretrain, path, "--fresh")
+
+
+def interrupt_after(count, real):
+    calls = iter(range(count))
+
+    def call(*args):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    return call
+
+
+class Planted:
+    def __reduce__(self):
+        return open, ("planted", "w")
+
+
+@pytest.mark.parametrize("file", READ_BY)
+def test_a_pickle_in_place_of_any_file_does_not_run(made, capsys, file):
+    for planted in (pickle.dumps(Planted()), packed(Planted())):
+        (MADE / file).write_bytes(planted)
+        for stage in READ_BY[file]:
+            assert STAGES[stage].main(["cpu", made, *WORDS[stage]]) == 2
+            assert Path(file).name in capsys.readouterr().err
+    assert not Path("planted").exists()
+
+
+def packed(content):
+    torch.save(content, "packed.pth")
+    return Path("packed.pth").read_bytes()
+
+
+def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
+    import store
+
+    folder = MADE / "victim_model"
+    (folder / "best.pth").write_bytes(packed(Planted()))
+    said = json.loads((folder / "manifest.json").read_text())
+    del said["sha256"]
+    said["files"]["best.pth"] = hashlib.sha256((folder / "best.pth").read_bytes()).hexdigest()
+    store._write_sealed(folder / "manifest.json", said)
+    assert prune.main(["cpu", made]) == 2
+    assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
+
+
+# ---- two at once, a full disk, a GPU without memory ------------------------------------------------------------------
+
+def test_a_second_process_is_told_who_is_at_work(write_config, capsys):
+    path = write_config(epochs=100_000, save_every=0)
+    process = start("pretrain", path)
+    holder = MADE / "victim_model/.model.lock.json"
+    while process.poll() is None and not holder.exists():
+        time.sleep(0.02)
+    try:
+        assert pretrain.main(["cpu", path]) == 2
+        assert f"is being made by process {process.pid} on {os.uname().nodename}" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.communicate()
+    assert holder.exists()  # what the dead leave behind holds nobody up
+    run(pretrain, path, "--epochs", "1", "--fresh")
+
+
+def test_a_full_disk_ends_the_stage_with_a_line(write_config):
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    before = files()
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # noqa: E731
+    process = start("prune", path, preexec_fn=limit)
+    _, error = process.communicate()
+    assert process.returncode == 2 and error.startswith("error: cannot write") and error.count("\n") == 1
+    assert files().items() >= before.items() and not (MADE / "l1unstructure_0.7_adv_1_model/manifest.json").exists()
+    run(prune, path, *WORDS["prune"])
+
+
+@pytest.mark.parametrize("fits", [1, 3])
+def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
+    """Batches of more than `fits` records fail; the answers are those of batches that fit from the start."""
+    records = Records(x=torch.randn(7, 4, generator=torch.Generator().manual_seed(1)), y=torch.zeros(7).long(), num_cls=3)
+    network = torch.nn.Linear(4, 3)
+    model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
+    ask = lambda: (model.logits(records, torch.arange(7)), model.sensitivity(  # noqa: E731
+        records, torch.arange(7), generator=torch.Generator().manual_seed(2)))
+    model._query_batch = fits
+    expected = ask()
+
+    def fail(_, inputs):
+        if len(inputs[0]) > fits:
+            raise torch.cuda.OutOfMemoryError
+
+    network.register_forward_pre_hook(fail)
+    monkeypatch.setattr(base_model, "QUERY_BATCH", 4 * fits)
+    model._query_batch = None
+    assert all(torch.equal(one, other) for one, other in zip(ask(), expected)) and model._query_batch == fits
+    network.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
+    with pytest.raises(UserError, match="too small for a single query"):
+        ask()
+
+
+def test_training_without_memory_says_which_batch_size_to_try(write_config, monkeypatch, capsys):
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr("defenders.basic.Basic.criterion", fail)
+    assert pretrain.main(["cpu", write_config()]) == 2
+    assert "victim: the GPU's memory is too small for --batch_size 128: try --batch_size 64" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_names_the_model(write_config, capsys):
+    assert pretrain.main(["cpu", write_config(), "--lr", "1e30"]) == 2
+    assert "victim: the loss is no longer finite in epoch" in capsys.readouterr().err
+
+
+def test_a_model_at_chance_is_marked(write_config, capsys):
+    run(pretrain, write_config(epochs=1), "--lr", "1e-30")
+    said = capsys.readouterr().out
+    assert "(!) no better than always naming the most frequent class" in said and "victim (!)" in said
+    run(pretrain, write_config(epochs=4), "--fresh")
+    assert "victim (!)" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("defend", ["", "adv"])
+def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
+    """With dropout, an order of batches, momentum, milestones, early stopping and a defence that learns."""
+    from defenders import DEFENDERS
+    from models import build
+
+    records = Records(*map(torch.from_numpy, table_arrays()), num_cls=3)
+    saved = []
+
+    class Kept:
+        def __init__(self, state):
+            self.state = state
+
+        def load(self):
+            return self.state
+
+        def save(self, state):
+            torch.save(state(), "state")
+            saved.append(torch.load("state", weights_only=True))
+
+    def train(state):
+        network = build("columnfc", shape=(12,), num_cls=3, generator=torch.Generator().manual_seed(3))
+        model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator().manual_seed(4))
+        draw = torch.Generator().manual_seed(5)
+        defender = DEFENDERS.load(defend)(1.0)
+        defender.start(records, train=torch.arange(150), dev=torch.arange(150, 200), batch_size=16, generator=draw)
+        recipe = Recipe(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
+        training = model.train(records, torch.arange(150), dev=torch.arange(150, 200), recipe=recipe, generator=draw,
+                               defender=defender, resume=Kept(state))
+        return training, torch.cat([weight.flatten() for weight in model.network.state_dict().values()])
+
+    whole, weights = train(None)
+    for state in list(saved)[1::3]:
+        again, same = train(state)
+        assert again == whole and torch.equal(same, weights)
