@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+MINUTES ?= 30
 DEMO := config/digits_columnfc.json --results results/demo --shadow_num 2
 
-.PHONY: demo test clean
+.PHONY: demo test soak clean
 
 # The main job on scikit-learn's handwritten digits: two shadow models, where the paper has five.
 demo: $(VENV)/.ready
@@ -16,6 +17,10 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest -q
+
+# Kills and damage, for as long as it is told.
+soak: $(VENV)/.ready
+	$(RUN) tests/soak.py --minutes $(MINUTES)
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)

@@ -33,14 +33,18 @@ def table_arrays(n=240, columns=12, num_cls=3, seed=0):
 @pytest.fixture
 def write_config(tmp_path):
     """write_config(**changes) -> path of a config for the tiny table, with a key changed (None: left out)."""
+    return config_writer(tmp_path)
+
+
+def config_writer(folder):
     x, y = table_arrays()
-    np.savez(tmp_path / "tiny.npz", x=x, y=y)
+    np.savez(folder / "tiny.npz", x=x, y=y)
 
     def write(name="tiny.json", **changes):
-        config = {"dataset_name": "tiny", "data_path": str(tmp_path / "tiny.npz"), "model_name": "columnfc",
+        config = {"dataset_name": "tiny", "data_path": str(folder / "tiny.npz"), "model_name": "columnfc",
                   "num_cls": 3, "input_dim": 12, "epochs": 4, "shadow_num": 2, "early_stop": 0,
                   "workers": 1} | changes
-        path = tmp_path / name
+        path = folder / name
         path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
         return str(path)
 

@@ -1,5 +1,7 @@
 """A run that is killed, crowded, or finds damaged files: the same results as ever, or one line that says what is wrong."""
+import contextlib
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -50,22 +52,23 @@ def kill_while_it_trains(stage, path, draw):
     process.communicate()
 
 
+def all_stages(path, draw, kills):
+    """Run all stages, each killed so many times before it may end; returns the files that were made."""
+    for stage in STAGES:
+        for _ in range(kills):
+            kill_while_it_trains(stage, path, draw)
+        process = start(stage, path, "--save_every", "1000")
+        assert process.wait() == 0, process.communicate()
+    assert not list(Path("results").rglob("*.resume"))
+    return files()
+
+
 def test_killed_again_and_again_the_results_are_those_of_one_run(write_config):
     # an epoch takes milliseconds: saved after each, hundreds of them can be hit
     path = write_config(epochs=300, prune_epochs=60, workers=2, save_every=0, shadow_num=1)
-    uninterrupted = {}
-    for interrupted in (False, True):
-        draw = random.Random(0)
-        for stage in STAGES:
-            for _ in range(5 if interrupted else 0):
-                kill_while_it_trains(stage, path, draw)
-            process = start(stage, path, "--save_every", "1000")
-            assert process.wait() == 0, process.communicate()
-        if not interrupted:
-            uninterrupted = files()
-            Path("results").rename("before")
-    assert files() == uninterrupted and len(files()) == 12
-    assert not list(Path("results").rglob("*.resume"))
+    uninterrupted = all_stages(path, None, kills=0)
+    Path("results").rename("before")
+    assert all_stages(path, random.Random(0), kills=5) == uninterrupted and len(uninterrupted) == 12
 
 
 def test_a_training_goes_on_from_its_last_epoch(write_config, monkeypatch):
@@ -170,18 +173,22 @@ def table(said):
     return said.split("attack accuracy in percent")[-1] if "attack accuracy" in said else said.split("kept epoch")[-1]
 
 
-@pytest.mark.parametrize("file", READ_BY)
-def test_damage_is_named_or_harmless(made, capsys, file):
-    """A bit flipped anywhere, a cut anywhere: the run says what is wrong, or all that it says is right."""
-    draw = random.Random(file)
+def outcome(stage, path):
+    """(exit status, stdout, stderr) of a stage run in this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as error:
+        status = STAGES[stage].main(["cpu", path, *WORDS[stage]])
+    return status, out.getvalue(), error.getvalue()
+
+
+def damage(file, path, draw, attempts):
+    """Flip a bit or cut `file` at random, so many times: each run says what is wrong, or all that it says is right.
+
+    Returns how often the damage was noticed.
+    """
     whole = (MADE / file).read_bytes()
-    right = {}
-    for stage in READ_BY[file]:
-        capsys.readouterr()
-        run(STAGES[stage], made, *WORDS[stage])
-        right[stage] = table(capsys.readouterr().out)
+    right = {stage: table(outcome(stage, path)[1]) for stage in READ_BY[file]}
     noticed = 0
-    for attempt in range(12):
+    for attempt in range(attempts):
         damaged = bytearray(whole)
         if attempt % 3:
             damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
@@ -190,17 +197,20 @@ def test_damage_is_named_or_harmless(made, capsys, file):
         for stage in READ_BY[file]:
             (MADE / file).write_bytes(damaged)
             before = files()
-            capsys.readouterr()
-            status = STAGES[stage].main(["cpu", made, *WORDS[stage]])
-            said = capsys.readouterr()
+            status, out, error = outcome(stage, path)
             if status == 0:
-                assert table(said.out) == right[stage]
+                assert table(out) == right[stage], (file, stage, attempt)
             else:
                 noticed += 1
-                assert status == 2 and said.err.count("\n") == 1 and Path(file).name in said.err
-                assert files() == before
+                assert status == 2 and error.count("\n") == 1 and Path(file).name in error, error
+                assert files() == before, (file, stage, attempt)
     (MADE / file).write_bytes(whole)
-    assert noticed >= 8
+    return noticed
+
+
+@pytest.mark.parametrize("file", READ_BY)
+def test_damage_is_named_or_harmless(made, file):
+    assert damage(file, made, random.Random(file), attempts=12) >= 8
 
 
 def test_a_damaged_state_is_named(write_config, monkeypatch, capsys):
