@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +110,7 @@ class Store:
         """
         path = self.root / "split.npz"
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             self._not_yet(path, "pretrain")
         with _reading(path), np.load(path, allow_pickle=False) as arrays:
             have = {key: arrays[key] for key in arrays.files}
@@ -228,10 +228,14 @@ def _file_digest(folder: Path) -> str:
 @contextmanager
 def _replacing(path: Path):
     """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
+    absent = [folder for folder in (path.parent, *path.parent.parents) if not os.path.exists(folder)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
+        for folder in absent:  # those that could be made on the way
+            with suppress(OSError):
+                folder.rmdir()
         raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:

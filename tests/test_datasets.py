@@ -515,6 +515,12 @@ def test_no_network(monkeypatch, tmp_path, name):
     assert not any((tmp_path / name).iterdir())
 
 
+def test_a_folder_whose_name_is_too_long(monkeypatch, tmp_path):
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", lambda *args: pytest.fail("downloads for nothing"))
+    with pytest.raises(UserError, match="File name too long"):
+        load_named("location", tmp_path / ("x" * 300))
+
+
 def test_download_once(monkeypatch, location_tgz):
     calls = []
 
