@@ -316,7 +316,7 @@ def _reading(path: Path, remedy: str = "remove it, to have it downloaded again")
     """Turn whatever a damaged or unexpected file makes its reader raise into a UserError."""
     try:
         yield
-    except _DAMAGE as error:
+    except Exception as error:  # numpy alone raises SyntaxError, TokenError and OverflowError on a damaged header
         raise UserError(f"cannot read {path}: {_said(error)}; {remedy}") from error
 
 
