@@ -199,7 +199,7 @@ def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:
     C*H*W it is the shorter of the two. A table of nothing but 0 and 1 is kept as uint8.
     Raises UserError where anything is otherwise.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, False also for a name that is too long
         raise UserError(f"data_path: there is no file {path}; an .npz file with arrays x and y is needed")
     with _reading(path, "data_path must be an .npz file of plain arrays x and y, as numpy.savez writes it"):
         arrays = np.load(path, allow_pickle=False)
@@ -324,7 +324,7 @@ def _reading(path: Path, remedy: str = "remove it, to have it downloaded again")
     """Turn whatever a damaged or unexpected file makes its reader raise into a UserError."""
     try:
         yield
-    except _DAMAGE as error:
+    except Exception as error:  # numpy alone raises SyntaxError, TokenError and OverflowError on a damaged header
         raise UserError(f"cannot read {path}: {_said(error)}; {remedy}") from error
 
 
@@ -332,7 +332,7 @@ def _archive(name: str, folder: Path) -> Path:
     """The path of a set's archive: the one that lies in `folder`, else a fresh download, with its checksum tested."""
     address, sha256 = ARCHIVES[name]
     path = folder / address.rpartition("/")[2]
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
         from torchvision.datasets.utils import download_url
 
         try:

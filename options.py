@@ -55,6 +55,8 @@ def one_of(registry: Registry) -> Callable:
 
 def attack_list(value) -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise ValueError
     names = [name.strip() for name in names]
     if names == ["all"]:
         return tuple(ATTACKS)
@@ -127,7 +129,7 @@ OPTIONS: dict[str, Option] = {
     "data_path": Option(text, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
     "data_root": Option(text, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
     "model_name": Option(one_of(MODELS), None, f"network: {', '.join(MODELS)}"),
-    "num_cls": Option(whole(2), None, "number of classes"),
+    "num_cls": Option(whole(2, 100000), None, "number of classes"),
     "input_dim": Option(whole(1), None, "channels of an image, columns of a table"),
     # training
     "epochs": Option(whole(1), 100, "most epochs of pretraining", _TRAINING),
@@ -245,7 +247,9 @@ def _derived(options) -> set:
 def _shown(value) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)  # all digits, so that it can be pasted
+    return str(value)
 
 
 def _read_config(path: str) -> dict:

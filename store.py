@@ -27,7 +27,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,7 +127,7 @@ class Store:
         Raises UserError where it says otherwise, unless the options say `fresh`.
         """
         path = self.root / "split.npz"
-        if path.exists() and not self.options.fresh:
+        if os.path.exists(path) and not self.options.fresh:
             have = self._split()
             if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
                 raise UserError(f"{path} splits other records or was made with another seed: give that seed again, "
@@ -154,7 +154,7 @@ class Store:
         """
         path = self.root / "split.npz"
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             self._not_yet(path, "pretrain")
         have = self._split()
         with _reading(path):
@@ -224,8 +224,8 @@ class Store:
         """The share of what can be pruned that is."""
         from pruner import mask
 
-        path = self.folder(role, version)
-        return mask.sparsity(_unpacked(path / _MASK, _read_sealed(path / _MANIFEST)["files"][_MASK]))
+        folder = self.folder(role, version)
+        return mask.sparsity(_unpacked(folder / _MASK, _read_sealed(folder / _MANIFEST)["files"][_MASK]))
 
     def _facts(self, role: str, version: str, part: Part, names: tuple[str, ...], precision: str | None) -> dict:
         asked = self.record | {"precision": precision}
@@ -463,9 +463,13 @@ def _write(path: Path, content: bytes) -> str:
 
 
 def _make_folder(folder: Path) -> None:
+    absent = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        for parent in absent:  # those that could be made on the way
+            with suppress(OSError):
+                parent.rmdir()
         raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
 
 

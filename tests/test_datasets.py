@@ -515,6 +515,12 @@ def test_no_network(monkeypatch, tmp_path, name):
     assert not any((tmp_path / name).iterdir())
 
 
+def test_a_folder_whose_name_is_too_long(monkeypatch, tmp_path):
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", lambda *args: pytest.fail("downloads for nothing"))
+    with pytest.raises(UserError, match="File name too long"):
+        load_named("location", tmp_path / ("x" * 300))
+
+
 def test_download_once(monkeypatch, location_tgz):
     calls = []
 
@@ -703,14 +709,16 @@ def other_zip():
     return stream.getvalue()
 
 
-def forged_size():
-    """An array that claims 8 EB and has nothing."""
-    stream, header = io.BytesIO(), io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**15, 10**3)})
+def with_header(text):
+    """Arrays that have nothing but a header."""
+    stream, header = io.BytesIO(), b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("x.npy", header.getvalue())
-        archive.writestr("y.npy", header.getvalue())
+        archive.writestr("x.npy", header)
+        archive.writestr("y.npy", header)
     return stream.getvalue()
+
+
+FORGED = "{'descr': '%s', 'fortran_order': False, 'shape': (%d, 1000), }"
 
 
 @pytest.mark.parametrize(
@@ -722,9 +730,12 @@ def forged_size():
         npz_bytes()[:300],
         npz_bytes()[:200] + bytes(50) + npz_bytes()[250:],
         other_zip(),
-        forged_size(),
+        with_header(FORGED % ("<f8", 10**15)),  # claims 8 EB
+        with_header(FORGED % ("<f8", 10**20)),
+        with_header(FORGED % ("f,,", 9)),
+        with_header((FORGED % ("<f8", 9)).replace("}", "")),
     ],
-    ids=["nothing", "text", "pickle", "truncated", "flipped", "zip", "forged"],
+    ids=["nothing", "text", "pickle", "truncated", "flipped", "zip", "forged", "more forged", "no type", "no end"],
 )
 def test_own_file_that_is_no_npz(tmp_path, content):
     path = tmp_path / "own.npz"

@@ -107,6 +107,12 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("pretrain", [], {"num_cls": 2}, "label 2; with num_cls 2 labels run from 0 to 1"),
     ("pretrain", [], {"model_name": "vgg16"}, "vgg16bn takes images"),
     ("pretrain", [], {"data_path": "absent.npz"}, "no file absent.npz"),
+    ("pretrain", [], {"data_path": "x" * 300}, "no file xxx"),  # a name longer than file systems allow
+    ("mia", ["--results", "x" * 300], {}, "x/tiny_columnfc/split.npz is not there"),
+    ("pretrain", ["--results", "new/" + "x" * 300], {}, "x/tiny_columnfc: File name too long"),
+    ("pretrain", [], {"num_cls": 2**31 - 1}, "num_cls must be a whole number from 2 to 100000, not 2147483647"),
+    ("mia", [], {"attacks": []}, "attacks must be attack names, separated by commas, not []"),
+    ("mia", [], {"attacks": {"samia": True}}, "attacks must be attack names"),
     ("prune", [], {}, "first run `python pretrain.py cpu"),
     ("mia", [], {}, "first run `python pretrain.py cpu"),
 ]
