@@ -147,7 +147,9 @@ class BaseModel:
 
         done = 0
         if (kept := resume and resume.load()) is not None:
-            done, best_weights = kept["epoch"], kept["best"]
+            done = kept["epoch"]
+            if dev is not None:
+                best_weights = {name: tensor.to(self.device) for name, tensor in kept["best"].items()}
             self.network.load_state_dict(kept["network"])
             optimizer.load_state_dict(kept["optimizer"])
             schedule.load_state_dict(kept["schedule"])

@@ -62,7 +62,7 @@ def main(argv=None):
     for name, verdicts in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
         member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
         accuracy = {said: metrics.balanced_accuracy(verdict.member, member) for said, verdict in verdicts.items()}
-        path = store.add_attack(victim_version, checkpoints["victim"], models, str(device), accuracy)
+        path = store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), accuracy)
         console.say(f"{name}: saved {path}")
     closing_table(store, len(targets))
 

@@ -160,8 +160,8 @@ OPTIONS: dict[str, Option] = {
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
                                              "command goes on after an interruption", result=False),
-    "precision": Option(precision, None, "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: "
-                                         "bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
+    "precision": Option(precision, None, "of training: fp32, or bf16 for operations that bfloat16 is safe for "
+                                         "(default: bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
     "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own; "
                                             "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
                       result=False),

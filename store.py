@@ -9,7 +9,7 @@
             manifest.json                              how, when and from what they were made; written last
             attacks.jsonl                              what attacks on this model found, an object a line
             *.resume                                   state of a training that is not finished
-            .*.lock, .*.lock.json, .*.part             held while something is made here, by whom, and what is half written
+            .*.lock, .*.lock.json, .*.part             what is held, by whom, and what is half written
 
 Whatever is read is tested against a SHA-256 digest that was written with it.
 """
@@ -52,7 +52,8 @@ _SAME_PRUNED = (*_SAME, "pruner_name", "prune_sparsity", "defend", "defend_arg")
 _PRUNING = (*_SAME_PRUNED[len(_SAME):], "prune_epochs")
 _MAKING = {stage: tuple(name for name, option in OPTIONS.items() if option.result and stage in option.stages.split()
                         and name not in other)
-           for stage, other in (("pretrain", ("shadow_num", "data_path")), ("prune", ("shadow_num", "data_path", "epochs")))}
+           for stage, other in {"pretrain": ("shadow_num", "data_path"),
+                                "prune": ("shadow_num", "data_path", "epochs")}.items()}
 _VERDICTS = [verdict for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])]
 
 
@@ -251,8 +252,7 @@ class Store:
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], precision: str) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
         stage, role = "prune" if version else "pretrain", roles[0]
-        facts = {name: value for name, value in self._facts(
-            role, version, parts[role], _MAKING[stage], precision).items()} | {"roles": " ".join(roles)}
+        facts = self._facts(role, version, parts[role], _MAKING[stage], precision) | {"roles": " ".join(roles)}
         path = self.folder(role, version) / f"{_MODEL}.resume"
         return Resume(path, facts, self.options, functools.partial(self._refuse, role=role, version=version))
 
@@ -286,7 +286,7 @@ class Store:
         try:
             with filelock.FileLock(path, timeout=wait):
                 _write(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-                mine = (".best", ".manifest.", f".{what}.", f"..{what}.") if what == _MODEL else (f".{what}.", f"..{what}.")
+                mine = (f".{what}.", f"..{what}.", *((".best", ".manifest.") if what == _MODEL else ()))
                 for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
                     if left.name.startswith(mine):
                         left.unlink(missing_ok=True)
@@ -310,7 +310,8 @@ class Store:
                  for which in dict.fromkeys([ORIGINAL, shadow_version])]
         return hashlib.sha256("".join(made).encode()).hexdigest()[:16] if all(made) else None
 
-    def add_attack(self, version: str, victim: Checkpoint, models: str, device: str, accuracy: dict[str, float]) -> Path:
+    def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
+                   accuracy: dict[str, float]) -> Path:
         """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
         A line is a flat object: `attack`, `accuracy` (a fraction), the victim's `train_accuracy` and
@@ -331,7 +332,7 @@ class Store:
             lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
                 _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
             _write(path, "".join(json.dumps(_sealed(line)) + "\n" for line in lines).encode())
-        (self.folder("victim", version) / f"{self.attack_lock(next(iter(accuracy)))}.resume").unlink(missing_ok=True)
+        (self.folder("victim", version) / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
         return path
 
     def _attack_options(self, version: str) -> dict:

@@ -183,7 +183,8 @@ class _EncoderLayer(torch.autograd.Function):
         d_qkv[1].baddbmm_(d_scores.transpose(1, 2), qkv[0], beta=0, alpha=scale)
         d_qkv = _join(d_qkv, L, heads)  # (T, 3 * width)
         d_in_weight, d_in_bias = d_qkv.t() @ x, d_qkv.sum(0)
-        return (d_x.addmm_(d_qkv, in_weight).view(B, L, width), None, None, d_in_weight, d_in_bias, d_out_weight, d_out_bias, d_gain1, d_shift1,
+        d_x = d_x.addmm_(d_qkv, in_weight).view(B, L, width)
+        return (d_x, None, None, d_in_weight, d_in_bias, d_out_weight, d_out_bias, d_gain1, d_shift1,
                 d_weight1, d_bias1, d_weight2, d_bias2, d_gain2, d_shift2)
 
 

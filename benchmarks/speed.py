@@ -5,7 +5,7 @@
 
 Appends a JSON line with the machine's description to --out and prints it as tables. Parts:
 
-    training   records a second of training and of sensitivity queries, each network, against a DataLoader with 4 workers
+    training   records a second of training and of queries, each network, against a DataLoader with 4 workers
     location   wall time of pretrain, prune and mia on Location (which must be there or can be downloaded)
     threshold  the threshold search against one that tries every pair
     shadows    time and peak memory of pretrain on Location with 1 to 256 shadow models
@@ -187,15 +187,16 @@ def threshold(device: str, *, sizes=(10**3, 10**4, 10**5, 10**6), quadratic_up_t
 
 # ---- whole stages ----------------------------------------------------------------------------------------------------
 
-def stage(name: str, device: str, results: str, *words: str) -> tuple[float, int | None]:
-    """Run a stage on Location; returns wall seconds, and the peak of its processes' memory in bytes."""
+def stage(name: str, device: str, results: str, *words: str, watch: bool = False) -> tuple[float, int | None]:
+    """Run a stage on Location; returns wall seconds and, if asked to `watch` it, which takes time, the peak of its
+    processes' memory in bytes."""
     command = [sys.executable, PROJECT / f"{name}.py", device, PROJECT / "config/location.json", "--results", results]
     start = time.perf_counter()
     process = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL)
-    memory = _Memory(process.pid)
+    memory = _Memory(process.pid) if watch else None
     if process.wait() != 0:
         raise SystemExit(f"{name}.py failed on Location")
-    return time.perf_counter() - start, memory.peak()
+    return time.perf_counter() - start, memory.peak() if memory else None
 
 
 class _Memory(threading.Thread):
@@ -207,7 +208,7 @@ class _Memory(threading.Thread):
         self.start()
 
     def run(self):
-        while not self.over.wait(0.2):
+        while not self.over.wait(1.0):
             self.most = max(self.most, sum(map(self._own, [self.pid, *self._children(self.pid)])))
 
     def peak(self) -> int | None:
@@ -241,7 +242,7 @@ def shadows(device: str, *, counts=(1, 4, 16, 64, 256)) -> list[dict]:
     rows = []
     for count in counts:
         with tempfile.TemporaryDirectory() as results:
-            seconds, memory = stage("pretrain", device, results, "--shadow_num", str(count))
+            seconds, memory = stage("pretrain", device, results, "--shadow_num", str(count), watch=True)
         rows.append({"shadow_models": count, "seconds": seconds, "peak_memory": memory})
     return rows
 

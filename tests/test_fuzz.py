@@ -115,7 +115,8 @@ def names_no_attack(word: str) -> bool:
 
 
 BAD_NAMES = ["", ".", "..", "...", "../up", "a/b", "/", "a\\b", "a b", "a\n", "-a", "_a", "é", "~", "a" * 101]
-OTHERWISE = {"lr": lambda value: value > 0, "save_every": lambda value: value >= 0, "weight_decay": lambda value: value >= 0,
+OTHERWISE = {"lr": lambda value: value > 0, "weight_decay": lambda value: value >= 0,
+             "save_every": lambda value: value >= 0,
              "prune_sparsity": lambda value: 0 < value < 1, "defend_arg": lambda value: value >= 0}
 LOWEST = {"input_dim": 1, "epochs": 1, "prune_epochs": 0, "batch_size": 2, "early_stop": 0, "seed": 0, "train_seed": 0}
 WRONG = {

@@ -1,4 +1,4 @@
-"""A run that is killed, crowded, or finds damaged files: the same results as ever, or one line that says what is wrong."""
+"""A run that is killed, crowded, or finds damaged files: the same results as ever, or a line that says what is wrong."""
 import contextlib
 import hashlib
 import io
@@ -29,7 +29,8 @@ from datasets import Records
 from test_stages import MADE, files, manifest, run
 
 STAGES = {"pretrain": pretrain, "prune": prune, "mia": mia}
-WORDS = {"pretrain": [], "prune": ["--defend", "adv"], "mia": ["--defend", "adv", "--adaptive", "--attacks", "nn,threshold"]}
+WORDS = {"pretrain": [], "prune": ["--defend", "adv"],
+         "mia": ["--defend", "adv", "--adaptive", "--attacks", "nn,threshold"]}
 
 
 def start(stage, path, *words, **how):
@@ -86,7 +87,8 @@ def test_a_training_goes_on_from_its_last_epoch(write_config, monkeypatch):
     assert pretrain.main(["cpu", path]) == 130
     assert [file.name for file in states()] == ["model.resume"]
     run(pretrain, path)
-    assert len(ran) == 4 + (6 - 3) + 3 + 2 * (6 + 3)  # 3 epochs were kept; each model is tested on three parts at the end
+    # 3 epochs were kept; each model is tested on its three parts at the end
+    assert len(ran) == 4 + (6 - 3) + 3 + 2 * (6 + 3)
     assert not states()
 
 
@@ -94,7 +96,7 @@ def test_what_is_finished_is_kept_and_what_differs_is_refused(write_config, caps
     path = write_config(epochs=2)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
-    before = {file: file.stat().st_mtime_ns for file in Path("results").rglob("*") if file.is_file() and file.name[0] != "."}
+    before = {file: file.stat().st_mtime_ns for file in Path("results").rglob("[!.]*") if file.is_file()}
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
     assert before == {file: file.stat().st_mtime_ns for file in before}
@@ -308,7 +310,8 @@ def test_a_full_disk_ends_the_stage_with_a_line(write_config):
 @pytest.mark.parametrize("fits", [1, 3])
 def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
     """Batches of more than `fits` records fail; the answers are those of batches that fit from the start."""
-    records = Records(x=torch.randn(7, 4, generator=torch.Generator().manual_seed(1)), y=torch.zeros(7).long(), num_cls=3)
+    x = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
+    records = Records(x=x, y=torch.zeros(7).long(), num_cls=3)
     network = torch.nn.Linear(4, 3)
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
     ask = lambda: (model.logits(records, torch.arange(7)), model.sensitivity(  # noqa: E731
