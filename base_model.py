@@ -15,6 +15,7 @@ from defenders.basic import Basic
 from models import stack
 from models.layers import dropout_generators, generator_state, set_generator_state, use_generator
 
+SMALLEST_PROBE = 64  # records by which a GPU's memory for queries is gauged
 QUERY_BATCH = 1024  # records a forward pass without gradients; changes no result beyond rounding
 
 
@@ -38,12 +39,16 @@ def choose_device(name: str) -> torch.device:
     raise UserError(f"GPU {number} does not exist: this machine has {found} (numbered from 0); 'cpu' works everywhere")
 
 
-def choose_precision(asked: str | None, device: torch.device, network: nn.Module) -> str:
+def choose_precision(asked: str | None, device: torch.device, *, convolves: bool) -> str:
     """`asked`, or else bf16 for convolutions on a GPU that has it and fp32 for all others."""
-    if asked is not None:
-        return asked
-    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    return "bf16" if convolves and torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if asked is not None or not convolves or device.type == "cpu":
+        return asked or "fp32"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+class Diverged(UserError):
+    """A loss is not a number any more."""
 
 
 def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -159,17 +164,21 @@ class BaseModel:
             defender.set_state(kept["defender"])
         for epoch in range(done + 1, recipe.epochs + 1):
             self.network.train()
-            losses = torch.zeros((), device=self.device)  # summed on the device, read once an epoch
+            losses = torch.zeros(len(trainings), device=self.device)  # summed on the device, read once an epoch
             for batch in batches(indices, recipe.batch_size, *generators):
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                # without its cache, which would hand weights cast under no_grad (as `adv` asks) to the training
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16",
+                                    cache_enabled=False):
                     value = loss(self.network, *records.batch(batch))
-                value.backward()
+                value.sum().backward()
                 optimizer.step()
                 losses += value.detach()
-            if not math.isfinite(losses.item()):
-                raise UserError(f"the loss is no longer finite in epoch {epoch}, at learning rate "
-                                f"{schedule.get_last_lr()[0]:g}: try a smaller lr")
+            for number, (training, sum_of_losses) in enumerate(zip(trainings, losses.tolist()), start=1):
+                if not (math.isfinite(sum_of_losses) or training.stopped):
+                    which = f"of model {number} of {len(trainings)} " if len(trainings) > 1 else ""
+                    raise Diverged(f"the loss {which}is no longer finite in epoch {epoch}, at learning rate "
+                                   f"{schedule.get_last_lr()[0]:g}")
             schedule.step()
             accuracy = None
             if dev is not None:
@@ -229,8 +238,9 @@ class BaseModel:
         """`answer` to all of `indices`, in evaluation mode and in batches; a GPU without memory gets smaller ones."""
         self.network.eval()
         while True:
-            size, state = self.query_batch(records), generator and generator.get_state()
+            size, state = 2 * SMALLEST_PROBE, generator and generator.get_state()
             try:
+                size = self.query_batch(records)
                 return torch.cat([answer(part) for part in indices.split(size, dim=-1)], dim=-2)
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
@@ -279,8 +289,8 @@ class Stack(BaseModel):
             defender: its loss must follow from each model's logits alone, by its `criterion`.
             on_epoch: is told the mean accuracy on dev.
         """
-        def loss(network, x, y):  # a sum: the gradient of each model is that of its own loss
-            return torch.func.vmap(defender.criterion)(network(x), y).sum()
+        def loss(network, x, y):  # (K,); of their sum, the gradient of each model is that of its own loss
+            return torch.func.vmap(defender.criterion)(network(x), y)
 
         trainings = self._epochs(records, indices, loss=loss, recipe=recipe, generators=generators, dev=dev,
                                  defender=defender, resume=resume, on_epoch=on_epoch)
@@ -298,7 +308,7 @@ class Stack(BaseModel):
 
 
 def _fitting_batch(network: nn.Module, records: Records, device: torch.device) -> int:
-    probe = torch.zeros(64, dtype=torch.int64, device=device)
+    probe = torch.zeros(SMALLEST_PROBE, dtype=torch.int64, device=device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     network(records.batch(probe)[0])

@@ -23,6 +23,12 @@ def stage(main):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported here
+                raise
+            print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
+                  file=sys.stderr)
+            return 2
         except BrokenPipeError:  # whoever read the output has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
             return 141

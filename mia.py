@@ -21,7 +21,7 @@ def main(argv=None):
     from attackers.signals import Shadow, query
     from base_model import generator
     from roles import on_device, prepare, stored_model
-    from store import ORIGINAL, Store
+    from store import ORIGINAL, Store, models_digest
     from workers import side_by_side
 
     device, records = prepare(options)
@@ -34,7 +34,7 @@ def main(argv=None):
     console.say(f"loaded {store.folder('victim', victim_version)} and {options.shadow_num} of "
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
-    models = store.models_digest(victim_version, shadow_store, shadow_version)
+    models = models_digest(checkpoints.values())
     kept = [name for name in options.attacks if not options.fresh and store.found(
         victim_version, ATTACKS[name].options.get("reports", [name]), models)]
     for name in kept:
@@ -56,13 +56,17 @@ def main(argv=None):
         shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train))
                    for role in parts if role != "victim"]
         with store.making("victim", victim_version, store.attack_lock(name)):
-            return ATTACKS.load(name)(shadows, answers["victim"], device=device, seed=options.train_seed, watch=watch,
-                                      resume=store.resume_attack(name, victim_version, models))
+            try:
+                verdicts = ATTACKS.load(name)(
+                    shadows, answers["victim"], device=device, seed=options.train_seed, watch=watch,
+                    resume=store.resume_attack(name, victim_version, models, device.type))
+            except console.UserError as error:
+                raise console.UserError(f"{name}: {error}") from error
+            member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
+            accuracy = {said: metrics.balanced_accuracy(verdict.member, member) for said, verdict in verdicts.items()}
+            return store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), accuracy)
 
-    for name, verdicts in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
-        member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
-        accuracy = {said: metrics.balanced_accuracy(verdict.member, member) for said, verdict in verdicts.items()}
-        path = store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), accuracy)
+    for name, path in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
         console.say(f"{name}: saved {path}")
     closing_table(store, len(targets))
 

@@ -13,6 +13,8 @@ from options import parse
 def main(argv=None):
     options = parse("prune", argv, about=__doc__)
 
+    import torch
+
     from pruner import mask
     from roles import Start, prepare, stored_model, train_all
     from store import ORIGINAL, Store
@@ -28,7 +30,7 @@ def main(argv=None):
         return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
 
     for role in parts:  # that all can be pruned is known before any is fine-tuned
-        pruned(role, "cpu")
+        pruned(role, torch.device("cpu"))
 
     def start(role):
         model, masks = pruned(role, device)
@@ -36,7 +38,8 @@ def main(argv=None):
         return Start(model, masks)
 
     train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
-              defend=options.defend, title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
+              defend=options.defend, parents={role: original.digest for role, original in originals.items()},
+              title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
 
 
 if __name__ == "__main__":

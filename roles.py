@@ -13,14 +13,14 @@ import torch
 import console
 import datasets
 import models
-from base_model import BaseModel, Recipe, Stack, choose_device, choose_precision, generator
+from base_model import BaseModel, Diverged, Recipe, Stack, choose_device, choose_precision, generator
 from console import UserError, percent, say
 from datasets import Part, Records
 from defenders import DEFENDERS
 from defenders.basic import Basic
-from models import stack
+from models import MODELS, stack
 from pruner import mask
-from store import ORIGINAL, Checkpoint, Store, digest
+from store import Checkpoint, Store, digest
 from workers import cores, keep_freed_memory, side_by_side
 
 
@@ -60,8 +60,12 @@ def new_model(options: SimpleNamespace, records: Records, role: str, stage: str,
     """A fresh model for a role; all of its randomness is its own."""
     draw = generator(options.train_seed, stage, role)
     network = models.build(options.model_name, shape=records.shape, num_cls=records.num_cls, generator=draw)
-    return BaseModel(network, device=device, generator=draw,
-                     precision=choose_precision(options.precision, device, network))
+    return BaseModel(network, device=device, generator=draw, precision=precision(options, device))
+
+
+def precision(options: SimpleNamespace, device: torch.device) -> str:
+    """What models of this network train in on this device."""
+    return choose_precision(options.precision, device, convolves="Conv2d" in MODELS[options.model_name].options["layers"])
 
 
 def stored_model(options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device,
@@ -74,15 +78,18 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
 
 @dataclass(frozen=True)
 class Start:
-    """What a role's training starts from: a model, and its masks if it is a pruned one."""
+    """What a role's training starts from: a model, and of a pruned one its masks."""
 
     model: BaseModel
     masks: dict[str, torch.Tensor] | None = None
 
 
 def train_all(start: Callable[[str], Start], device: torch.device, records: Records, parts: dict[str, Part], *,
-              store: Store, version: str, epochs: int, title: str, defend: str = "") -> None:
+              store: Store, version: str, epochs: int, title: str, defend: str = "",
+              parents: dict[str, str] | None = None) -> None:
     """Train every role from its start, store its best weights, and close with a table of all models.
+
+    `parents` are the digests of the originals that models are pruned from.
 
     Roles are trained side by side in processes; on a GPU, those of equal size together as one `Stack` where the
     network and the defence allow it.
@@ -91,7 +98,7 @@ def train_all(start: Callable[[str], Start], device: torch.device, records: Reco
 
     def train(group: str, watch) -> list[tuple[str, str, list[str]]]:
         return _train_and_store(groups[group], start, on_device(records, device), parts, store=store, version=version,
-                                epochs=epochs, defend=defend, watch=watch, label=group)
+                                epochs=epochs, defend=defend, watch=watch, label=group, parents=parents or {})
 
     most = 1 if device.type == "cpu" or options.workers > 1 else _stackable(start, defend, device)
     groups = stacks(parts, most=most)
@@ -125,7 +132,8 @@ def stacks(parts: dict[str, Part], *, most: int) -> dict[str, list[str]]:
 
 
 def _train_and_store(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
-                     epochs: int, defend: str, watch, label: str) -> list[tuple[str, str, list[str]]]:
+                     epochs: int, defend: str, watch, label: str,
+                     parents: dict[str, str]) -> list[tuple[str, str, list[str]]]:
     """Train those models of some roles that are not there yet, and store their best weights.
 
     Returns role, what was done, and the row of the closing table of each.
@@ -133,12 +141,14 @@ def _train_and_store(roles: list[str], start, records: Records, parts: dict[str,
     with ExitStack() as locks:
         for role in roles:
             locks.enter_context(store.making(role, version))
-        models = {role: store.finished(role, version, parts[role]) for role in roles}
+        chosen = precision(store.options, records.y.device)
+        models = {role: store.finished(role, version, parts[role], precision=chosen, parent=parents.get(role, ""))
+                  for role in roles}
         missing = [role for role, found in models.items() if found is None]
         did = {role: "saved" if role in missing else "kept" for role in roles}
         if missing:
             models |= _train(missing, start, records, parts, store=store, version=version, epochs=epochs,
-                             defend=defend, watch=watch, label=label)
+                             defend=defend, watch=watch, label=label, parents=parents)
     told = []
     for role, found in models.items():
         labels = records.y[torch.from_numpy(parts[role].test).to(records.y.device)]
@@ -152,12 +162,13 @@ def _train_and_store(roles: list[str], start, records: Records, parts: dict[str,
 
 
 def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
-           epochs: int, defend: str, watch, label: str) -> dict[str, Checkpoint]:
+           epochs: int, defend: str, watch, label: str, parents: dict[str, str]) -> dict[str, Checkpoint]:
     options, began, place = store.options, time.time(), records.y.device
     recipe = Recipe(epochs=epochs, batch_size=options.batch_size, optimizer=options.optimizer, lr=options.lr,
                     weight_decay=options.weight_decay, early_stop=options.early_stop)
     starts = [start(role) for role in roles]
-    resume = store.resume(roles, version, parts, starts[0].model.precision)
+    resume = store.resume(roles, version, parts, precision=starts[0].model.precision, device=place.type,
+                          parents=[parents.get(role, "") for role in roles])
     draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
     indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
                for name in vars(parts[roles[0]])}
@@ -178,8 +189,8 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
                                            for name in starts[0].masks})
             trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
                                     defender=defender, resume=resume, on_epoch=on_epoch)
-    except UserError as error:
-        raise UserError(f"{label}: {error}") from error
+    except Diverged as error:
+        raise UserError(f"{label}: {error}: try a smaller --lr") from error
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
                         f"try --batch_size {max(2, options.batch_size // 2)}") from error
@@ -192,6 +203,6 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             weights={name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()},
             options=store.record | {"precision": one.model.precision}, epoch=training.best_epoch,
             ran=len(training.dev_accuracy), accuracy=accuracy, split=digest(parts[role]), data=store.data,
-            parent=store.digest(role, ORIGINAL) if version else "")
+            parent=parents.get(role, ""))
         store.save(role, version, made[role], one.masks, device=str(place), start=began)
     return made

@@ -15,19 +15,21 @@ Whatever is read is tested against a SHA-256 digest that was written with it.
 """
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import platform
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +72,7 @@ class Checkpoint:
         split: digest of its role's part of the split.
         data: digest of the records.
         parent: digest of the checkpoint that it was pruned from; "" for an original.
+        digest: of its own weights as they were read; "" where they have not been.
     """
 
     weights: dict[str, torch.Tensor]
@@ -80,6 +83,7 @@ class Checkpoint:
     split: str
     data: str
     parent: str
+    digest: str = ""
 
 
 class Store:
@@ -128,6 +132,14 @@ class Store:
         Raises UserError where it says otherwise, unless the options say `fresh`.
         """
         path = self.root / "split.npz"
+        with ExitStack() as locks:
+            locks.enter_context(_locked(self.root, "split", wait=60))
+            if os.path.exists(path) and self.options.fresh:
+                for role in parts:  # those at work on models of the split that goes are not left without it
+                    locks.enter_context(self.making(role, ORIGINAL))
+            return self._save_split(path, parts)
+
+    def _save_split(self, path: Path, parts: dict[str, Part]) -> Path:
         if os.path.exists(path) and not self.options.fresh:
             have = self._split()
             if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
@@ -176,16 +188,23 @@ class Store:
         import torch
 
         folder = self.folder(role, version)
-        (folder / _MANIFEST).unlink(missing_ok=True)
         contents = ({_MASK: masks} if masks is not None else {}) | {_CHECKPOINT: checkpoint.weights}
-        files = {name: _write(folder / name, _packed(content)) for name, content in contents.items()}
-        facts = {name: value for name, value in vars(checkpoint).items() if name != "weights"}
+        packed = {name: _packed(content) for name, content in contents.items()}
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in packed.items()}
+        facts = {name: value for name, value in vars(checkpoint).items() if name not in ("weights", "digest")}
         when = [datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
                 for at in (start, time.time())]
         made = {"start": when[0], "end": when[1], "device": device, "workers": self.options.workers,
                 "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
                 "commit": _commit()}
-        _write_sealed(folder / _MANIFEST, facts | {"files": files, "made": made})
+        packed = {_MANIFEST: _sealed_json(facts | {"files": files, "made": made})} | packed
+        with ExitStack() as places:  # all is on disk before anything is replaced; the manifest's place is taken last
+            for name, content in packed.items():
+                file = places.enter_context(_replacing(folder / name))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            (folder / _MANIFEST).unlink(missing_ok=True)
         (folder / f"{_MODEL}.resume").unlink(missing_ok=True)
         return folder / _CHECKPOINT
 
@@ -199,17 +218,19 @@ class Store:
         found = self._read(role, version)
         if found is None:
             self._not_yet(self.folder(role, version) / _CHECKPOINT, "prune" if version else "pretrain")
-        self._compare(found, role, version, part, _SAME_PRUNED if version else _SAME)
+        parent = self.digest(role, ORIGINAL) if version else ""
+        self._compare(found, role, version, self._facts([part], _SAME_PRUNED if version else _SAME, None, [parent]))
         return found
 
-    def finished(self, role: str, version: str, part: Part) -> Checkpoint | None:
+    def finished(self, role: str, version: str, part: Part, *, precision: str, parent: str) -> Checkpoint | None:
         """A model that need not be made again; None where there is none, or the options say `fresh`.
 
         Raises UserError where there is one that was made otherwise than is now asked for, or is damaged.
         """
         found = None if self.options.fresh else self._read(role, version)
         if found is not None:
-            self._compare(found, role, version, part, _MAKING["prune" if version else "pretrain"])
+            names = _MAKING["prune" if version else "pretrain"]
+            self._compare(found, role, version, self._facts([part], names, precision, [parent]))
         return found
 
     def _read(self, role: str, version: str) -> Checkpoint | None:
@@ -217,9 +238,12 @@ class Store:
         if not (folder / _MANIFEST).exists():
             return None
         manifest = _read_sealed(folder / _MANIFEST)
-        del manifest["made"]
-        contents = {name: _unpacked(folder / name, digest) for name, digest in manifest.pop("files").items()}
-        return Checkpoint(contents[_CHECKPOINT], **manifest)
+        with _reading(folder / _MANIFEST):
+            del manifest["made"]
+            files = manifest.pop("files")
+            found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
+        contents = {name: _unpacked(folder / name, digest) for name, digest in files.items()}
+        return dataclasses.replace(found, weights=contents[_CHECKPOINT])
 
     def sparsity(self, role: str, version: str) -> float:
         """The share of what can be pruned that is."""
@@ -228,15 +252,13 @@ class Store:
         folder = self.folder(role, version)
         return mask.sparsity(_unpacked(folder / _MASK, _read_sealed(folder / _MANIFEST)["files"][_MASK]))
 
-    def _facts(self, role: str, version: str, part: Part, names: tuple[str, ...], precision: str | None) -> dict:
+    def _facts(self, parts: list[Part], names: tuple[str, ...], precision: str | None, parents: list[str]) -> dict:
+        """What must be the same; of several models, of all of them."""
         asked = self.record | {"precision": precision}
         return {name: asked[name] for name in names} | {
-            "split": digest(part), "data": self.data, "parent": self.digest(role, ORIGINAL) if version else ""}
+            "split": " ".join(map(digest, parts)), "data": self.data, "parent": " ".join(parents)}
 
-    def _compare(self, found: Checkpoint, role: str, version: str, part: Part, names: tuple[str, ...]) -> None:
-        if self.options.precision is None:  # whichever it came to
-            names = tuple(name for name in names if name != "precision")
-        wanted = self._facts(role, version, part, names, self.options.precision)
+    def _compare(self, found: Checkpoint, role: str, version: str, wanted: dict) -> None:
         self._refuse(self.folder(role, version) / _CHECKPOINT, found.options | vars(found), wanted, role, version)
 
     def _refuse(self, path: Path, have: dict, wanted: dict, role: str, version: str) -> None:
@@ -249,14 +271,16 @@ class Store:
             raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
                             f"`{command(stage, self.options)} --fresh`, or use another --results folder")
 
-    def resume(self, roles: list[str], version: str, parts: dict[str, Part], precision: str) -> Resume:
+    def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
+               parents: list[str]) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
-        stage, role = "prune" if version else "pretrain", roles[0]
-        facts = self._facts(role, version, parts[role], _MAKING[stage], precision) | {"roles": " ".join(roles)}
+        names, role = _MAKING["prune" if version else "pretrain"], roles[0]
+        facts = self._facts([parts[role] for role in roles], names, precision, parents)
         path = self.folder(role, version) / f"{_MODEL}.resume"
-        return Resume(path, facts, self.options, functools.partial(self._refuse, role=role, version=version))
+        return Resume(path, facts, [device, *roles], self.options,
+                      functools.partial(self._refuse, role=role, version=version))
 
-    def resume_attack(self, name: str, version: str, models: str) -> Resume:
+    def resume_attack(self, name: str, version: str, models: str, device: str) -> Resume:
         """Where the training of an attack keeps its state."""
         facts = self._attack_options(version) | {"attack": name, "models": models}
         path = self.folder("victim", version) / f"{self.attack_lock(name)}.resume"
@@ -266,7 +290,7 @@ class Store:
                 raise UserError(f"{path} is the state of an attack on other models or with other options: "
                                 f"start over with --fresh")
 
-        return Resume(path, facts, self.options, refuse)
+        return Resume(path, facts, [device], self.options, refuse)
 
     def attack_lock(self, name: str) -> str:
         """What `making` locks for an attack."""
@@ -278,37 +302,22 @@ class Store:
 
         Raises UserError where another process holds it after `wait` seconds.
         """
-        import filelock
-
-        folder = self.folder(role, version)
-        path, holder = folder / f".{what}.lock", folder / f".{what}.lock.json"
-        _make_folder(folder)
-        try:
-            with filelock.FileLock(path, timeout=wait):
-                _write(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-                mine = (f".{what}.", f"..{what}.", *((".best", ".manifest.") if what == _MODEL else ()))
-                for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
-                    if left.name.startswith(mine):
-                        left.unlink(missing_ok=True)
-                try:
-                    yield
-                finally:
-                    holder.unlink(missing_ok=True)
-        except filelock.Timeout:
-            try:
-                other = json.loads(holder.read_text())
-                who = f"process {other['pid']} on {other['host']}"
-            except (OSError, ValueError, KeyError, TypeError):
-                who = "another process"
-            raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
-                            f"or use another --results folder") from None
+        with _locked(self.folder(role, version), what, wait=wait):
+            yield
 
     def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
-        """Tells a victim, its shadow models and their originals from any others; None where one is gone."""
-        made = [self.digest("victim", which) for which in dict.fromkeys([ORIGINAL, version])]
-        made += [shadows.digest(f"shadow_{i}", which) for i in range(self.options.shadow_num)
-                 for which in dict.fromkeys([ORIGINAL, shadow_version])]
-        return hashlib.sha256("".join(made).encode()).hexdigest()[:16] if all(made) else None
+        """The digest of the models that lie there now; None where one is gone or another's child."""
+        made = [self._made("victim", version)]
+        made += [shadows._made(f"shadow_{i}", shadow_version) for i in range(self.options.shadow_num)]
+        return models_digest(made) if all(made) else None
+
+    def _made(self, role: str, version: str) -> SimpleNamespace | None:
+        path = self.folder(role, version) / _MANIFEST
+        if not path.exists():
+            return None
+        said = _read_sealed(path)
+        original = self.digest(role, ORIGINAL) if version else ""
+        return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT]) if original == said["parent"] else None
 
     def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
                    accuracy: dict[str, float]) -> Path:
@@ -331,7 +340,9 @@ class Store:
                     if not (line["attack"] in accuracy and self._same_attack(line, own))]
             lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
                 _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
-            _write(path, "".join(json.dumps(_sealed(line)) + "\n" for line in lines).encode())
+            # each says how many there are, so that a file that was cut between two is noticed
+            lines = [json.dumps(_sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
+            _write(path, "".join(lines).encode())
         (self.folder("victim", version) / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
         return path
 
@@ -354,7 +365,10 @@ class Store:
         if not path.exists():
             return []
         with _reading(path):
-            return [_tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [_tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if not lines or any(line.pop("lines") != len(lines) for line in lines):
+                raise ValueError("lines are missing")
+            return lines
 
     def _not_yet(self, path: Path, stage: str):
         raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
@@ -365,10 +379,11 @@ class Resume:
 
     Args:
         facts: what was trained and how; another's state is refused by `refuse(path, have, wanted)`.
+        form: on which kind of device, and in which stack; a state of another form is of no use and left aside.
     """
 
-    def __init__(self, path: Path, facts: dict, options: SimpleNamespace, refuse: Callable):
-        self.path, self.facts, self.every, self.refuse = path, facts, options.save_every, refuse
+    def __init__(self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable):
+        self.path, self.facts, self.form, self.every, self.refuse = path, facts, form, options.save_every, refuse
         self.saved = time.monotonic()
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -377,20 +392,27 @@ class Resume:
         """The state last saved, tensors on the CPU; None where there is none."""
         if not self.path.exists():
             return None
-        content = self.path.read_bytes()
         with _reading(self.path):
+            content = self.path.read_bytes()
             if hashlib.sha256(content[32:]).digest() != content[:32]:
                 raise ValueError("its digest is another")
             have = _unpack(content[32:])
+        if have["form"] != self.form:
+            return None
         self.refuse(self.path, have["facts"], self.facts)
         return have["state"]
 
     def save(self, state: Callable[[], dict]) -> None:
         """Save `state()` if the last time is `save_every` seconds ago."""
         if time.monotonic() - self.saved >= self.every:
-            packed = _packed({"facts": self.facts, "state": state()})
+            packed = _packed({"facts": self.facts, "form": self.form, "state": state()})
             _write(self.path, hashlib.sha256(packed).digest() + packed)
             self.saved = time.monotonic()
+
+
+def models_digest(models: Iterable[Checkpoint]) -> str:
+    """Tells a victim, its shadow models (in this order) and their originals from any others."""
+    return hashlib.sha256("".join(model.parent + model.digest for model in models).encode()).hexdigest()[:16]
 
 
 def digest(part: Part) -> str:
@@ -447,8 +469,8 @@ def _tested(text: str) -> dict:
     return facts
 
 
-def _write_sealed(path: Path, facts: dict) -> None:
-    _write(path, json.dumps(_sealed(facts), indent=1).encode())
+def _sealed_json(facts: dict) -> bytes:
+    return json.dumps(_sealed(facts), indent=1).encode()
 
 
 def _read_sealed(path: Path) -> dict:
@@ -472,6 +494,38 @@ def _make_folder(folder: Path) -> None:
             with suppress(OSError):
                 parent.rmdir()
         raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked(folder: Path, what: str, *, wait: float):
+    """Hold a folder's lock of this name, see `Store.making`."""
+    import filelock
+
+    _make_folder(folder)
+    holder, lock = folder / f".{what}.lock.json", filelock.FileLock(folder / f".{what}.lock")
+    try:
+        lock.acquire(timeout=wait)
+    except filelock.Timeout:
+        try:
+            other = json.loads(holder.read_text())
+            who = f"process {other['pid']} on {other['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
+                        f"or use another --results folder") from None
+    except OSError as error:
+        raise UserError(f"cannot lock {folder}: {error.strerror or error}") from error
+    try:
+        stage = multiprocessing.parent_process() or multiprocessing.current_process()  # workers are its children
+        _write(holder, json.dumps({"pid": stage.pid, "host": socket.gethostname()}).encode())
+        mine = (f".{what}.", f"..{what}.", *((".best", ".manifest.") if what == _MODEL else ()))
+        for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
+            if left.name.startswith(mine):
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
@@ -501,6 +555,8 @@ def _reading(path: Path):
     """Turn what a damaged file makes its reader raise into a UserError."""
     try:
         yield
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
         raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it, or the folder that it "
                         f"lies in, and run the stage that makes it again")

@@ -23,8 +23,8 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
                  threads: int = 1) -> Iterator[tuple[str, object]]:
     """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
 
-    The processes are forked: they share the records in memory, and need no time to start. With one worker the
-    tasks run here, one after the other. Results must not depend on which it is: a task draws its randomness from
+    The processes are forked: they share the records in memory, and need no time to start. With `workers` = 1
+    the tasks run here, one after the other. Results must not depend on which it is: a task draws its randomness from
     generators of its own, and runs on `threads` threads. What does not survive a fork must not have been used
     before: a GPU, OpenMP on several threads and, where torch sees a GPU, a backward pass. With several workers a
     stage leaves all of that to them.
@@ -35,8 +35,7 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
         UserError: a task's own, or a process has died.
     """
     names = list(names)
-    workers = min(workers, len(names))
-    if workers <= 1:
+    if workers == 1 or not names:
         for name in names:
             yield name, task(name, console.epoch_bar)
         return
@@ -44,7 +43,7 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
     global _task, _told
     context = multiprocessing.get_context("fork")
     _task, _told = task, context.SimpleQueue()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(threads,))
+    pool = ProcessPoolExecutor(min(workers, len(names)), mp_context=context, initializer=_begin, initargs=(threads,))
     bars = {}
     try:
         with _interrupt_held_back():  # one that strikes while processes start would leave some unknown

@@ -13,6 +13,7 @@ Appends a JSON line with the machine's description to --out and prints it as tab
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,9 +46,16 @@ def machine(device: str) -> dict:
     info = Path("/proc/cpuinfo")
     names = [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")] \
         if info.exists() else [platform.processor()]
-    gpu = torch.cuda.get_device_name(choose_device(device)) if choose_device(device).type == "cuda" else None
+    place = choose_device(device)
+    gpu = _gpu_name(place.index) if place.type == "cuda" else None
     return {"date": datetime.date.today().isoformat(), "cpu": names[0], "cores": cores(), "gpu": gpu,
             "system": platform.platform(terse=True), "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _gpu_name(index: int) -> str:
+    """Asked of the driver's tool, since a process that has used CUDA can't fork."""
+    command = ["nvidia-smi", f"--id={index}", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 # ---- training and queries --------------------------------------------------------------------------------------------
@@ -74,6 +83,7 @@ class Plain(Dataset):
 
 def plain_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num_cls: int) -> tuple[float, float]:
     """Records a second of training and of sensitivity queries, as a user of plain PyTorch would write them."""
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     torch.set_num_threads(cores())
     shape = IMAGE if x.ndim == 4 else x.shape[1:]
     network = models.build(name, shape=shape, num_cls=num_cls, generator=torch.Generator()).to(device)
@@ -112,27 +122,30 @@ def our_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num
     records = Records(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2) if images else x)),
                       torch.from_numpy(y), num_cls, **images).to("cpu")
 
+    workers = cores() if device.type == "cpu" else 1
+    together = multiprocessing.get_context("fork").Barrier(workers)
+
     def measure(_, watch):
         here = records.to(device)
         network = models.build(name, shape=here.shape, num_cls=num_cls, generator=torch.Generator())
         model = BaseModel(network, device=device, generator=torch.Generator(),
-                          precision=choose_precision(None, device, network))
+                          precision=choose_precision(None, device, convolves=bool(images)))
         rows = torch.arange(len(here), device=device)
         draw = torch.Generator(device).manual_seed(0)
-        return (_rate(lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw), len(y), device),
-                _rate(lambda: model.sensitivity(here, rows, generator=draw), len(y), device))
+        return (_rate(lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw), len(y), device, together),
+                _rate(lambda: model.sensitivity(here, rows, generator=draw), len(y), device, together))
 
-    workers = cores() if device.type == "cpu" else 1
-    torch.set_num_threads(1)
-    rates = [rates for _, rates in side_by_side(measure, [str(number) for number in range(workers)], workers=workers)]
-    return tuple(map(sum, zip(*rates)))
+    names = [str(number) for number in range(workers)]
+    return tuple(map(sum, zip(*dict(side_by_side(measure, names, workers=max(2, workers))).values())))
 
 
-def _rate(run, count: int, device: torch.device) -> float:
-    """Records a second of the second of two runs."""
+def _rate(run, count: int, device: torch.device, together=None) -> float:
+    """Records a second of the second of two runs, which begins when all processes are ready for it."""
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    if together is not None:
+        together.wait()
     start = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -151,8 +164,9 @@ def training(device: str, *, tables: int = 20_000, images: int | None = None, na
         else:
             x, num_cls = draw.integers(2, size=(tables, *COLUMNS), dtype=np.uint8), 30
         y = draw.integers(num_cls, size=len(x))
-        ours = our_rates(name, x, y, place, num_cls)  # first: it forks
-        plain = plain_rates(name, x, y, place, num_cls)
+        ours = our_rates(name, x, y, place, num_cls)
+        _, plain = next(side_by_side(  # in a process, too: this one stays fit to fork
+            lambda *_: plain_rates(name, x, y, place, num_cls), ["plain"], workers=2))
         rows.append({"network": name, "records": len(x), "train": ours[0], "train_plain": plain[0],
                      "queries": ours[1], "queries_plain": plain[1]})
     return rows

@@ -52,19 +52,21 @@ class AdversarialRegularization(Basic):
             self._attack_step(network)
         network.train()
         self.attack.eval()
-        logits = network(x)
-        guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), y))
-        return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(guess, torch.ones_like(y))
+        logits = network(x).float()
+        with torch.autocast(x.device.type, enabled=False):  # the attack works in float32, whatever the classifier does
+            guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), y))
+            return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(guess, torch.ones_like(y))
 
     def _attack_step(self, network: nn.Module) -> None:
         members, others = next(self.members), next(self.others)
         x, y = self.records.batch(torch.cat([members, others]))
         with torch.no_grad():
-            features = posterior_and_class(torch.softmax(network(x), dim=1), y)
+            features = posterior_and_class(torch.softmax(network(x).float(), dim=1), y)
         is_member = torch.zeros_like(y)
         is_member[: len(members)] = 1
         self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(self.attack(features), is_member).backward()
+        with torch.autocast(x.device.type, enabled=False):
+            F.cross_entropy(self.attack(features), is_member).backward()
         self.optimizer.step()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 from conftest import config_writer  # noqa: E402
-from test_survive import READ_BY, STAGES, all_stages, damage, outcome  # noqa: E402
+from test_survive import ATTACKS, READ_BY, STAGES, all_stages, damage, outcome  # noqa: E402
 
 KILLS, ATTEMPTS = 5, 12
 
@@ -22,7 +22,7 @@ KILLS, ATTEMPTS = 5, 12
 def kill_round(folder: Path, draw: random.Random) -> int:
     """Returns the number of kills after which all files were those of an uninterrupted run."""
     path = config_writer(folder)(epochs=300, prune_epochs=60, workers=draw.choice([1, 2, 3]), save_every=0,
-                                 shadow_num=draw.choice([1, 2]))
+                                 shadow_num=draw.choice([1, 2]), attacks=draw.choice(["samia", "nn_cls,samia"]))
     expected = all_stages(path, draw, kills=0)
     shutil.rmtree("results")
     assert all_stages(path, draw, kills=KILLS) == expected, "a killed run came to other files"
@@ -31,7 +31,7 @@ def kill_round(folder: Path, draw: random.Random) -> int:
 
 def damage_round(folder: Path, draw: random.Random) -> tuple[int, int]:
     """Returns the numbers of runs on damaged files and of those that stopped with a line; all others were right."""
-    path = config_writer(folder)(epochs=2)
+    path = config_writer(folder)(epochs=2, attacks=ATTACKS)
     for stage in STAGES:
         status, _, error = outcome(stage, path)
         assert status == 0, error

@@ -1,5 +1,6 @@
 """Training, testing and querying a network, against closed forms and brute force."""
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -219,14 +220,14 @@ def test_precision_is_for_training_and_queries_are_float32(precision, expected):
     assert model.network.layer.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("asked, device, network, capable, expected", [
-    (None, "cpu", nn.Conv2d(1, 1, 1), True, "fp32"), (None, "cuda", nn.Conv2d(1, 1, 1), True, "bf16"),
-    (None, "cuda", nn.Conv2d(1, 1, 1), False, "fp32"), (None, "cuda", nn.Linear(1, 1), True, "fp32"),
-    ("bf16", "cpu", nn.Linear(1, 1), False, "bf16"), ("fp32", "cuda", nn.Conv2d(1, 1, 1), True, "fp32")])
-def test_bfloat16_is_the_default_for_convolutions_where_the_gpu_has_it(monkeypatch, asked, device, network, capable,
+@pytest.mark.parametrize("asked, device, convolves, capable, expected", [
+    (None, "cpu", True, True, "fp32"), (None, "cuda", True, True, "bf16"), (None, "cuda", True, False, "fp32"),
+    (None, "cuda", False, True, "fp32"), ("bf16", "cpu", False, False, "bf16"), ("fp32", "cuda", True, True, "fp32")])
+def test_bfloat16_is_the_default_for_convolutions_where_the_gpu_has_it(monkeypatch, asked, device, convolves, capable,
                                                                       expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: capable)
-    assert choose_precision(asked, torch.device(device), network) == expected
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capable and not including_emulation)
+    assert choose_precision(asked, torch.device(device), convolves=convolves) == expected
 
 
 @pytest.mark.parametrize("memory, expected", [(2**34, 2**10), (2**34 - 1, 2**9), (1, 2**6), (2**60, 2**14)])

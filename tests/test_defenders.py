@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from base_model import BaseModel, Recipe
 from datasets import Records
 from defenders import DEFENDERS
-from defenders.adv import ATTACK_STEPS
+from defenders.adv import ATTACK_STEPS, AdversarialRegularization
 from defenders.ppb import pair_divergence
 
 
@@ -81,6 +82,29 @@ def test_advs_attack_learns_to_tell_train_from_dev():
     posterior = network.eval()(records.x).softmax(1)
     says = defender.attack(torch.cat([posterior, F.one_hot(records.y, 3).float()], dim=1)).argmax(1)
     assert says[:30].float().mean() > 0.9 and says[30:].float().mean() < 0.4
+
+
+def test_adv_learns_and_teaches_in_bfloat16_too():
+    """The attack's steps are seen by the next, and the classifier gets gradients, although autocast casts weights."""
+    draw = torch.Generator().manual_seed(0)
+    records = Records(x=torch.randn(40, 4, generator=draw), y=torch.arange(40) % 3, num_cls=3)
+    network, defender = torch.nn.Linear(4, 3), AdversarialRegularization(1.0)
+    defender.start(records, train=torch.arange(30), dev=torch.arange(30, 40), batch_size=8, generator=draw)
+    model = BaseModel(network, device=torch.device("cpu"), generator=draw, precision="bf16")
+    answers, weights = [], []
+    defender.attack.register_forward_hook(lambda *_: answers.append(
+        [parameter.detach().clone() for parameter in defender.attack.parameters()]))
+    network.register_forward_hook(lambda *_: weights.append(network.weight.detach().clone()) if network.training else None)
+    model.train(records, torch.arange(30), recipe=Recipe(epochs=2, batch_size=8), generator=draw, defender=defender)
+    for before, after in zip(answers[:7], answers[1:8]):  # seven steps, then the classifier's look at the attack
+        assert not torch.equal(before[0], after[0])
+    assert len(weights) == 8 and not torch.equal(weights[0], weights[1])
+    logits = []
+    hook = defender.attack.register_forward_hook(lambda _, inputs, out: logits.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        defender.loss(network, *records.batch(torch.arange(8)))
+    hook.remove()
+    assert set(logits) == {torch.float32}
 
 
 def test_basic_is_cross_entropy():

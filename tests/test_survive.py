@@ -1,4 +1,4 @@
-"""A run that is killed, crowded, or finds damaged files: the same results as ever, or a line that says what is wrong."""
+"""A run is killed, crowded, or finds damaged files: the same results as ever, or a line that says what is wrong."""
 import contextlib
 import hashlib
 import io
@@ -29,8 +29,8 @@ from datasets import Records
 from test_stages import MADE, files, manifest, run
 
 STAGES = {"pretrain": pretrain, "prune": prune, "mia": mia}
-WORDS = {"pretrain": [], "prune": ["--defend", "adv"],
-         "mia": ["--defend", "adv", "--adaptive", "--attacks", "nn,threshold"]}
+WORDS = {"pretrain": [], "prune": ["--defend", "adv"], "mia": ["--defend", "adv", "--adaptive"]}
+ATTACKS = "nn,threshold"
 
 
 def start(stage, path, *words, **how):
@@ -47,7 +47,7 @@ def kill_while_it_trains(stage, path, draw):
     before, process = states(), start(stage, path)
     while process.poll() is None and states().items() <= before.items():
         time.sleep(0.005)
-    time.sleep(draw.uniform(0, 0.1))
+    time.sleep(draw.uniform(0, 0.03))
     assert process.poll() is None, process.communicate()
     process.kill()
     process.communicate()
@@ -66,7 +66,7 @@ def all_stages(path, draw, kills):
 
 def test_killed_again_and_again_the_results_are_those_of_one_run(write_config):
     # an epoch takes milliseconds: saved after each, hundreds of them can be hit
-    path = write_config(epochs=300, prune_epochs=60, workers=2, save_every=0, shadow_num=1)
+    path = write_config(epochs=300, prune_epochs=60, workers=2, save_every=0, shadow_num=1, attacks="samia,threshold")
     uninterrupted = all_stages(path, None, kills=0)
     Path("results").rename("before")
     assert all_stages(path, random.Random(0), kills=5) == uninterrupted and len(uninterrupted) == 12
@@ -93,7 +93,7 @@ def test_a_training_goes_on_from_its_last_epoch(write_config, monkeypatch):
 
 
 def test_what_is_finished_is_kept_and_what_differs_is_refused(write_config, capsys):
-    path = write_config(epochs=2)
+    path = write_config(epochs=2, attacks=ATTACKS)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
     before = {file: file.stat().st_mtime_ns for file in Path("results").rglob("[!.]*") if file.is_file()}
@@ -154,7 +154,8 @@ def test_the_manifest_says_how_a_model_was_made(write_config):
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 READ_BY = {"split.npz": ("pretrain", "prune", "mia"),
-           "victim_model/manifest.json": ("pretrain", "prune", "mia"), "victim_model/best.pth": ("pretrain", "prune"),
+           "victim_model/manifest.json": ("pretrain", "prune", "mia"), "shadow_model_1/manifest.json": ("prune", "mia"),
+           "victim_model/best.pth": ("pretrain", "prune"),
            "shadow_model_0/best.pth": ("prune",),
            "l1unstructure_0.7_adv_1_model/best.pth": ("prune", "mia"),
            "l1unstructure_0.7_adv_1_model/best_mask.pth": ("prune", "mia"),
@@ -165,7 +166,7 @@ READ_BY = {"split.npz": ("pretrain", "prune", "mia"),
 
 @pytest.fixture
 def made(write_config):
-    path = write_config(epochs=2)
+    path = write_config(epochs=2, attacks=ATTACKS)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
     return path
@@ -191,23 +192,35 @@ def damage(file, path, draw, attempts):
     right = {stage: table(outcome(stage, path)[1]) for stage in READ_BY[file]}
     noticed = 0
     for attempt in range(attempts):
-        damaged = bytearray(whole)
-        if attempt % 3:
-            damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
-        else:
-            del damaged[draw.randrange(len(whole)):]
+        damaged = flipped(whole, draw) if attempt % 3 else whole[: draw.randrange(len(whole))]
         for stage in READ_BY[file]:
             (MADE / file).write_bytes(damaged)
             before = files()
             status, out, error = outcome(stage, path)
             if status == 0:
                 assert table(out) == right[stage], (file, stage, attempt)
+                assert {name for name in files() if files()[name] != before[name]} <= {f"{MADE}/{file}"}
             else:
                 noticed += 1
                 assert status == 2 and error.count("\n") == 1 and Path(file).name in error, error
                 assert files() == before, (file, stage, attempt)
     (MADE / file).write_bytes(whole)
     return noticed
+
+
+def flipped(content, draw):
+    content = bytearray(content)
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return bytes(content)
+
+
+def test_lines_that_are_gone_are_missed(made):
+    file = MADE / "l1unstructure_0.7_adv_1_model/attacks.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for left in ([], lines[:-1], lines[1:], lines + lines[:1]):
+        file.write_text("".join(left))
+        status, _, error = outcome("mia", made)
+        assert status == 2 and "attacks.jsonl (ValueError)" in error
 
 
 @pytest.mark.parametrize("file", READ_BY)
@@ -223,14 +236,16 @@ def test_a_damaged_state_is_named(write_config, monkeypatch, capsys):
     state, = states()
     whole = state.read_bytes()
     draw = random.Random(0)
-    for _ in range(10):
-        damaged = bytearray(whole)
-        damaged[draw.randrange(len(whole))] ^= 1
+    damages = [whole[: draw.randrange(len(whole))] for _ in range(4)] + [b""]
+    damages += [flipped(whole, draw) for _ in range(8)]
+    evil = packed(Planted())  # with the right digest, too
+    for damaged in (*damages, evil, hashlib.sha256(evil).digest() + evil):
         state.write_bytes(damaged)
         capsys.readouterr()
         assert pretrain.main(["cpu", path]) == 2
-        assert f"cannot read {state}" in capsys.readouterr().err
-    run(pretrain, path, "--fresh")
+        assert f"cannot read {state}" in capsys.readouterr().err and not Path("planted").exists()
+    state.write_bytes(whole)
+    run(pretrain, path)
 
 
 def interrupt_after(count, real):
@@ -272,7 +287,7 @@ def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
     said = json.loads((folder / "manifest.json").read_text())
     del said["sha256"]
     said["files"]["best.pth"] = hashlib.sha256((folder / "best.pth").read_bytes()).hexdigest()
-    store._write_sealed(folder / "manifest.json", said)
+    (folder / "manifest.json").write_bytes(store._sealed_json(said))
     assert prune.main(["cpu", made]) == 2
     assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
 
@@ -305,6 +320,54 @@ def test_a_full_disk_ends_the_stage_with_a_line(write_config):
     assert process.returncode == 2 and error.startswith("error: cannot write") and error.count("\n") == 1
     assert files().items() >= before.items() and not (MADE / "l1unstructure_0.7_adv_1_model/manifest.json").exists()
     run(prune, path, *WORDS["prune"])
+    before = files()
+    process = start("prune", path, "--fresh", preexec_fn=limit)
+    _, error = process.communicate()
+    assert process.returncode == 2 and "cannot write" in error and files() == before
+
+
+def test_a_split_in_use_is_not_replaced(write_config, capsys):
+    path = write_config(epochs=100_000, save_every=0)
+    process = start("pretrain", path)
+    while process.poll() is None and not (MADE / "victim_model/.model.lock.json").exists():
+        time.sleep(0.02)
+    try:
+        split = (MADE / "split.npz").read_bytes()
+        assert pretrain.main(["cpu", path, "--fresh", "--seed", "8"]) == 2
+        assert "is being made by process" in capsys.readouterr().err
+        assert (MADE / "split.npz").read_bytes() == split
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_models_are_children_of_the_originals_that_were_loaded(write_config, monkeypatch, capsys):
+    """Not of those that came in their place while they were pruned."""
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    real = BaseModel.train
+
+    def meanwhile(self, *args, **how):
+        monkeypatch.setattr(BaseModel, "train", real)
+        run(pretrain, path, "--lr", "0.01", "--fresh")
+        return real(self, *args, **how)
+
+    monkeypatch.setattr(BaseModel, "train", meanwhile)
+    run(prune, path)
+    assert mia.main(["cpu", path, "--attacks", "threshold"]) == 2
+    assert "another original than now lies in" in capsys.readouterr().err
+
+
+def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
+    from types import SimpleNamespace
+
+    from store import Resume
+
+    resume = lambda *form: Resume(tmp_path / "x.resume", {"lr": 1}, list(form),  # noqa: E731
+                                  SimpleNamespace(save_every=0, fresh=False), refuse=lambda *_: None)
+    resume("cpu", "victim").save(lambda: {"epoch": 3})
+    assert resume("cpu", "victim").load() == {"epoch": 3}
+    assert resume("cuda", "victim").load() is None and resume("cpu", "victim", "shadow_0").load() is None
 
 
 @pytest.mark.parametrize("fits", [1, 3])

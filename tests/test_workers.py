@@ -34,6 +34,16 @@ def test_files_are_the_same_however_many_workers(write_config):
     assert made[0] == made[1] == made[2] and len(made[0]) == 11
 
 
+def test_threads_are_those_asked_for_whatever_is_left_to_do(write_config):
+    """One task among several workers is worked on as it would be in company."""
+    before = torch.get_num_threads()
+    ask = lambda names: dict(side_by_side(  # noqa: E731
+        lambda name, watch: (torch.get_num_threads(), os.getpid() != parent), names, workers=2, threads=2))
+    parent = os.getpid()
+    assert ask(["a"]) == {"a": (2, True)} and ask("ab") == {"a": (2, True), "b": (2, True)} and ask([]) == {}
+    assert torch.get_num_threads() == before
+
+
 def test_epochs_of_all_workers_are_told_to_the_parent(monkeypatch):
     told = []
     monkeypatch.setattr("console.epoch_bar", lambda epochs, label: (
