@@ -65,7 +65,8 @@ def new_model(options: SimpleNamespace, records: Records, role: str, stage: str,
 
 def precision(options: SimpleNamespace, device: torch.device) -> str:
     """What models of this network train in on this device."""
-    return choose_precision(options.precision, device, convolves="Conv2d" in MODELS[options.model_name].options["layers"])
+    convolves = "Conv2d" in MODELS[options.model_name].options["layers"]
+    return choose_precision(options.precision, device, convolves=convolves)
 
 
 def stored_model(options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device,

@@ -315,9 +315,10 @@ class Store:
         path = self.folder(role, version) / _MANIFEST
         if not path.exists():
             return None
-        said = _read_sealed(path)
-        original = self.digest(role, ORIGINAL) if version else ""
-        return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT]) if original == said["parent"] else None
+        said, original = _read_sealed(path), self.digest(role, ORIGINAL) if version else ""
+        if said["parent"] != original:
+            return None
+        return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
 
     def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
                    accuracy: dict[str, float]) -> Path:

@@ -132,8 +132,9 @@ def our_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num
                           precision=choose_precision(None, device, convolves=bool(images)))
         rows = torch.arange(len(here), device=device)
         draw = torch.Generator(device).manual_seed(0)
-        return (_rate(lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw), len(y), device, together),
-                _rate(lambda: model.sensitivity(here, rows, generator=draw), len(y), device, together))
+        runs = (lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw),
+                lambda: model.sensitivity(here, rows, generator=draw))
+        return [_rate(run, len(y), device, together) for run in runs]
 
     names = [str(number) for number in range(workers)]
     return tuple(map(sum, zip(*dict(side_by_side(measure, names, workers=max(2, workers))).values())))

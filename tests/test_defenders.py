@@ -94,7 +94,8 @@ def test_adv_learns_and_teaches_in_bfloat16_too():
     answers, weights = [], []
     defender.attack.register_forward_hook(lambda *_: answers.append(
         [parameter.detach().clone() for parameter in defender.attack.parameters()]))
-    network.register_forward_hook(lambda *_: weights.append(network.weight.detach().clone()) if network.training else None)
+    network.register_forward_hook(
+        lambda *_: weights.append(network.weight.detach().clone()) if network.training else None)
     model.train(records, torch.arange(30), recipe=Recipe(epochs=2, batch_size=8), generator=draw, defender=defender)
     for before, after in zip(answers[:7], answers[1:8]):  # seven steps, then the classifier's look at the attack
         assert not torch.equal(before[0], after[0])
