@@ -19,17 +19,13 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import io
 import json
-import multiprocessing
 import os
 import platform
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +36,7 @@ import numpy as np
 from attackers import ATTACKS
 from console import UserError
 from datasets import Part
+from files import locked, packed, read_sealed, reading, replacing, sealed, sealed_json, tested, unpack, unpacked, write
 from options import OPTIONS, command, record
 
 if TYPE_CHECKING:
@@ -124,7 +121,7 @@ class Store:
     def digest(self, role: str, version: str) -> str:
         """Tells a stored checkpoint from any other; "" where there is none."""
         path = self.folder(role, version) / _MANIFEST
-        return _read_sealed(path)["files"][_CHECKPOINT] if path.exists() else ""
+        return read_sealed(path)["files"][_CHECKPOINT] if path.exists() else ""
 
     def save_split(self, parts: dict[str, Part]) -> Path:
         """Store the split. One that lies there stays if it says the same of more shadows.
@@ -133,7 +130,7 @@ class Store:
         """
         path = self.root / "split.npz"
         with ExitStack() as locks:
-            locks.enter_context(_locked(self.root, "split", wait=60))
+            locks.enter_context(locked(self.root, "split", wait=60, makes=["split.npz"]))
             if os.path.exists(path) and self.options.fresh:
                 for role in parts:  # those at work on models of the split that goes are not left without it
                     locks.enter_context(self.making(role, ORIGINAL))
@@ -147,13 +144,13 @@ class Store:
                                 f"use another --results folder, or start over with --fresh")
             if all(key in have for key in _arrays(parts)):
                 return path
-        with _replacing(path) as file:
+        with replacing(path) as file:
             np.savez(file, **_arrays(parts))
         return path
 
     def _split(self) -> dict[str, np.ndarray]:
         path = self.root / "split.npz"
-        with _reading(path), np.load(path, allow_pickle=False) as arrays:
+        with reading(path), np.load(path, allow_pickle=False) as arrays:
             have = {key: arrays[key] for key in arrays.files}
             if "victim_train" not in have or any(indices.dtype != np.int64 for indices in have.values()):
                 raise ValueError("it holds something else")
@@ -170,7 +167,7 @@ class Store:
         if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             self._not_yet(path, "pretrain")
         have = self._split()
-        with _reading(path):
+        with reading(path):
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
             self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
@@ -184,23 +181,23 @@ class Store:
 
     def save(self, role: str, version: str, checkpoint: Checkpoint, masks: dict | None, *, device: str,
              start: float) -> Path:
-        """Store a model. The manifest goes last, and first where there was one: with it a model counts as finished."""
+        """Store a model, all files or none; with its manifest it counts as finished."""
         import torch
 
         folder = self.folder(role, version)
         contents = ({_MASK: masks} if masks is not None else {}) | {_CHECKPOINT: checkpoint.weights}
-        packed = {name: _packed(content) for name, content in contents.items()}
-        files = {name: hashlib.sha256(content).hexdigest() for name, content in packed.items()}
+        ready = {name: packed(content) for name, content in contents.items()}
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in ready.items()}
         facts = {name: value for name, value in vars(checkpoint).items() if name not in ("weights", "digest")}
         when = [datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
                 for at in (start, time.time())]
         made = {"start": when[0], "end": when[1], "device": device, "workers": self.options.workers,
                 "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
                 "commit": _commit()}
-        packed = {_MANIFEST: _sealed_json(facts | {"files": files, "made": made})} | packed
+        ready = {_MANIFEST: sealed_json(facts | {"files": files, "made": made})} | ready
         with ExitStack() as places:  # all is on disk before anything is replaced; the manifest's place is taken last
-            for name, content in packed.items():
-                file = places.enter_context(_replacing(folder / name))
+            for name, content in ready.items():
+                file = places.enter_context(replacing(folder / name))
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -237,12 +234,12 @@ class Store:
         folder = self.folder(role, version)
         if not (folder / _MANIFEST).exists():
             return None
-        manifest = _read_sealed(folder / _MANIFEST)
-        with _reading(folder / _MANIFEST):
+        manifest = read_sealed(folder / _MANIFEST)
+        with reading(folder / _MANIFEST):
             del manifest["made"]
             files = manifest.pop("files")
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
-        contents = {name: _unpacked(folder / name, digest) for name, digest in files.items()}
+        contents = {name: unpacked(folder / name, digest) for name, digest in files.items()}
         return dataclasses.replace(found, weights=contents[_CHECKPOINT])
 
     def sparsity(self, role: str, version: str) -> float:
@@ -250,7 +247,7 @@ class Store:
         from pruner import mask
 
         folder = self.folder(role, version)
-        return mask.sparsity(_unpacked(folder / _MASK, _read_sealed(folder / _MANIFEST)["files"][_MASK]))
+        return mask.sparsity(unpacked(folder / _MASK, read_sealed(folder / _MANIFEST)["files"][_MASK]))
 
     def _facts(self, parts: list[Part], names: tuple[str, ...], precision: str | None, parents: list[str]) -> dict:
         """What must be the same; of several models, of all of them."""
@@ -302,7 +299,8 @@ class Store:
 
         Raises UserError where another process holds it after `wait` seconds.
         """
-        with _locked(self.folder(role, version), what, wait=wait):
+        makes = (_CHECKPOINT, _MASK, _MANIFEST, f"{_MODEL}.resume") if what == _MODEL else (f"{what}.",)
+        with locked(self.folder(role, version), what, wait=wait, makes=makes):
             yield
 
     def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
@@ -315,7 +313,7 @@ class Store:
         path = self.folder(role, version) / _MANIFEST
         if not path.exists():
             return None
-        said, original = _read_sealed(path), self.digest(role, ORIGINAL) if version else ""
+        said, original = read_sealed(path), self.digest(role, ORIGINAL) if version else ""
         if said["parent"] != original:
             return None
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
@@ -342,8 +340,8 @@ class Store:
             lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
                 _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
             # each says how many there are, so that a file that was cut between two is noticed
-            lines = [json.dumps(_sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
-            _write(path, "".join(lines).encode())
+            lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
+            write(path, "".join(lines).encode())
         (self.folder("victim", version) / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
         return path
 
@@ -365,8 +363,8 @@ class Store:
         path = self.folder("victim", version) / "attacks.jsonl"
         if not path.exists():
             return []
-        with _reading(path):
-            lines = [_tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with reading(path):
+            lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
             if not lines or any(line.pop("lines") != len(lines) for line in lines):
                 raise ValueError("lines are missing")
             return lines
@@ -393,11 +391,11 @@ class Resume:
         """The state last saved, tensors on the CPU; None where there is none."""
         if not self.path.exists():
             return None
-        with _reading(self.path):
+        with reading(self.path):
             content = self.path.read_bytes()
             if hashlib.sha256(content[32:]).digest() != content[:32]:
                 raise ValueError("its digest is another")
-            have = _unpack(content[32:])
+            have = unpack(content[32:])
         if have["form"] != self.form:
             return None
         self.refuse(self.path, have["facts"], self.facts)
@@ -406,8 +404,8 @@ class Resume:
     def save(self, state: Callable[[], dict]) -> None:
         """Save `state()` if the last time is `save_every` seconds ago."""
         if time.monotonic() - self.saved >= self.every:
-            packed = _packed({"facts": self.facts, "form": self.form, "state": state()})
-            _write(self.path, hashlib.sha256(packed).digest() + packed)
+            content = packed({"facts": self.facts, "form": self.form, "state": state()})
+            write(self.path, hashlib.sha256(content).digest() + content)
             self.saved = time.monotonic()
 
 
@@ -433,131 +431,3 @@ def _commit() -> str | None:
     except OSError:
         return None
     return ran.stdout.strip() or None
-
-
-def _packed(content) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()  # not into the file itself: torch makes its own error of a full disk
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def _unpack(content: bytes):
-    import torch
-
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _unpacked(path: Path, digest: str):
-    with _reading(path):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError("its digest is not the manifest's")
-        return _unpack(content)
-
-
-def _sealed(facts: dict) -> dict:
-    """The facts with their digest; what has been read is so tested by `_tested`."""
-    return facts | {"sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
-
-
-def _tested(text: str) -> dict:
-    facts = json.loads(text)
-    said = facts.pop("sha256")
-    if _sealed(facts)["sha256"] != said:
-        raise ValueError("its digest is another")
-    return facts
-
-
-def _sealed_json(facts: dict) -> bytes:
-    return json.dumps(_sealed(facts), indent=1).encode()
-
-
-def _read_sealed(path: Path) -> dict:
-    with _reading(path):
-        return _tested(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, content: bytes) -> str:
-    """Returns the digest of what was written."""
-    with _replacing(path) as file:
-        file.write(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    absent = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        for parent in absent:  # those that could be made on the way
-            with suppress(OSError):
-                parent.rmdir()
-        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _locked(folder: Path, what: str, *, wait: float):
-    """Hold a folder's lock of this name, see `Store.making`."""
-    import filelock
-
-    _make_folder(folder)
-    holder, lock = folder / f".{what}.lock.json", filelock.FileLock(folder / f".{what}.lock")
-    try:
-        lock.acquire(timeout=wait)
-    except filelock.Timeout:
-        try:
-            other = json.loads(holder.read_text())
-            who = f"process {other['pid']} on {other['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            who = "another process"
-        raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
-                        f"or use another --results folder") from None
-    except OSError as error:
-        raise UserError(f"cannot lock {folder}: {error.strerror or error}") from error
-    try:
-        stage = multiprocessing.parent_process() or multiprocessing.current_process()  # workers are its children
-        _write(holder, json.dumps({"pid": stage.pid, "host": socket.gethostname()}).encode())
-        mine = (f".{what}.", f"..{what}.", *((".best", ".manifest.") if what == _MODEL else ()))
-        for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
-            if left.name.startswith(mine):
-                left.unlink(missing_ok=True)
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def _replacing(path: Path):
-    """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
-    _make_folder(path.parent)
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException as error:
-        Path(beside).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-
-
-@contextmanager
-def _reading(path: Path):
-    """Turn what a damaged file makes its reader raise into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
-        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it, or the folder that it "
-                        f"lies in, and run the stage that makes it again")

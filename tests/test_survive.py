@@ -280,14 +280,14 @@ def packed(content):
 
 
 def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
-    import store
+    import files as files_module
 
     folder = MADE / "victim_model"
     (folder / "best.pth").write_bytes(packed(Planted()))
     said = json.loads((folder / "manifest.json").read_text())
     del said["sha256"]
     said["files"]["best.pth"] = hashlib.sha256((folder / "best.pth").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_bytes(store._sealed_json(said))
+    (folder / "manifest.json").write_bytes(files_module.sealed_json(said))
     assert prune.main(["cpu", made]) == 2
     assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
 

@@ -1,0 +1,149 @@
+"""How files are written and read: whole or not at all, with digests, without pickle, one process at a time."""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import socket
+import tempfile
+from collections.abc import Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from console import UserError
+
+
+def packed(content) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()  # not into the file itself: torch makes its own error of a full disk
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes):
+    import torch
+
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def unpacked(path: Path, digest: str):
+    with reading(path):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("its digest is not the manifest's")
+        return unpack(content)
+
+
+def sealed(facts: dict) -> dict:
+    """The facts with their digest; what has been read is so tested by `tested`."""
+    return facts | {"sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+
+
+def tested(text: str) -> dict:
+    facts = json.loads(text)
+    said = facts.pop("sha256")
+    if sealed(facts)["sha256"] != said:
+        raise ValueError("its digest is another")
+    return facts
+
+
+def sealed_json(facts: dict) -> bytes:
+    return json.dumps(sealed(facts), indent=1).encode()
+
+
+def read_sealed(path: Path) -> dict:
+    with reading(path):
+        return tested(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, content: bytes) -> str:
+    """Returns the digest of what was written."""
+    with replacing(path) as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    absent = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for parent in absent:  # those that could be made on the way
+            with suppress(OSError):
+                parent.rmdir()
+        raise UserError(f"cannot write in {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked(folder: Path, what: str, *, wait: float, makes: Iterable[str] = ()):
+    """Hold a folder's lock of this name; it is gone with the process that holds it, however that ends.
+
+    Args:
+        makes: files whose names start so are made under this lock: what is half written of them is removed.
+    Raises:
+        UserError: another process holds it after `wait` seconds.
+    """
+    import filelock
+
+    make_folder(folder)
+    holder, lock = folder / f".{what}.lock.json", filelock.FileLock(folder / f".{what}.lock")
+    try:
+        lock.acquire(timeout=wait)
+    except filelock.Timeout:
+        try:
+            other = json.loads(holder.read_text())
+            who = f"process {other['pid']} on {other['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
+                        f"or use another --results folder") from None
+    except OSError as error:
+        raise UserError(f"cannot lock {folder}: {error.strerror or error}") from error
+    try:
+        stage = multiprocessing.parent_process() or multiprocessing.current_process()  # workers are its children
+        write(holder, json.dumps({"pid": stage.pid, "host": socket.gethostname()}).encode())
+        mine = (f"..{what}.lock.", *(f".{name}" for name in makes))
+        for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
+            if left.name.startswith(mine):
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def replacing(path: Path):
+    """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
+    make_folder(path.parent)
+    try:
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException as error:
+        Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+@contextmanager
+def reading(path: Path):
+    """Turn what a damaged file makes its reader raise into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
+        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it, or the folder that it "
+                        f"lies in, and run the stage that makes it again")
