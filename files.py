@@ -145,5 +145,5 @@ def reading(path: Path):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
-        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it, or the folder that it "
-                        f"lies in, and run the stage that makes it again")
+        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it and give the command "
+                        f"again that made it")

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import ATTACKS
-from console import UserError
+from console import UserError, say
 from datasets import Part
 from files import locked, packed, read_sealed, reading, replacing, sealed, sealed_json, tested, unpack, unpacked, write
 from options import OPTIONS, command, record
@@ -239,6 +239,8 @@ class Store:
             del manifest["made"]
             files = manifest.pop("files")
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
+        if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
+            return None
         contents = {name: unpacked(folder / name, digest) for name, digest in files.items()}
         return dataclasses.replace(found, weights=contents[_CHECKPOINT])
 
@@ -399,6 +401,7 @@ class Resume:
         if have["form"] != self.form:
             return None
         self.refuse(self.path, have["facts"], self.facts)
+        say(f"{self.path}: going on after epoch {have['state']['epoch']}")
         return have["state"]
 
     def save(self, state: Callable[[], dict]) -> None:

@@ -208,6 +208,16 @@ def damage(file, path, draw, attempts):
     return noticed
 
 
+def test_what_was_removed_is_made_again(made):
+    before = files()
+    for file in ("victim_model/best.pth", "l1unstructure_0.7_adv_1_model/best_mask.pth",
+                 "shadow_model_0/manifest.json", "l1unstructure_0.7_adv_1_model/attacks.jsonl"):
+        (MADE / file).unlink()
+    for stage in STAGES:
+        assert outcome(stage, made)[0] == 0
+    assert files() == before
+
+
 def flipped(content, draw):
     content = bytearray(content)
     content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
