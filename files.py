@@ -59,14 +59,13 @@ def read_sealed(path: Path) -> dict:
         return tested(path.read_text(encoding="utf-8"))
 
 
-def write(path: Path, content: bytes) -> str:
-    """Returns the digest of what was written."""
+def write(path: Path, content: bytes) -> None:
     with replacing(path) as file:
         file.write(content)
-    return hashlib.sha256(content).hexdigest()
 
 
 def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, or raise a UserError and leave none of them behind."""
     absent = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

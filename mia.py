@@ -35,7 +35,7 @@ def main(argv=None):
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
     models = models_digest(checkpoints.values())
-    kept = [name for name in options.attacks if not options.fresh and store.found(
+    kept = [name for name in options.attacks if not options.fresh and store.has_attack(
         victim_version, ATTACKS[name].options.get("reports", [name]), models)]
     for name in kept:
         console.say(f"{name}: kept what {store.folder('victim', victim_version)} holds of it")

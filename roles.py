@@ -157,7 +157,7 @@ def _train_and_store(roles: list[str], start, records: Records, parts: dict[str,
         warning = AT_CHANCE if found.accuracy["test"] <= chance else ""
         row = [role + warning, f"{found.epoch} of {found.ran}", *map(percent, found.accuracy.values())]
         if version:
-            row.append(percent(store.sparsity(role, version)))
+            row.append(percent(mask.sparsity(found.masks)))
         told.append((role, f"{did[role]} {store.folder(role, version)}", row))
     return told
 
@@ -204,6 +204,6 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             weights={name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()},
             options=store.record | {"precision": one.model.precision}, epoch=training.best_epoch,
             ran=len(training.dev_accuracy), accuracy=accuracy, split=digest(parts[role]), data=store.data,
-            parent=parents.get(role, ""))
-        store.save(role, version, made[role], one.masks, device=str(place), start=began)
+            parent=parents.get(role, ""), masks=one.masks)
+        store.save(role, version, made[role], device=str(place), start=began)
     return made

@@ -69,6 +69,7 @@ class Checkpoint:
         split: digest of its role's part of the split.
         data: digest of the records.
         parent: digest of the checkpoint that it was pruned from; "" for an original.
+        masks: {parameter name: bool tensor}, None for an original.
         digest: of its own weights as they were read; "" where they have not been.
     """
 
@@ -80,6 +81,7 @@ class Checkpoint:
     split: str
     data: str
     parent: str
+    masks: dict[str, torch.Tensor] | None = None
     digest: str = ""
 
 
@@ -179,16 +181,15 @@ class Store:
                             f"`{command('pretrain', self.options)}` again, or use another --results folder")
         return {role: Part(*(have[f"{role}_{name}"] for name in _PARTS)) for role in roles}
 
-    def save(self, role: str, version: str, checkpoint: Checkpoint, masks: dict | None, *, device: str,
-             start: float) -> Path:
+    def save(self, role: str, version: str, checkpoint: Checkpoint, *, device: str, start: float) -> Path:
         """Store a model, all files or none; with its manifest it counts as finished."""
         import torch
 
         folder = self.folder(role, version)
-        contents = ({_MASK: masks} if masks is not None else {}) | {_CHECKPOINT: checkpoint.weights}
+        contents = {_CHECKPOINT: checkpoint.weights} | ({_MASK: checkpoint.masks} if checkpoint.masks else {})
         ready = {name: packed(content) for name, content in contents.items()}
         files = {name: hashlib.sha256(content).hexdigest() for name, content in ready.items()}
-        facts = {name: value for name, value in vars(checkpoint).items() if name not in ("weights", "digest")}
+        facts = {name: value for name, value in vars(checkpoint).items() if name not in ("weights", "masks", "digest")}
         when = [datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
                 for at in (start, time.time())]
         made = {"start": when[0], "end": when[1], "device": device, "workers": self.options.workers,
@@ -214,7 +215,7 @@ class Store:
         """
         found = self._read(role, version)
         if found is None:
-            self._not_yet(self.folder(role, version) / _CHECKPOINT, "prune" if version else "pretrain")
+            self._not_yet(self.folder(role, version) / _CHECKPOINT, _maker(version))
         parent = self.digest(role, ORIGINAL) if version else ""
         self._compare(found, role, version, self._facts([part], _SAME_PRUNED if version else _SAME, None, [parent]))
         return found
@@ -226,8 +227,7 @@ class Store:
         """
         found = None if self.options.fresh else self._read(role, version)
         if found is not None:
-            names = _MAKING["prune" if version else "pretrain"]
-            self._compare(found, role, version, self._facts([part], names, precision, [parent]))
+            self._compare(found, role, version, self._facts([part], _MAKING[_maker(version)], precision, [parent]))
         return found
 
     def _read(self, role: str, version: str) -> Checkpoint | None:
@@ -242,14 +242,7 @@ class Store:
         if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
             return None
         contents = {name: unpacked(folder / name, digest) for name, digest in files.items()}
-        return dataclasses.replace(found, weights=contents[_CHECKPOINT])
-
-    def sparsity(self, role: str, version: str) -> float:
-        """The share of what can be pruned that is."""
-        from pruner import mask
-
-        folder = self.folder(role, version)
-        return mask.sparsity(unpacked(folder / _MASK, read_sealed(folder / _MANIFEST)["files"][_MASK]))
+        return dataclasses.replace(found, weights=contents[_CHECKPOINT], masks=contents.get(_MASK))
 
     def _facts(self, parts: list[Part], names: tuple[str, ...], precision: str | None, parents: list[str]) -> dict:
         """What must be the same; of several models, of all of them."""
@@ -266,15 +259,14 @@ class Store:
         differ = [said.get(name) or f"{name} {have.get(name)!r} (now {value!r})"
                   for name, value in wanted.items() if have.get(name) != value]
         if differ:
-            stage = "prune" if version else "pretrain"
             raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
-                            f"`{command(stage, self.options)} --fresh`, or use another --results folder")
+                            f"`{command(_maker(version), self.options)} --fresh`, or use another --results folder")
 
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
-        names, role = _MAKING["prune" if version else "pretrain"], roles[0]
-        facts = self._facts([parts[role] for role in roles], names, precision, parents)
+        role = roles[0]
+        facts = self._facts([parts[one] for one in roles], _MAKING[_maker(version)], precision, parents)
         path = self.folder(role, version) / f"{_MODEL}.resume"
         return Resume(path, facts, [device, *roles], self.options,
                       functools.partial(self._refuse, role=role, version=version))
@@ -354,11 +346,10 @@ class Store:
     def _same_attack(self, line: dict, own: dict) -> bool:
         return all(line.get(name) == value for name, value in own.items())
 
-    def found(self, version: str, names: list[str], models: str) -> dict[str, float] | None:
-        """The accuracies of an attack's verdicts `names`, where all were recorded of these models and options."""
+    def has_attack(self, version: str, names: Iterable[str], models: str) -> bool:
+        """Whether all of an attack's verdicts `names` are recorded of these models and options."""
         own = self._attack_options(version) | {"models": models}
-        lines = {line["attack"]: line["accuracy"] for line in self.attacks(version) if self._same_attack(line, own)}
-        return {name: lines[name] for name in names} if all(name in lines for name in names) else None
+        return set(names) <= {line["attack"] for line in self.attacks(version) if self._same_attack(line, own)}
 
     def attacks(self, version: str) -> list[dict]:
         """What attacks on a victim have found so far, as `add_attack` wrote it."""
@@ -420,6 +411,11 @@ def models_digest(models: Iterable[Checkpoint]) -> str:
 def digest(part: Part) -> str:
     """Tells a role's part of the split from any other."""
     return hashlib.sha256(b"|".join(indices.tobytes() for indices in vars(part).values())).hexdigest()
+
+
+def _maker(version: str) -> str:
+    """The stage that makes models of this version."""
+    return "prune" if version else "pretrain"
 
 
 def _arrays(parts: dict[str, Part]) -> dict[str, np.ndarray]:
