@@ -208,12 +208,13 @@ class BaseModel:
 
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
-        correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]
-        return correct.float().mean().item()
+        accuracy, = self.accuracies(records, indices)
+        return accuracy
 
     def accuracies(self, records: Records, indices: torch.Tensor) -> list[float]:
-        """Accuracy of each model of a stack; here of this one."""
-        return [self.test(records, indices)]
+        """Accuracy of each model of a stack, or of the one that this is."""
+        correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]
+        return correct.float().mean(dim=-1).reshape(-1).tolist()
 
     @torch.no_grad()
     def sensitivity(self, records: Records, indices: torch.Tensor, *, generator: torch.Generator,
@@ -301,10 +302,6 @@ class Stack(BaseModel):
         chosen = torch.tensor(better, device=self.device)
         return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
                 for name, tensor in self.network.state_dict().items()}
-
-    def accuracies(self, records, indices):
-        correct = self.logits(records, indices).argmax(dim=-1) == records.y[indices]
-        return correct.float().mean(dim=-1).tolist()
 
 
 def _fitting_batch(network: nn.Module, records: Records, device: torch.device) -> int:

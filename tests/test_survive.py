@@ -241,7 +241,7 @@ def test_damage_is_named_or_harmless(made, file):
 def test_a_damaged_state_is_named(write_config, monkeypatch, capsys):
     path = write_config(epochs=6, save_every=0)
     with monkeypatch.context() as patched:
-        patched.setattr(BaseModel, "test", interrupt_after(4, BaseModel.test))
+        patched.setattr(BaseModel, "accuracies", interrupt_after(4, BaseModel.accuracies))
         assert pretrain.main(["cpu", path]) == 130
     state, = states()
     whole = state.read_bytes()
