@@ -80,7 +80,7 @@ class Training:
     """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev after each one."""
 
     best_epoch: int = 0
-    best_accuracy: float = -1.0
+    best_accuracy: float = -math.inf
     dev_accuracy: list[float] = field(default_factory=list)
     stopped: bool = False
 
@@ -182,7 +182,7 @@ class BaseModel:
             schedule.step()
             accuracy = None
             if dev is not None:
-                accuracies = self.accuracies(records, dev)
+                accuracies = defender.quality(self, records, dev)
                 accuracy = sum(accuracies) / len(accuracies)
                 better = [training.after(own, recipe.early_stop) for training, own in zip(trainings, accuracies)]
                 if any(better):

@@ -171,15 +171,49 @@ class Part:
     test: np.ndarray  # non-members
 
 
-def split(n: int, *, seed: int, shadow_num: int) -> dict[str, Part]:
-    """The paper's split of n records: role ("victim", "shadow_0", ...) -> its train, dev and test indices.
+SPLITS = ("paper", "inout")
 
-    One half is the victim's. All shadows draw from the other, shadow i with seed + i. Of each half 45 % are train,
-    10 % dev, 45 % test (Yuan & Zhang, USENIX Security 2022; not stratified).
+
+def split(n: int, *, seed: int, shadow_num: int, kind: str = "paper") -> dict[str, Part]:
+    """A split of n records: role ("victim", "shadow_0", ...) -> its train, dev and test indices.
+
+    A split of fewer shadows is the beginning of one of more.
     Raises UserError where a part would have fewer than 2 records.
     """
     if n < 22:  # 22: two halves of 11; 5 for test leave 6, and of 6 dev gets ceil(1.09) = 2
         raise UserError(f"{n} records are too few to split: at least 22 are needed for 2 in every part")
+    return {"paper": _paper_split, "inout": _inout_split}[kind](n, seed, shadow_num)
+
+
+def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
+    """For online attacks: shadow models are trained on the victim's records too, each record in half of them.
+
+    A tenth of the records is every model's dev. Of the others, two shadows at a time take the two halves of a random
+    order, so that each record is IN exactly half of an even number of shadows, and OUT of the others. The victim's
+    members are a random half of their own: were they drawn together with the shadows', the number of shadows that a
+    record is IN would tell. (Carlini et al., S&P 2022, section VI, balance by record; by pairs, the models are of
+    one size too.)
+    """
+    draw = np.random.default_rng(seed)
+    dev, pool = np.split(draw.permutation(n).astype(np.int64), [n // 10])
+    dev.sort()
+
+    def halves() -> tuple[Part, Part]:
+        one, other = (np.sort(half) for half in np.array_split(draw.permutation(pool), 2))
+        return Part(one, dev, other), Part(other, dev, one)
+
+    parts = {"victim": halves()[0]}
+    for pair in range(0, shadow_num, 2):
+        parts[f"shadow_{pair}"], parts[f"shadow_{pair + 1}"] = halves()
+    return parts
+
+
+def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
+    """The paper's: shadow models never see the victim's records.
+
+    One half is the victim's. All shadows draw from the other, shadow i with seed + i. Of each half 45 % are train,
+    10 % dev, 45 % test (Yuan & Zhang, USENIX Security 2022; not stratified).
+    """
     from sklearn.model_selection import train_test_split
 
     def role(half: np.ndarray, seed: int) -> Part:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from console import UserError
 
 
@@ -57,6 +59,29 @@ def sealed_json(facts: dict) -> bytes:
 def read_sealed(path: Path) -> dict:
     with reading(path):
         return tested(path.read_text(encoding="utf-8"))
+
+
+def packed_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz file: arrays, and as JSON text under `facts` these facts and digests of the arrays."""
+    buffer = io.BytesIO()
+    digests = {name: _digest(array) for name, array in arrays.items()}
+    np.savez(buffer, facts=np.array(json.dumps(sealed(facts | {"arrays": digests}))), **arrays)
+    return buffer.getvalue()
+
+
+def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Facts and arrays of such a file, tested against their digests."""
+    with reading(path), np.load(path, allow_pickle=False) as file:
+        facts = tested(str(file["facts"]))
+        arrays = {name: file[name] for name in facts["arrays"]}
+        if {name: _digest(array) for name, array in arrays.items()} != facts.pop("arrays"):
+            raise ValueError("a digest is another")
+        return facts, arrays
+
+
+def _digest(array: np.ndarray) -> str:
+    about = f"{array.dtype.str} {array.shape}".encode()
+    return hashlib.sha256(about + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def write(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@
 import sys
 
 import console
-from attackers import ATTACKS
+from attackers import ATTACKS, unfit
 from options import parse
 
 
@@ -18,9 +18,8 @@ def main(argv=None):
     import numpy as np
 
     from attackers import metrics
-    from attackers.signals import Shadow, query
-    from base_model import generator
-    from roles import on_device, prepare, stored_model
+    from attackers.gather import gather
+    from roles import prepare
     from store import ORIGINAL, Store, models_digest
     from workers import side_by_side
 
@@ -35,43 +34,81 @@ def main(argv=None):
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
     models = models_digest(checkpoints.values())
-    kept = [name for name in options.attacks if not options.fresh and store.has_attack(
-        victim_version, ATTACKS[name].options.get("reports", [name]), models)]
+    attacks = fitting(options)
+    kept = [name for name in attacks if not options.fresh and store.has_attack(name, victim_version, models)]
     for name in kept:
         console.say(f"{name}: kept what {store.folder('victim', victim_version)} holds of it")
-    missing = [name for name in options.attacks if name not in kept]
-
-    asked = {role: np.concatenate([part.train, part.test]) for role, part in parts.items()}
-    asked["victim"].sort()  # the victim's records come in an order that says nothing of who is a member
-
-    def signals(role, watch):
-        model = stored_model(options, records, role, "mia", device, checkpoints[role])
-        noise = generator(options.train_seed, "mia", role, "noise", device=device)
-        return query(model, on_device(records, device), asked[role], generator=noise)
-
-    answers = dict(side_by_side(signals, parts if missing else (), workers=options.workers, threads=options.threads))
-    targets = asked["victim"]
+    missing = [name for name in attacks if name not in kept]
+    if missing:
+        evidence = gather(records, parts, checkpoints, device, attacks=missing, places={
+            role: (store, victim_version) if role == "victim" else (shadow_store, shadow_version) for role in parts})
 
     def attack(name, watch):
-        shadows = [Shadow(answers[role], np.arange(len(asked[role])) < len(parts[role].train))
-                   for role in parts if role != "victim"]
+        own = {option: getattr(options, option) for option in ATTACKS[name].options.get("own", ())}
         with store.making("victim", victim_version, store.attack_lock(name)):
             try:
                 verdicts = ATTACKS.load(name)(
-                    shadows, answers["victim"], device=device, seed=options.train_seed, watch=watch,
+                    evidence, device=device, seed=options.train_seed, watch=watch, **own,
                     resume=store.resume_attack(name, victim_version, models, device.type))
             except console.UserError as error:
                 raise console.UserError(f"{name}: {error}") from error
+            targets, labels = evidence.numbers[evidence.target], evidence.labels[evidence.target]
             member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
-            accuracy = {said: metrics.balanced_accuracy(verdict.member, member) for said, verdict in verdicts.items()}
-            return store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), accuracy)
+            found = {said: metrics.measures(verdict, member, labels, num_cls=records.num_cls)
+                     for said, verdict in verdicts.items()}
+            return store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), found, verdicts,
+                                    {"records": targets, "labels": labels, "member": member})
 
     for name, path in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
         console.say(f"{name}: saved {path}")
-    closing_table(store, len(targets))
+    lines = store.attacks(victim_version, models)
+    measures_table(store.folder("victim", victim_version), lines)
+    if options.per_class:
+        class_table(lines, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
+                             for part in (parts["victim"].train, parts["victim"].test)))
+    closing_table(store)
 
 
-def closing_table(store, count: int) -> None:
+def fitting(options) -> list[str]:
+    """The attacks that are asked for; of `all`, those that can be made in this split with so many shadows."""
+    everything = options.attacks == ("all",)
+    names = [name for name in ATTACKS if "form_of" not in ATTACKS[name].options] if everything else options.attacks
+    reasons = {name: unfit(name, online=options.split == "inout", shadow_num=options.shadow_num) for name in names}
+    for reason in filter(None, reasons.values()):
+        if not everything:
+            raise console.UserError(reason)
+        console.say(f"left out: {reason}")
+    return [name for name in names if reasons[name] is None]
+
+
+def measures_table(folder, lines: list[dict]) -> None:
+    """Every measure of the attacks on one victim, with its interval."""
+    titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "1 %",
+              "tpr_at_0.001": "0.1 %"}
+
+    def cell(line, measure):
+        if line[measure] is None:
+            return "-"
+        low, high = map(console.percent, line[f"{measure}_interval"])
+        return f"{console.percent(line[measure])} [{low}, {high}]"
+
+    members, others = lines[0]["members"], lines[0]["non_members"]
+    console.table(f"{folder}: attacks in percent with 95 % intervals, {members} members and {others} non-members",
+                  ["", *titles.values()],
+                  [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
+
+
+def class_table(lines: list[dict], members, others) -> None:
+    """Balanced accuracy and AUC of each attack for each class."""
+    def cell(line, label):
+        return f"{console.percent(line['class_accuracy'][label])} / {console.percent(line['class_auc'][label])}"
+
+    console.table("by class: accuracy / AUC in percent", ["class", "members", "others", *(
+        line["attack"] for line in lines)], [[str(label), str(members[label]), str(others[label]), *(
+            cell(line, label) for line in lines)] for label in range(len(members))])
+
+
+def closing_table(store) -> None:
     """What has been found so far of the victim: original, pruned, and pruned with this defence."""
     from store import ORIGINAL
 
@@ -84,8 +121,7 @@ def closing_table(store, count: int) -> None:
     found = {}
     for title, (victim, version, shadows, shadow_version) in columns.items():
         models = victim.models_digest(version, shadows, shadow_version)
-        lines = {line["attack"]: line for line in victim.attacks(version)
-                 if line.get("models") == models and line["train_seed"] == options.train_seed}
+        lines = {line["attack"]: line for line in victim.attacks(version, models)}
         if lines:
             found[title] = lines
     attacks = list(dict.fromkeys(attack for lines in found.values() for attack in lines))
@@ -95,7 +131,7 @@ def closing_table(store, count: int) -> None:
     rows += [[attack, *(console.percent(lines[attack]["accuracy"] if attack in lines else None)
                         for lines in found.values())] for attack in attacks]
     console.table(f"{store.root}, {basic.pruned}: attack accuracy in percent (50 = guessing), "
-                  f"shadow models: {options.shadow_num}, {count} target records", ["", *found], rows)
+                  f"shadow models: {options.shadow_num}", ["", *found], rows)
 
 
 if __name__ == "__main__":

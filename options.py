@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from attackers import ATTACKS
 from console import UserError
-from datasets import DATASETS
+from datasets import DATASETS, SPLITS
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
@@ -53,13 +53,23 @@ def one_of(registry: Registry) -> Callable:
     return read
 
 
+def choice(*words: str) -> Callable:
+    def read(value) -> str:
+        if value not in words:
+            raise ValueError
+        return value
+
+    read.wants = " or ".join(map(repr, words))
+    return read
+
+
 def attack_list(value) -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         raise ValueError
     names = [name.strip() for name in names]
-    if names == ["all"]:
-        return tuple(ATTACKS)
+    if names == ["all"]:  # which these are depends on the split
+        return ("all",)
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
@@ -81,24 +91,20 @@ def flag(value) -> bool:
     return value
 
 
-def optimizer(value) -> str:
-    if value not in ("adam", "sgd"):
-        raise ValueError
-    return value
+def truth(value) -> bool:
+    """In a config also as a word, as on the command line."""
+    return flag({"true": True, "false": False}.get(value, value) if isinstance(value, str) else value)
 
 
-def precision(value) -> str:
-    if value not in ("fp32", "bf16"):
-        raise ValueError
-    return value
+def share_or_choose(value) -> float | str:
+    return value if value == "choose" else share(value)
 
 
 attack_list.wants = "attack names, separated by commas"
 text.wants = "a text that is not empty"
 folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
-flag.wants = "true or false"
-optimizer.wants = "'adam' or 'sgd'"
-precision.wants = "'fp32' or 'bf16'"
+flag.wants = truth.wants = "true or false"
+share_or_choose.wants = "a number from 0 to 1, or 'choose'"
 anything = lambda value: value  # noqa: E731
 anything.wants = "anything"
 
@@ -121,6 +127,7 @@ _TRAINING = "pretrain prune"
 _PRUNED = "prune mia"
 positive = number("a number above 0", lambda real: real > 0)
 not_negative = number("a number of 0 or more", lambda real: real >= 0)
+share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)
 between = number("a number between 0 and 1, neither included", lambda real: 0 < real < 1)
 
 OPTIONS: dict[str, Option] = {
@@ -135,12 +142,15 @@ OPTIONS: dict[str, Option] = {
     "epochs": Option(whole(1), 100, "most epochs of pretraining", _TRAINING),
     "prune_epochs": Option(whole(0), None, "most epochs of fine-tuning (default: epochs // 2)", "prune"),
     "batch_size": Option(whole(2), 128, "records a step", _TRAINING),
-    "optimizer": Option(optimizer, "adam", "adam, or sgd with momentum .9", _TRAINING),
+    "optimizer": Option(choice("adam", "sgd"), "adam", "adam, or sgd with momentum .9", _TRAINING),
     "lr": Option(positive, 1e-3, "learning rate", _TRAINING),
     "weight_decay": Option(not_negative, 5e-4, "weight decay", _TRAINING),
     "early_stop": Option(whole(0), 5, "stop after more than so many epochs without a better accuracy on dev; "
                                       "0 = never", _TRAINING),
     "shadow_num": Option(whole(1, 10000), 5, "number of shadow models"),
+    "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: each record is "
+                                              "a member of half of them, for online attacks (an even shadow_num)",
+                    "pretrain"),
     "seed": Option(whole(0), 7, "seed of the split"),
     "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, noise (default: the seed)"),
     # pruning and defence
@@ -150,9 +160,15 @@ OPTIONS: dict[str, Option] = {
     "defend_arg": Option(not_negative, None, "strength of the defence (default: " + ", ".join(
         f"{name} {DEFENDERS[name].options['default']:g}" for name in DEFENDERS if name) + ")", _PRUNED),
     # attacks
-    "attacks": Option(attack_list, ("samia",), f"one or more of {', '.join(ATTACKS)}, separated by commas; or all",
-                      "mia", result=False),
+    "attacks": Option(attack_list, ("samia",), f"one or more of {', '.join(ATTACKS)}, separated by commas; or all "
+                                               f"that apply", "mia", result=False),
+    "fix_variance": Option(truth, None, "lira: one variance for all records, true or false (default: true with fewer "
+                                        "than 64 shadow models)", "mia"),
+    "rmia_gamma": Option(positive, 2.0, "rmia: by how much a record's ratio must exceed a population record's", "mia"),
+    "rmia_a": Option(share_or_choose, None, "rmia, offline: 0 to 1, or choose: on the shadow models (default: 0.2 for "
+                                            "tables, 0.3 for images)", "mia"),
     "adaptive": Option(flag, False, "the attacker's shadow models carry the same defence", "mia"),
+    "per_class": Option(flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False),
     "original": Option(flag, False, "attack the model before pruning", "mia"),
     # where
     "results": Option(text, "results", "folder of all that is written", result=False),
@@ -160,7 +176,7 @@ OPTIONS: dict[str, Option] = {
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
                                              "command goes on after an interruption", result=False),
-    "precision": Option(precision, None, "of training: fp32, or bf16 for operations that bfloat16 is safe for "
+    "precision": Option(choice("fp32", "bf16"), None, "of training: fp32, or bf16 for operations that bfloat16 is safe for "
                                          "(default: bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
     "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own; "
                                             "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
@@ -241,7 +257,7 @@ def _derived(options) -> set:
     root = os.environ.get("MIA_DATA") or "data/datasets"
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
             ("data_root", root), ("attacks", options.attacks), ("workers", options.workers),
-            ("fresh", True), ("save_every", options.save_every)}
+            ("fresh", True), ("save_every", options.save_every), ("per_class", options.per_class)}
 
 
 def _shown(value) -> str:
@@ -307,9 +323,16 @@ def _check_together(options: SimpleNamespace) -> None:
                     if PRUNERS[name].options["layer"] in MODELS[options.model_name].options["layers"]]
             raise UserError(f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
                             f"use --pruner_name {' or '.join(fits)}")
+    if options.stage == "pretrain" and options.split == "inout" and options.shadow_num % 2:
+        raise UserError(uneven(options.shadow_num))
     if options.stage == "mia":
         if options.original and (options.adaptive or options.defend):
             raise UserError("--original attacks the model before pruning, which carries no defence: "
                             "leave out --defend and --adaptive")
         if options.adaptive and not options.defend:
             raise UserError("--adaptive means that the attacker knows the defence: name it with --defend")
+
+
+def uneven(shadow_num: int) -> str:
+    return (f"in the in/out split each record is a member of exactly half of the shadow models: --shadow_num must be "
+            f"even, not {shadow_num}")

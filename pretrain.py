@@ -17,7 +17,7 @@ def main(argv=None):
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
-    parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num)
+    parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num, kind=options.split)
     store = Store(options, records.digest())
     console.say(f"split: {store.save_split(parts)}")
 

@@ -7,7 +7,9 @@
             best.pth                                   weights {name: tensor}, pruned ones zero
             best_mask.pth                              masks {parameter name: bool}, pruned models only
             manifest.json                              how, when and from what they were made; written last
+            logits.npz  sensitivity.npz  generated.npz answers to an attacker's queries, made when first asked for
             attacks.jsonl                              what attacks on this model found, an object a line
+            scores.npz                                 what each of them said of each target record
             *.resume                                   state of a training that is not finished
             .*.lock, .*.lock.json, .*.part             what is held, by whom, and what is half written
 
@@ -33,11 +35,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attackers import ATTACKS
+from attackers import ATTACKS, Verdict
 from console import UserError, say
-from datasets import Part
-from files import locked, packed, read_sealed, reading, replacing, sealed, sealed_json, tested, unpack, unpacked, write
-from options import OPTIONS, command, record
+from datasets import SPLITS, Part
+from files import (locked, packed, packed_arrays, read_arrays, read_sealed, reading, replacing, sealed, sealed_json,
+                   tested, unpack, unpacked, write)
+from options import OPTIONS, command, record, uneven
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +54,11 @@ _SAME_PRUNED = (*_SAME, "pruner_name", "prune_sparsity", "defend", "defend_arg")
 _PRUNING = (*_SAME_PRUNED[len(_SAME):], "prune_epochs")
 _MAKING = {stage: tuple(name for name, option in OPTIONS.items() if option.result and stage in option.stages.split()
                         and name not in other)
-           for stage, other in {"pretrain": ("shadow_num", "data_path"),
+           for stage, other in {"pretrain": ("shadow_num", "data_path", "split"),
                                 "prune": ("shadow_num", "data_path", "epochs")}.items()}
-_VERDICTS = [verdict for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])]
+_ATTACK_OF = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
+_VERDICTS = list(_ATTACK_OF)
+_ATTACK_OPTIONS = {option for name in ATTACKS for option in ATTACKS[name].options.get("own", ())}
 
 
 @dataclass(frozen=True)
@@ -140,26 +145,30 @@ class Store:
 
     def _save_split(self, path: Path, parts: dict[str, Part]) -> Path:
         if os.path.exists(path) and not self.options.fresh:
-            have = self._split()
+            kind, have = self._split()
+            if kind != self.options.split:
+                raise UserError(f"{path} is of --split {kind}, not {self.options.split}: use another --results "
+                                f"folder, or start over with --fresh")
             if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
                 raise UserError(f"{path} splits other records or was made with another seed: give that seed again, "
                                 f"use another --results folder, or start over with --fresh")
             if all(key in have for key in _arrays(parts)):
                 return path
         with replacing(path) as file:
-            np.savez(file, **_arrays(parts))
+            np.savez(file, kind=np.array(self.options.split), **_arrays(parts))
         return path
 
-    def _split(self) -> dict[str, np.ndarray]:
+    def _split(self) -> tuple[str, dict[str, np.ndarray]]:
         path = self.root / "split.npz"
         with reading(path), np.load(path, allow_pickle=False) as arrays:
             have = {key: arrays[key] for key in arrays.files}
-            if "victim_train" not in have or any(indices.dtype != np.int64 for indices in have.values()):
+            kind = str(have.pop("kind", "paper"))
+            if kind not in SPLITS or "victim_train" not in have or any(indices.dtype != np.int64 for indices in have.values()):
                 raise ValueError("it holds something else")
-            return have
+            return kind, have
 
     def load_split(self, n: int) -> dict[str, Part]:
-        """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows.
+        """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows; sets `options.split`.
 
         Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`;
         and where nothing can be written beside it, before any work is done in vain.
@@ -168,14 +177,16 @@ class Store:
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
         if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             self._not_yet(path, "pretrain")
-        have = self._split()
+        self.options.split, have = self._split()
         with reading(path):
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
             self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
+        if self.options.split == "inout" and self.options.shadow_num % 2:
+            raise UserError(uneven(self.options.shadow_num))
         if not os.access(self.root, os.W_OK):
             raise UserError(f"cannot write in {self.root}: permission denied")
-        count = sum(map(len, victim_and_others))
+        count = len(np.unique(np.concatenate(victim_and_others)))
         if count != n:
             raise UserError(f"{path} splits {count} records, the data set has {n}: run "
                             f"`{command('pretrain', self.options)}` again, or use another --results folder")
@@ -273,7 +284,7 @@ class Store:
 
     def resume_attack(self, name: str, version: str, models: str, device: str) -> Resume:
         """Where the training of an attack keeps its state."""
-        facts = self._attack_options(version) | {"attack": name, "models": models}
+        facts = self._attack_options(version, name) | {"attack": name, "models": models}
         path = self.folder("victim", version) / f"{self.attack_lock(name)}.resume"
 
         def refuse(path, have, wanted):
@@ -312,47 +323,91 @@ class Store:
             return None
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
 
+    def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray], *,
+                fresh: bool) -> np.ndarray:
+        """A model's answers to an attacker: those that lie there of just these facts, else `ask()`'s, which are kept.
+
+        Args:
+            what: logits, sensitivity or generated.
+            facts: all that they depend on.
+            fresh: ask in any case.
+        """
+        path = self.folder(role, version) / f"{what}.npz"
+        with self.making(role, version, what, wait=600):
+            if path.exists() and not fresh:
+                have, arrays = read_arrays(path)
+                if have == facts:
+                    return arrays["answers"]
+            answers = ask()
+            write(path, packed_arrays(facts, {"answers": answers}))
+        return answers
+
     def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
-                   accuracy: dict[str, float]) -> Path:
+                   found: dict[str, dict], said: dict[str, Verdict], asked: dict[str, np.ndarray]) -> Path:
         """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
-        A line is a flat object: `attack`, `accuracy` (a fraction), the victim's `train_accuracy` and
-        `test_accuracy`, the `models_digest` of victim and shadows, the device, all options, those of training
-        as they were then, and the digest of all that.
-        """
-        own = self._attack_options(version)
-        where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
-        told = victim.options | own | where | {"device": device}
-        lines = [{"attack": name, "accuracy": value, "train_accuracy": victim.accuracy["train"],
-                  "test_accuracy": victim.accuracy["test"], "models": models, **told}
-                 for name, value in accuracy.items()]
+        A line is an object: `attack`, its measures, the victim's `train_accuracy` and `test_accuracy`, the
+        `models_digest` of victim and shadows, the device, all options, those of training as they were then, the
+        name of its array in scores.npz, and the digest of all that.
 
-        path = self.folder("victim", version) / "attacks.jsonl"
+        Args:
+            found, said: measures of each verdict, see `metrics.measures`, and the verdict itself.
+            asked: the targets' `records`, `labels` and `member`, (n,).
+        """
+        own = self._attack_options(version, attack)
+        where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
+        told = {name: value for name, value in victim.options.items() if name not in _ATTACK_OPTIONS}
+        told |= own | where | {"device": device}
+        key = hashlib.sha256(json.dumps([models, own], sort_keys=True).encode()).hexdigest()[:8]
+        lines = [{"attack": name, **values, "train_accuracy": victim.accuracy["train"],
+                  "test_accuracy": victim.accuracy["test"], "models": models, "scores": f"{name}_{key}", **told}
+                 for name, values in found.items()]
+
+        folder = self.folder("victim", version)
         with self.making("victim", version, "attacks", wait=60):
             kept = [line for line in self.attacks(version)
-                    if not (line["attack"] in accuracy and self._same_attack(line, own))]
+                    if not (line["attack"] in found and self._same_attack(line, own))]
             lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
                 _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
+            # first the scores, so that no line is without: some without a line are left out the next time
+            arrays = read_arrays(scores)[1] if (scores := folder / "scores.npz").exists() else {}
+            named = {line["scores"] for line in kept}
+            arrays = {name: array for name, array in arrays.items() if name.removesuffix("_threshold") in named} | asked
+            for name, verdict in said.items():
+                arrays |= {f"{name}_{key}": verdict.scores, f"{name}_{key}_threshold": np.asarray(verdict.threshold)}
+            write(scores, packed_arrays({}, arrays))
             # each says how many there are, so that a file that was cut between two is noticed
             lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
-            write(path, "".join(lines).encode())
-        (self.folder("victim", version) / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
-        return path
+            write(folder / "attacks.jsonl", "".join(lines).encode())
+        (folder / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
+        return folder / "attacks.jsonl"
 
-    def _attack_options(self, version: str) -> dict:
-        own = {name: value for name, value in self.record.items() if "mia" in OPTIONS[name].stages.split()}
+    def _attack_options(self, version: str, attack: str) -> dict:
+        """The options that an attack's result depends on."""
+        others = _ATTACK_OPTIONS - set(ATTACKS[attack].options.get("own", ()))
+        own = {name: value for name, value in self.record.items()
+               if "mia" in OPTIONS[name].stages.split() and name not in others}
         return own | (dict.fromkeys(_PRUNING) if version == ORIGINAL else {})
 
     def _same_attack(self, line: dict, own: dict) -> bool:
         return all(line.get(name) == value for name, value in own.items())
 
-    def has_attack(self, version: str, names: Iterable[str], models: str) -> bool:
-        """Whether all of an attack's verdicts `names` are recorded of these models and options."""
-        own = self._attack_options(version) | {"models": models}
-        return set(names) <= {line["attack"] for line in self.attacks(version) if self._same_attack(line, own)}
+    def has_attack(self, attack: str, version: str, models: str) -> bool:
+        """Whether all of an attack's verdicts are recorded of these models and options."""
+        own = self._attack_options(version, attack) | {"models": models}
+        names = {verdict for verdict, of in _ATTACK_OF.items() if of == attack}
+        return names <= {line["attack"] for line in self.attacks(version) if self._same_attack(line, own)}
 
-    def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it."""
+    def attacks(self, version: str, models: str | None = None) -> list[dict]:
+        """What attacks on a victim have found so far, as `add_attack` wrote it.
+
+        With the digest of `models`, only what was found of these, with the options that only some attacks read as
+        they are now.
+        """
+        if models is not None:
+            own = {name: getattr(self.options, name) for name in (*_ATTACK_OPTIONS, "train_seed", "threads")}
+            return [line for line in self.attacks(version) if line.get("models") == models
+                    and all(line.get(name, value) == value for name, value in own.items())]
         path = self.folder("victim", version) / "attacks.jsonl"
         if not path.exists():
             return []

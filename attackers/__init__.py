@@ -1,20 +1,33 @@
 """Membership inference attacks.
 
-An attack is a function `attack(shadows, target, *, device, seed, watch, resume) -> {name: Verdict}`:
+An attack is a function `attack(evidence, *, device, seed, watch, resume, **own options) -> {name: Verdict}`:
 
-    shadows   list of `Shadow`: the signals of each shadow model on its own members and non-members
-    target    `Signals` of the victim on the target records; the attack never sees who of them is a member
+    evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was trained on
     device    where an attack network is trained
     seed      of all its randomness
     watch     called with (epochs, label) before a training, see `console.epoch_bar`
     resume    for `BaseModel.train`, which keeps its state there
+
+All of these but `evidence` may be left out. Used without models or options:
+
+    from attackers import Evidence, attack
+    evidence = Evidence.of(labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member)
+    verdict = attack("lira", evidence)["lira"]
+    verdict.scores, verdict.threshold, verdict.member
 """
+from attackers.signals import Evidence, Signals, Verdict
 from registry import Registry
+
+__all__ = ["ATTACKS", "Evidence", "Signals", "Verdict", "attack", "unfit"]
 
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they are not its own
+# sensitivity, generated: whether it needs these answers too
+# shadows: the fewest shadow models (more in the in/out split, where two must know and two not know a record)
+# own: options that only this attack reads
+# form_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register("samia", "attackers.neural:samia",
-                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)")
+                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)", sensitivity=True)
 ATTACKS.register("threshold", "attackers.threshold:threshold",
                  "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
                  "                 2021), one for all on the largest posterior (Salem et al. 2019)",
@@ -22,3 +35,38 @@ ATTACKS.register("threshold", "attackers.threshold:threshold",
 ATTACKS.register("nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)")
 ATTACKS.register("nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)")
 ATTACKS.register("nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)")
+ATTACKS.register("gap", "attackers.loss:gap", "member where the victim is right (Yeom et al. 2018)")
+ATTACKS.register("loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)")
+ATTACKS.register("calibrated", "attackers.loss:calibrated",
+                 "the loss beside that of shadows without the record (Watson et al. 2022)", shadows=(3, 6))
+ATTACKS.register("attack_p", "attackers.loss:attack_p", "the loss among that of known non-members (Ye et al. 2022)",
+                 alias="attack-p")
+ATTACKS.register("lira", "attackers.lira:lira", "likelihood ratio, online where the split allows it, else offline\n"
+                 "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",))
+ATTACKS.register("lira_online", "attackers.lira:lira_online", "lira with shadows that were trained on the record",
+                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
+ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those only that were not",
+                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
+ATTACKS.register("rmia", "attackers.rmia:rmia",
+                 "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
+                 shadows=(3, 6), own=("rmia_gamma", "rmia_a"))
+ATTACKS.register("qmia", "attackers.qmia:qmia", "the margin beside its distribution given the record (Bertran et al. 2023)")
+ATTACKS.register("blindmi", "attackers.blindmi:blindmi",
+                 "moves answers towards generated non-members' (Hui et al. 2021)", generated=True)
+
+
+def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
+    """What the attack of this name says of the targets, by the name of each verdict."""
+    return ATTACKS.load(name)(evidence, **how)
+
+
+def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
+    """Why an attack cannot be made in this split with so many shadow models; None where it can."""
+    if name == "lira_online" and not online:
+        return ("lira_online needs shadow models that were trained on the victim's records, which the paper's split "
+                "has not: use lira, or `pretrain.py --split inout`")
+    needed = ATTACKS[name].options.get("shadows", (1, 1))[online]
+    if shadow_num < needed:
+        return (f"{name} needs at least {needed} shadow models here, not {shadow_num}: where one plays the victim, "
+                f"two of the others must not have been trained on a record" + " and two must have" * online)
+    return None

@@ -7,8 +7,9 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 import base_model
+import console
 from attackers.networks import perceptron, posterior_and_class
-from attackers.signals import Shadow, Signals, Verdict
+from attackers.signals import Evidence, Signals, Verdict
 from base_model import BaseModel, Recipe
 from datasets import Records
 from models.layers import initialise
@@ -37,17 +38,19 @@ def samia_features(posterior, sensitivity, labels):
     return torch.stack([posterior, sensitivity, F.one_hot(labels, posterior.shape[1]).float()], dim=2)
 
 
-def _features(signals: Signals, select: Callable) -> torch.Tensor:
-    posterior = base_model.posteriors(torch.from_numpy(signals.logits)).float()
-    return select(posterior, torch.from_numpy(signals.sensitivity), torch.from_numpy(signals.labels))
+def _features(signals: Signals, labels: np.ndarray, rows: np.ndarray, select: Callable) -> torch.Tensor:
+    posterior = base_model.posteriors(torch.from_numpy(signals.logits[rows])).float()
+    sensitivity = None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
+    return select(posterior, sensitivity, torch.from_numpy(labels[rows]))
 
 
-def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module],
-                     shadows: list[Shadow], target: Signals, *, device: torch.device, seed: int,
-                     watch: Callable, resume=None) -> dict[str, Verdict]:
+def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module], evidence: Evidence, *,
+                     device="cpu", seed: int = 0, watch: Callable = console.epoch_bar, resume=None,
+                     **_) -> dict[str, Verdict]:
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
-    features = torch.cat([_features(shadow.signals, select) for shadow in shadows])
-    member = torch.from_numpy(np.concatenate([shadow.member for shadow in shadows]).astype(np.int64))
+    features = torch.cat([_features(shadow, evidence.labels, own, select)
+                          for shadow, own in zip(evidence.shadows, evidence.own)])
+    member = torch.from_numpy(evidence.member[evidence.own].astype(np.int64))
     records = Records(x=features, y=member, num_cls=2).to(device)
     draw = base_model.generator(seed, "mia", name)
     network = build(features)
@@ -58,8 +61,8 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
                  generator=base_model.generator(seed, "mia", name, "order", device=device),
                  resume=resume, on_epoch=on_epoch)
     close()
-    questions = Records(x=_features(target, select), y=torch.zeros(len(target.labels), dtype=torch.int64),
-                        num_cls=2).to(device)
+    x = _features(evidence.victim, evidence.labels, evidence.target, select)
+    questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()
     return {name: Verdict(logits[:, 1] - logits[:, 0], 0.0)}
 
@@ -68,22 +71,24 @@ def _perceptron_for(features: torch.Tensor) -> Module:
     return perceptron(inputs=features.shape[1])
 
 
-def nn(shadows, target, **how):
+def nn(evidence, **how):
     """The posterior (Shokri et al., S&P 2017)."""
-    return _train_and_score("nn", nn_posterior, _perceptron_for, shadows, target, **how)
+    return _train_and_score("nn", nn_posterior, _perceptron_for, evidence, **how)
 
 
-def nn_top3(shadows, target, **how):
+def nn_top3(evidence, **how):
     """The three largest posteriors (Salem et al., NDSS 2019)."""
-    return _train_and_score("nn_top3", nn_top3_posteriors, _perceptron_for, shadows, target, **how)
+    return _train_and_score("nn_top3", nn_top3_posteriors, _perceptron_for, evidence, **how)
 
 
-def nn_cls(shadows, target, **how):
+def nn_cls(evidence, **how):
     """Posterior and class (Nasr et al., CCS 2018)."""
-    return _train_and_score("nn_cls", nn_cls_features, _perceptron_for, shadows, target, **how)
+    return _train_and_score("nn_cls", nn_cls_features, _perceptron_for, evidence, **how)
 
 
-def samia(shadows, target, **how):
+def samia(evidence, **how):
     """Self-attention over the classes (Yuan & Zhang 2022, section 5)."""
+    if evidence.victim.sensitivity is None:
+        raise console.UserError("samia needs sensitivities, which posteriors alone don't tell")
     return _train_and_score("samia", samia_features, lambda features: SelfAttentionAttack(num_cls=features.shape[1]),
-                            shadows, target, **how)
+                            evidence, **how)

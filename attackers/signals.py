@@ -1,10 +1,13 @@
-"""What an attacker has of a model, and what an attack says."""
+"""What an attacker has of the models, and what an attack says."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from console import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -12,37 +15,195 @@ if TYPE_CHECKING:
     from base_model import BaseModel
     from datasets import Records
 
+SMALLEST = 1e-30  # posteriors are clamped here before a logarithm
+DRAWS, EPSILON = 10, 1e-3  # of the sensitivity
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Signals:
-    """The answers of one model to queries for n records.
+    """The answers of one model to queries for N records.
 
     Attributes:
-        logits: (n, C) float32.
-        labels: (n,) int64, the true classes.
-        sensitivity: (n, C) float32, see `BaseModel.sensitivity`.
+        logits: (N, C); of posteriors that were given without them, the logarithms.
+        sensitivity: (N, C), see `BaseModel.sensitivity`; NaN where not asked for; None where nowhere.
+        given: (N, C), the posteriors as they were given; None where they follow from the logits.
     """
 
     logits: np.ndarray
-    labels: np.ndarray
-    sensitivity: np.ndarray
+    sensitivity: np.ndarray | None = None
+    given: np.ndarray | None = None
+
+    @classmethod
+    def of_posteriors(cls, posteriors: np.ndarray) -> Signals:
+        """What is known where only posteriors (N, C) are."""
+        given = np.asarray(posteriors, dtype=np.float64)
+        return cls(np.log(np.maximum(given, SMALLEST)), given=given)
+
+    def posteriors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Posteriors p and their complements 1 - p, both (N, C) float64 and from logits with all digits next to 0.
+
+        The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S / (1 + S)
+        there, where 1.0 - p would be rounded to 0 for a confident model.
+        """
+        if self.given is not None:
+            return self.given, 1.0 - self.given
+        z = self.logits.astype(np.float64)
+        rows, top = np.arange(len(z)), z.argmax(axis=1)
+        e = np.exp(z - z[rows, top][:, None])
+        e[rows, top] = 0.0
+        others = e.sum(axis=1)
+        e[rows, top] = 1.0
+        p = e / (1.0 + others)[:, None]
+        complement = 1.0 - p
+        complement[rows, top] = others / (1.0 + others)
+        return p, complement
+
+
+def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
+    """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022, section IV-C).
+
+    `temperature` divides the logits before.
+    """
+    from scipy.special import logsumexp
+
+    z = signals.logits.astype(np.float64) / temperature
+    rows = np.arange(len(z))
+    own = z[rows, labels].copy()
+    z[rows, labels] = -np.inf
+    return own - logsumexp(z, axis=1)
+
+
+def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:
+    """-log p_y, (N,): log(1 + exp(-phi)), which keeps the digits of a loss next to 0."""
+    return np.logaddexp(0.0, -log_odds(signals, labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One number a record and model: what an attack sees once its statistic is taken of all signals.
+
+    Attributes:
+        victim: (N,), of the model under attack.
+        every_shadow: (S, N), of each shadow model.
+        every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
+        own: (S, N) bool, which records each has as its members or non-members.
+        target: (N,) bool, the records in question; all others are the population, known non-members.
+        playing: the shadow that is the victim here, and so none of the shadows; None where the victim is.
+    """
+
+    victim: np.ndarray
+    every_shadow: np.ndarray
+    every_member: np.ndarray
+    own: np.ndarray
+    target: np.ndarray
+    playing: int | None = None
 
     @property
-    def num_cls(self) -> int:
-        return self.logits.shape[1]
+    def shadows(self) -> np.ndarray:
+        """(S, N), or (S - 1, N) without the one that plays the victim."""
+        return self.every_shadow if self.playing is None else np.delete(self.every_shadow, self.playing, axis=0)
+
+    @property
+    def member(self) -> np.ndarray:
+        """(S, N) bool, or (S - 1, N): whom those of `shadows` were trained on."""
+        return self.every_member if self.playing is None else np.delete(self.every_member, self.playing, axis=0)
+
+    def in_turn(self) -> Iterator[tuple[Measured, np.ndarray]]:
+        """Each shadow in turn as the victim against the others, and who of its targets is a member.
+
+        Its targets are its own records, its population all that are not.
+        """
+        for index, (values, target) in enumerate(zip(self.every_shadow, self.own)):
+            role = replace(self, victim=values, target=target, playing=index)
+            yield role, self.every_member[index, target]
 
 
-@dataclass(frozen=True)
-class Shadow:
-    """A shadow model's signals and, since the attacker trained it, who of the n records is a member (bool)."""
+def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int) -> np.ndarray:
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`."""
+    count = chosen.sum(axis=0)
+    return np.where(count >= least, np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
-    signals: Signals
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that an attacker has. Who of the targets is a member of the victim is not in it.
+
+    N records are the targets, in the order of their numbers in the data set, and the population.
+
+    Attributes:
+        labels: (N,) int64.
+        victim: signals of the model under attack.
+        shadows: of each of S shadow models.
+        member: (S, N) bool, whom each shadow was trained on (IN; all others are OUT).
+        own: (S, N) bool, which records each shadow has as members or non-members to learn an attack from.
+        target: (N,) bool, the records in question; all others are the population, known non-members.
+        online: whether shadows were trained on targets too, so that each target has shadows with and without it.
+        records, numbers: a data set, and the numbers (N,) of these records in it; None where they are not known.
+        generated: the victim's signals on records that were made up, and their labels; None where there are none.
+    """
+
+    labels: np.ndarray
+    victim: Signals
+    shadows: list[Signals]
     member: np.ndarray
+    own: np.ndarray
+    target: np.ndarray
+    online: bool
+    records: Records | None = None
+    numbers: np.ndarray | None = None
+    generated: tuple[Signals, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, labels, *, victim, shadows, member, target=None, own=None, x=None, **more) -> Evidence:
+        """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
+
+        Args:
+            target: (N,) bool, default all.
+            own: (S, N) bool; default the population where no shadow was trained on a target, else all.
+            x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
+            more: `generated`.
+        Raises:
+            ValueError: shapes that don't fit, labels that are no classes.
+        """
+        labels, victim, shadows = np.asarray(labels), np.asarray(victim), np.asarray(shadows)
+        member, n = np.asarray(member, dtype=bool), len(labels)
+        target = np.ones(n, bool) if target is None else np.asarray(target, dtype=bool)
+        if victim.ndim != 2 or shadows.shape[1:] != victim.shape or len(victim) != n:
+            raise ValueError(f"victim must be (N, C) and shadows (S, N, C) posteriors of the N = {n} labels, "
+                             f"not {victim.shape} and {shadows.shape}")
+        if member.shape != shadows.shape[:2] or target.shape != (n,):
+            raise ValueError(f"member must be (S, N) = {shadows.shape[:2]} and target (N,), "
+                             f"not {member.shape} and {target.shape}")
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= victim.shape[1]:
+            raise ValueError(f"labels must be integers from 0 to {victim.shape[1] - 1}")
+        online = bool(member[:, target].any())
+        if own is None:
+            own = np.broadcast_to(np.ones(n, bool) if online else ~target, member.shape)
+        if x is not None:
+            import torch
+
+            from datasets import Records
+
+            half = (0.5,) * x.shape[1] if x.ndim == 4 else None
+            more |= {"records": Records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half),
+                     "numbers": np.arange(n)}
+        return cls(labels, Signals.of_posteriors(victim), [Signals.of_posteriors(one) for one in shadows],
+                   member, np.asarray(own, dtype=bool), target, online, **more)
+
+    def need_population(self) -> None:
+        """Raise UserError where there is none."""
+        if self.target.all():
+            raise UserError("this attack needs population records, known non-members: all records here are targets")
+
+    def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Measured:
+        """Take a statistic(signals, labels) -> (N,) of every model."""
+        of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
+        return Measured(statistic(self.victim, self.labels), np.stack(of_shadows), self.member, self.own, self.target)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
-    """An attack's word on n target records: member where score >= threshold.
+    """An attack's word on the n targets: member where score >= threshold.
 
     Attributes:
         scores: (n,) float64, larger = rather a member.
@@ -58,28 +219,17 @@ class Verdict:
         return self.scores >= self.threshold
 
 
-def posterior_and_complement(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax p of logits (n, C) and 1 - p, both float64 and both with all their digits next to 0.
+def query(model: BaseModel, records: Records, numbers: np.ndarray) -> np.ndarray:
+    """A model's logits (n, C) for the records of these numbers."""
+    import torch
 
-    The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S / (1 + S)
-    there, where 1.0 - p would be rounded to 0 for a confident model.
-    """
-    z = logits.astype(np.float64)
-    rows, top = np.arange(len(z)), z.argmax(axis=1)
-    e = np.exp(z - z[rows, top][:, None])
-    e[rows, top] = 0.0
-    others = e.sum(axis=1)
-    e[rows, top] = 1.0
-    p = e / (1.0 + others)[:, None]
-    complement = 1.0 - p
-    complement[rows, top] = others / (1.0 + others)
-    return p, complement
+    return model.logits(records, torch.from_numpy(numbers).to(records.y.device)).cpu().numpy()
 
 
-def query(model: BaseModel, records: Records, numbers: np.ndarray, *, generator: torch.Generator) -> Signals:
-    """Ask a model about the records of these numbers (n,); `generator` draws the noise of the sensitivity."""
+def query_sensitivity(model: BaseModel, records: Records, numbers: np.ndarray, *,
+                      generator: torch.Generator) -> np.ndarray:
+    """A model's sensitivity (n, C) for the records of these numbers; `generator` draws the noise."""
     import torch
 
     indices = torch.from_numpy(numbers).to(records.y.device)
-    return Signals(logits=model.logits(records, indices).cpu().numpy(), labels=records.y[indices].cpu().numpy(),
-                   sensitivity=model.sensitivity(records, indices, generator=generator).cpu().numpy())
+    return model.sensitivity(records, indices, generator=generator, draws=DRAWS, epsilon=EPSILON).cpu().numpy()

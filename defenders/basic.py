@@ -32,6 +32,10 @@ class Basic:
         """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
         return F.cross_entropy(logits, y)
 
+    def quality(self, model, records: Records, dev: torch.Tensor) -> list[float]:
+        """What the best epoch is the best of, of a model or each of a stack: the accuracy on dev."""
+        return model.accuracies(records, dev)
+
     def state(self) -> dict:
         """All that `loss` changes, as tensors and plain values, for a training to be resumed."""
         return {}

@@ -1,0 +1,68 @@
+"""Thresholds from shadow models alone."""
+from collections.abc import Callable
+
+import numpy as np
+
+from attackers.signals import Evidence, Measured, Signals, Verdict
+from console import UserError
+
+
+def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndarray],
+          score: Callable[[Measured], np.ndarray], *, per_class: bool = False) -> Verdict:
+    """Score the targets; the threshold is what serves best where each shadow in turn plays the victim.
+
+    Args:
+        statistic: (signals, labels) -> (N,), one number a record and model.
+        score: takes what was measured, returns a number for each of its targets; NaN where it cannot tell.
+        per_class: a threshold for each class, by the shadows' records of that class; the global one for a class
+            without members or without non-members.
+    Raises:
+        UserError: the shadows are too few for one to play the victim.
+    """
+    played = evidence.measure(statistic)
+    scores, member = (np.concatenate(parts) for parts in zip(
+        *((score(role), truth) for role, truth in played.in_turn())))
+    sure = ~np.isnan(scores)
+    scores, member = scores[sure], member[sure]
+    if member.all() or not member.any():
+        raise UserError(f"no threshold can be found on {len(evidence.shadows)} shadow models: where one plays the "
+                        f"victim, too few others are left that were trained without a record (or with it)")
+    threshold = best_threshold(scores[member], scores[~member])
+    if per_class:
+        labels = np.concatenate([evidence.labels[own] for own in evidence.own])[sure]
+        limits = class_thresholds(scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold)
+        threshold = limits[evidence.labels[evidence.target]]
+    return Verdict(score(played), threshold)
+
+
+def as_it_is(measured: Measured) -> np.ndarray:
+    """The score that is a record's number itself."""
+    return measured.victim[measured.target]
+
+
+def class_thresholds(values: np.ndarray, labels: np.ndarray, member: np.ndarray, *, num_cls: int,
+                     default: float) -> np.ndarray:
+    """The best threshold of each class, (C,); `default` for a class without members or without non-members."""
+    limits = np.full(num_cls, default)
+    for label in range(num_cls):
+        here = labels == label
+        ins, outs = values[here & member], values[here & ~member]
+        if len(ins) and len(outs):
+            limits[label] = best_threshold(ins, outs)
+    return limits
+
+
+def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
+    """The value among both that maximises (TPR + TNR) / 2 where value >= threshold means member.
+
+    Of equally good ones the first counts, in the order members, then others, as in the published code,
+    whose search over all pairs this replaces by one sort: O(n log n).
+    """
+    values = np.concatenate([members, others])
+    order = np.argsort(values, kind="stable")
+    in_order = values[order]
+    first = np.searchsorted(in_order, in_order, side="left")  # of each run of ties: `>=` takes all of them
+    members_below = np.concatenate([[0], np.cumsum(order < len(members))])[first]
+    # TPR + TNR times both counts, in integers: equally good is exactly equal
+    quality = (len(members) - members_below) * len(others) + (first - members_below) * len(members)
+    return float(values[order[quality == quality.max()].min()])

@@ -1,0 +1,84 @@
+"""Asks the models what attacks need, and puts together what an attacker has."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+import console
+from attackers import ATTACKS, blindmi
+from attackers.signals import DRAWS, EPSILON, Evidence, Signals, query, query_sensitivity
+from base_model import generator
+from datasets import Part, Records
+from roles import on_device, stored_model
+from store import Checkpoint, Store
+from workers import side_by_side
+
+
+def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Checkpoint], device: torch.device, *,
+           places: dict[str, tuple[Store, str]], attacks: Iterable[str]) -> Evidence:
+    """Evidence for these attacks. Answers are kept in the models' folders, and taken from there the next time.
+
+    The targets are the victim's train and test records in the order of their numbers, which says nothing of who is a
+    member; the population is what else the shadow models have.
+
+    Args:
+        places: each role's store and version.
+    """
+    victim, first = parts["victim"], parts["shadow_0"]
+    targets = np.union1d(victim.train, victim.test)
+    numbers = np.union1d(targets, np.concatenate([first.train, first.dev, first.test]))
+    own = {role: np.isin(numbers, np.concatenate([part.train, part.test])) for role, part in parts.items()}
+    options = places["victim"][0].options
+    needs = {what for what in ("sensitivity", "generated") if any(ATTACKS[name].options.get(what) for name in attacks)}
+    made = blindmi.generate(records, targets, seed=options.train_seed) if "generated" in needs else None
+
+    def answers(role: str, *, fresh: bool) -> dict[str, np.ndarray]:
+        """Of one model, by what it was asked."""
+        store, version = places[role]
+        model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoints[role]))
+
+        def about(asked: np.ndarray, **more) -> dict:
+            """All that answers depend on."""
+            return {"model": checkpoints[role].digest, "data": checkpoints[role].data, "threads": options.threads,
+                    "records": hashlib.sha256(asked.tobytes()).hexdigest(), **more}
+
+        def kept(what: str, facts: dict, ask: Callable[[], np.ndarray]) -> np.ndarray:
+            return store.answers(role, version, what, facts, ask, fresh=fresh)
+
+        found = {"logits": kept("logits", about(numbers), lambda: query(model(), on_device(records, device), numbers))}
+        if "sensitivity" in needs:
+            asked = numbers[own[role]]
+            noise = generator(options.train_seed, "mia", role, "noise", device=device)
+            found["sensitivity"] = kept(
+                "sensitivity", about(asked, draws=DRAWS, epsilon=EPSILON, train_seed=options.train_seed),
+                lambda: query_sensitivity(model(), on_device(records, device), asked, generator=noise))
+        if made is not None and role == "victim":
+            found["generated"] = kept("generated", about(targets, train_seed=options.train_seed),
+                                      lambda: query(model(), made.to(device), np.arange(len(made))))
+        return found
+
+    bar = console.progress(total=len(parts), label="asking models", unit="model")
+    for _ in side_by_side(lambda role, _: len(answers(role, fresh=options.fresh)), parts, workers=options.workers,
+                          threads=options.threads):
+        bar.update()
+    bar.close()
+    found = {role: answers(role, fresh=False) for role in parts}
+
+    def signals(role: str) -> Signals:
+        sensitivity = None
+        if "sensitivity" in needs:
+            sensitivity = np.full(found[role]["logits"].shape, np.nan, dtype=np.float32)
+            sensitivity[own[role]] = found[role]["sensitivity"]
+        return Signals(found[role]["logits"], sensitivity)
+
+    shadows = [role for role in parts if role != "victim"]
+    return Evidence(
+        labels=records.y[torch.from_numpy(numbers)].numpy(), victim=signals("victim"), shadows=list(map(signals, shadows)),
+        member=np.stack([np.isin(numbers, parts[role].train) for role in shadows]),
+        own=np.stack([own[role] for role in shadows]), target=own["victim"], online=options.split == "inout",
+        records=records, numbers=numbers,
+        generated=None if made is None else (Signals(found["victim"]["generated"]), made.y.numpy()))

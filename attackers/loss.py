@@ -1,0 +1,45 @@
+"""Attacks on the loss: the baselines that others are held against, and two ways to account for difficulty."""
+import numpy as np
+
+from attackers.calibration import as_it_is, judge
+from attackers.signals import Evidence, Measured, Signals, Verdict, cross_entropy, mean_where
+
+LEAST = 2  # shadows that a mean over those trained without a record (or with it) is taken of
+
+
+def loss(evidence: Evidence, **_) -> dict[str, Verdict]:
+    """Minus the cross-entropy, one threshold for all (Yeom et al., CSF 2018)."""
+    return {"loss": judge(evidence, lambda signals, labels: -cross_entropy(signals, labels), as_it_is)}
+
+
+def gap(evidence: Evidence, **_) -> dict[str, Verdict]:
+    """1 where the victim is right, 0 where it is wrong (Yeom et al., CSF 2018); needs no shadow models."""
+    right = (evidence.victim.logits.argmax(axis=1) == evidence.labels)[evidence.target]
+    return {"gap": Verdict(right.astype(np.float64), 0.5)}
+
+
+def calibrated_score(loss: Measured) -> np.ndarray:
+    """Mean loss under the shadows trained without a record, minus the victim's: positive = easier than it should be.
+
+    (n,) of the targets; NaN where fewer than two shadows are OUT.
+    """
+    target = loss.target
+    return mean_where(loss.shadows[:, target], ~loss.member[:, target], least=LEAST) - loss.victim[target]
+
+
+def calibrated(evidence: Evidence, **_) -> dict[str, Verdict]:
+    """Difficulty calibration (Watson et al., ICLR 2022)."""
+    return {"calibrated": judge(evidence, cross_entropy, calibrated_score)}
+
+
+def population_score(loss: Measured) -> np.ndarray:
+    """Share of the population with a larger loss under the victim, (n,) of the targets."""
+    population = np.sort(loss.victim[~loss.target])
+    below_or_equal = np.searchsorted(population, loss.victim[loss.target], side="right")
+    return 1.0 - below_or_equal / len(population)
+
+
+def attack_p(evidence: Evidence, **_) -> dict[str, Verdict]:
+    """Attack P: the loss against that of the population, known non-members (Ye et al., CCS 2022)."""
+    evidence.need_population()
+    return {"attack_p": judge(evidence, cross_entropy, population_score)}

@@ -1,0 +1,89 @@
+"""Quantile regression (Bertran et al., "Scalable Membership Inference Attacks via Quantile Regression", NeurIPS 2023)."""
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import console
+import models
+from attackers.calibration import judge
+from attackers.signals import Evidence, Measured, Signals, Verdict
+from base_model import BaseModel, Recipe, generator
+from console import UserError
+from defenders.basic import Basic
+
+# chosen on the shadow models of Location: by the likelihood of held-out records
+RECIPE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_stop=10)
+
+
+def margin(signals: Signals, labels: np.ndarray) -> np.ndarray:
+    """s = z_y - max_{c != y} z_c, (N,)."""
+    z = signals.logits.astype(np.float64)
+    rows = np.arange(len(z))
+    own = z[rows, labels].copy()
+    z[rows, labels] = -np.inf
+    return own - z.max(axis=1)
+
+
+class GaussianHead(Basic):
+    """In place of a defence: the loss of a network that predicts mean and variance of a number for each class.
+
+    Args:
+        numbers, labels: (N,) float and int64; the records' own y are positions in them.
+    """
+
+    def __init__(self, numbers: torch.Tensor, labels: torch.Tensor):
+        super().__init__()
+        self.numbers, self.labels = numbers, labels
+
+    def predict(self, outputs: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network outputs (B, 2C) to mean and variance of the record's class, both (B,)."""
+        mean, raw = outputs.view(len(outputs), -1, 2)[torch.arange(len(y), device=y.device), self.labels[y]].T
+        return mean, F.softplus(raw) + 1e-3  # the numbers are standardised
+
+    def criterion(self, logits, y):
+        mean, variance = self.predict(logits, y)
+        return F.gaussian_nll_loss(mean, self.numbers[y], variance)
+
+    def quality(self, model, records, dev):
+        return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
+
+
+def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch_bar, **_) -> dict[str, Verdict]:
+    """The margin against its distribution on non-members like the record: (s - mu(x, y)) / sigma(x, y).
+
+    mu and sigma come from a network (columnfc for tables, resnet18 for images) that learns from the population, of
+    which a tenth decides when to stop. It is fitted anew where a shadow plays the victim.
+    """
+    evidence.need_population()
+    if evidence.records is None:
+        raise UserError("qmia needs the records themselves (Evidence.of(..., x=records))")
+    count = evidence.victim.logits.shape[1]
+    numbers = torch.from_numpy(evidence.numbers)
+    records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
+
+    def score(measured: Measured) -> np.ndarray:
+        who = "victim" if measured.playing is None else f"shadow_{measured.playing}"
+        draw = generator(seed, "mia", "qmia", who)
+        population = np.flatnonzero(~measured.target)
+        order = torch.from_numpy(population)[torch.randperm(len(population), generator=draw)].to(records.y.device)
+        held_out, train = order.tensor_split([max(2, len(order) // 10)])
+        known = measured.victim[population]
+        standard = (measured.victim - known.mean()) / max(known.std(), 1e-12)
+        head = GaussianHead(torch.from_numpy(standard).float().to(device),
+                            torch.from_numpy(evidence.labels).to(device))
+        network = models.build("resnet18" if len(records.shape) == 3 else "columnfc", shape=records.shape,
+                               num_cls=2 * count, generator=draw)
+        regressor = BaseModel(network, device=device, generator=draw)
+        on_epoch, close = watch(RECIPE.epochs, f"qmia {who}")
+        regressor.train(records, train, dev=held_out, defender=head, recipe=RECIPE,
+                        generator=generator(seed, "mia", "qmia", who, "order", device=device),
+                        on_epoch=lambda epoch, _: on_epoch(epoch, None))
+        close()
+        targets = torch.from_numpy(np.flatnonzero(measured.target)).to(records.y.device)
+        mean, variance = head.predict(regressor.logits(records, targets), targets)
+        mean, deviation = (values.double().cpu().numpy() for values in (mean, variance.sqrt()))
+        return (standard[measured.target] - mean) / deviation
+
+    return {"qmia": judge(evidence, margin, score)}
