@@ -7,7 +7,7 @@
 import sys
 
 import console
-from attackers import ATTACKS, unfit
+from attackers import ATTACKS, VERDICTS, unfit
 from options import parse
 
 
@@ -25,8 +25,9 @@ def main(argv=None):
 
     device, records = prepare(options)
     store = Store(options, records.digest())
-    shadow_store = store if options.adaptive else store.undefended()
     parts = store.load_split(len(records))
+    attacks = fitting(options)
+    shadow_store = store if options.adaptive else store.undefended()
     victim_version, shadow_version = (ORIGINAL, ORIGINAL) if options.original else (store.pruned, shadow_store.pruned)
     checkpoints = {role: store.load(role, victim_version, part) if role == "victim" else
                    shadow_store.load(role, shadow_version, part) for role, part in parts.items()}
@@ -34,7 +35,6 @@ def main(argv=None):
                 f"{shadow_store.folder('shadow_*', shadow_version)}")
 
     models = models_digest(checkpoints.values())
-    attacks = fitting(options)
     kept = [name for name in attacks if not options.fresh and store.has_attack(name, victim_version, models)]
     for name in kept:
         console.say(f"{name}: kept what {store.folder('victim', victim_version)} holds of it")
@@ -61,7 +61,7 @@ def main(argv=None):
 
     for name, path in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
         console.say(f"{name}: saved {path}")
-    lines = store.attacks(victim_version, models)
+    lines = store.attacks_on(victim_version, models)
     measures_table(store.folder("victim", victim_version), lines)
     if options.per_class:
         class_table(lines, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
@@ -100,12 +100,14 @@ def measures_table(folder, lines: list[dict]) -> None:
 
 def class_table(lines: list[dict], members, others) -> None:
     """Balanced accuracy and AUC of each attack for each class."""
-    def cell(line, label):
-        return f"{console.percent(line['class_accuracy'][label])} / {console.percent(line['class_auc'][label])}"
-
     console.table("by class: accuracy / AUC in percent", ["class", "members", "others", *(
         line["attack"] for line in lines)], [[str(label), str(members[label]), str(others[label]), *(
-            cell(line, label) for line in lines)] for label in range(len(members))])
+            _both(line["class_accuracy"][label], line["class_auc"][label]) for line in lines)]
+            for label in range(len(members))])
+
+
+def _both(accuracy: float | None, area: float | None) -> str:
+    return f"{console.percent(accuracy)} / {console.percent(area)}"
 
 
 def closing_table(store) -> None:
@@ -121,16 +123,16 @@ def closing_table(store) -> None:
     found = {}
     for title, (victim, version, shadows, shadow_version) in columns.items():
         models = victim.models_digest(version, shadows, shadow_version)
-        lines = {line["attack"]: line for line in victim.attacks(version, models)}
+        lines = {line["attack"]: line for line in victim.attacks_on(version, models)}
         if lines:
             found[title] = lines
-    attacks = list(dict.fromkeys(attack for lines in found.values() for attack in lines))
+    attacks = [name for name in VERDICTS if any(name in lines for lines in found.values())]
     rows = [[f"victim, {part} accuracy",
              *(console.percent(next(iter(lines.values()))[f"{part}_accuracy"]) for lines in found.values())]
             for part in ("train", "test")]
-    rows += [[attack, *(console.percent(lines[attack]["accuracy"] if attack in lines else None)
+    rows += [[attack, *(_both(lines[attack]["accuracy"], lines[attack]["auc"]) if attack in lines else "-"
                         for lines in found.values())] for attack in attacks]
-    console.table(f"{store.root}, {basic.pruned}: attack accuracy in percent (50 = guessing), "
+    console.table(f"{store.root}, {basic.pruned}: attack accuracy / AUC in percent (50 = guessing), "
                   f"shadow models: {options.shadow_num}", ["", *found], rows)
 
 

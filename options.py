@@ -148,9 +148,8 @@ OPTIONS: dict[str, Option] = {
     "early_stop": Option(whole(0), 5, "stop after more than so many epochs without a better accuracy on dev; "
                                       "0 = never", _TRAINING),
     "shadow_num": Option(whole(1, 10000), 5, "number of shadow models"),
-    "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: each record is "
-                                              "a member of half of them, for online attacks (an even shadow_num)",
-                    "pretrain"),
+    "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: half of "
+                                              "them are trained on each record, for online attacks", "pretrain"),
     "seed": Option(whole(0), 7, "seed of the split"),
     "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, noise (default: the seed)"),
     # pruning and defence
@@ -176,8 +175,9 @@ OPTIONS: dict[str, Option] = {
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
                                              "command goes on after an interruption", result=False),
-    "precision": Option(choice("fp32", "bf16"), None, "of training: fp32, or bf16 for operations that bfloat16 is safe for "
-                                         "(default: bf16 for convolutions on a GPU that has it, else fp32)", _TRAINING),
+    "precision": Option(choice("fp32", "bf16"), None,
+                        "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: bf16 for "
+                        "convolutions on a GPU that has it, else fp32)", _TRAINING),
     "workers": Option(whole(1, 1024), None, "models (or attacks) worked on at once, each in a process of its own; "
                                             "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
                       result=False),
@@ -255,9 +255,9 @@ def command(stage: str, options: SimpleNamespace) -> str:
 def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
     root = os.environ.get("MIA_DATA") or "data/datasets"
+    of_no_matter = [(name, getattr(options, name)) for name in ("attacks", "workers", "save_every", "per_class")]
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
-            ("data_root", root), ("attacks", options.attacks), ("workers", options.workers),
-            ("fresh", True), ("save_every", options.save_every), ("per_class", options.per_class)}
+            ("data_root", root), ("fresh", True), *of_no_matter}
 
 
 def _shown(value) -> str:

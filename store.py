@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attackers import ATTACKS, Verdict
+from attackers import ATTACKS, VERDICTS, Verdict
 from console import UserError, say
 from datasets import SPLITS, Part
 from files import (locked, packed, packed_arrays, read_arrays, read_sealed, reading, replacing, sealed, sealed_json,
@@ -56,8 +56,6 @@ _MAKING = {stage: tuple(name for name, option in OPTIONS.items() if option.resul
                         and name not in other)
            for stage, other in {"pretrain": ("shadow_num", "data_path", "split"),
                                 "prune": ("shadow_num", "data_path", "epochs")}.items()}
-_ATTACK_OF = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
-_VERDICTS = list(_ATTACK_OF)
 _ATTACK_OPTIONS = {option for name in ATTACKS for option in ATTACKS[name].options.get("own", ())}
 
 
@@ -168,9 +166,9 @@ class Store:
             return kind, have
 
     def load_split(self, n: int) -> dict[str, Part]:
-        """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows; sets `options.split`.
+        """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows.
 
-        Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`;
+        Sets `options.split`, which later stages follow. Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`;
         and where nothing can be written beside it, before any work is done in vain.
         """
         path = self.root / "split.npz"
@@ -367,15 +365,15 @@ class Store:
         with self.making("victim", version, "attacks", wait=60):
             kept = [line for line in self.attacks(version)
                     if not (line["attack"] in found and self._same_attack(line, own))]
-            lines = sorted(kept + lines, key=lambda line: (  # whichever was finished first
-                _VERDICTS.index(line["attack"]) if line["attack"] in _VERDICTS else len(_VERDICTS), json.dumps(line)))
+            order = list(VERDICTS)  # whichever was finished first
+            lines = sorted(kept + lines, key=lambda line: (order.index(line["attack"]), json.dumps(line)))
             # first the scores, so that no line is without: some without a line are left out the next time
-            arrays = read_arrays(scores)[1] if (scores := folder / "scores.npz").exists() else {}
             named = {line["scores"] for line in kept}
-            arrays = {name: array for name, array in arrays.items() if name.removesuffix("_threshold") in named} | asked
+            arrays = {name: array for name, array in self._scores(version).items()
+                      if name.removesuffix("_threshold") in named} | asked
             for name, verdict in said.items():
                 arrays |= {f"{name}_{key}": verdict.scores, f"{name}_{key}_threshold": np.asarray(verdict.threshold)}
-            write(scores, packed_arrays({}, arrays))
+            write(folder / "scores.npz", packed_arrays({}, dict(sorted(arrays.items()))))
             # each says how many there are, so that a file that was cut between two is noticed
             lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
             write(folder / "attacks.jsonl", "".join(lines).encode())
@@ -393,21 +391,25 @@ class Store:
         return all(line.get(name) == value for name, value in own.items())
 
     def has_attack(self, attack: str, version: str, models: str) -> bool:
-        """Whether all of an attack's verdicts are recorded of these models and options."""
+        """Whether all of an attack's verdicts are recorded of these models and options, and their scores."""
         own = self._attack_options(version, attack) | {"models": models}
-        names = {verdict for verdict, of in _ATTACK_OF.items() if of == attack}
-        return names <= {line["attack"] for line in self.attacks(version) if self._same_attack(line, own)}
+        names = {verdict for verdict, of in VERDICTS.items() if of == attack}
+        scores = self._scores(version)
+        return names <= {line["attack"] for line in self.attacks(version)
+                         if self._same_attack(line, own) and line["scores"] in scores}
 
-    def attacks(self, version: str, models: str | None = None) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it.
+    def _scores(self, version: str) -> dict[str, np.ndarray]:
+        path = self.folder("victim", version) / "scores.npz"
+        return read_arrays(path)[1] if path.exists() else {}
 
-        With the digest of `models`, only what was found of these, with the options that only some attacks read as
-        they are now.
-        """
-        if models is not None:
-            own = {name: getattr(self.options, name) for name in (*_ATTACK_OPTIONS, "train_seed", "threads")}
-            return [line for line in self.attacks(version) if line.get("models") == models
-                    and all(line.get(name, value) == value for name, value in own.items())]
+    def attacks_on(self, version: str, models: str | None) -> list[dict]:
+        """What has been found of just these models (a digest), with the options of attacks as they are now."""
+        own = {name: getattr(self.options, name) for name in (*_ATTACK_OPTIONS, "train_seed", "threads")}
+        return [line for line in self.attacks(version) if line["models"] == models
+                and all(line.get(name, value) == value for name, value in own.items())]
+
+    def attacks(self, version: str) -> list[dict]:
+        """What attacks on a victim have found so far, as `add_attack` wrote it."""
         path = self.folder("victim", version) / "attacks.jsonl"
         if not path.exists():
             return []

@@ -18,7 +18,7 @@ All of these but `evidence` may be left out. Used without models or options:
 from attackers.signals import Evidence, Signals, Verdict
 from registry import Registry
 
-__all__ = ["ATTACKS", "Evidence", "Signals", "Verdict", "attack", "unfit"]
+__all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit"]
 
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they are not its own
@@ -50,9 +50,13 @@ ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those
 ATTACKS.register("rmia", "attackers.rmia:rmia",
                  "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
                  shadows=(3, 6), own=("rmia_gamma", "rmia_a"))
-ATTACKS.register("qmia", "attackers.qmia:qmia", "the margin beside its distribution given the record (Bertran et al. 2023)")
+ATTACKS.register("qmia", "attackers.qmia:qmia",
+                 "the margin beside its distribution given the record (Bertran et al. 2023)")
 ATTACKS.register("blindmi", "attackers.blindmi:blindmi",
                  "moves answers towards generated non-members' (Hui et al. 2021)", generated=True)
+
+# name of a verdict -> the attack that it comes from
+VERDICTS = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
 
 
 def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:

@@ -77,7 +77,8 @@ def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Chec
 
     shadows = [role for role in parts if role != "victim"]
     return Evidence(
-        labels=records.y[torch.from_numpy(numbers)].numpy(), victim=signals("victim"), shadows=list(map(signals, shadows)),
+        labels=records.y[torch.from_numpy(numbers)].numpy(), victim=signals("victim"),
+        shadows=[signals(role) for role in shadows],
         member=np.stack([np.isin(numbers, parts[role].train) for role in shadows]),
         own=np.stack([own[role] for role in shadows]), target=own["victim"], online=options.split == "inout",
         records=records, numbers=numbers,

@@ -1,4 +1,5 @@
-"""Quantile regression (Bertran et al., "Scalable Membership Inference Attacks via Quantile Regression", NeurIPS 2023)."""
+"""Quantile regression (Bertran et al., "Scalable Membership Inference Attacks via Quantile Regression",
+NeurIPS 2023), with a Gaussian head."""
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from base_model import BaseModel, Recipe, generator
 from console import UserError
 from defenders.basic import Basic
 
-# chosen on the shadow models of Location: by the likelihood of held-out records
+# that of the bench's networks; the likelihood of held-out records decides when to stop
 RECIPE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_stop=10)
 
 
@@ -53,13 +54,15 @@ class GaussianHead(Basic):
 def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch_bar, **_) -> dict[str, Verdict]:
     """The margin against its distribution on non-members like the record: (s - mu(x, y)) / sigma(x, y).
 
-    mu and sigma come from a network (columnfc for tables, resnet18 for images) that learns from the population, of
-    which a tenth decides when to stop. It is fitted anew where a shadow plays the victim.
+    mu and sigma come from a network (resnet18 for images from 32x32, columnfc for all else) that learns from the
+    population, of which a tenth decides when to stop. It is fitted anew where a shadow plays the victim.
     """
     evidence.need_population()
     if evidence.records is None:
         raise UserError("qmia needs the records themselves (Evidence.of(..., x=records))")
     count = evidence.victim.logits.shape[1]
+    shape = evidence.records.shape
+    network_name = "resnet18" if len(shape) == 3 and min(shape[1:]) >= 32 else "columnfc"
     numbers = torch.from_numpy(evidence.numbers)
     records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
 
@@ -73,8 +76,7 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
         standard = (measured.victim - known.mean()) / max(known.std(), 1e-12)
         head = GaussianHead(torch.from_numpy(standard).float().to(device),
                             torch.from_numpy(evidence.labels).to(device))
-        network = models.build("resnet18" if len(records.shape) == 3 else "columnfc", shape=records.shape,
-                               num_cls=2 * count, generator=draw)
+        network = models.build(network_name, shape=records.shape, num_cls=2 * count, generator=draw)
         regressor = BaseModel(network, device=device, generator=draw)
         on_epoch, close = watch(RECIPE.epochs, f"qmia {who}")
         regressor.train(records, train, dev=held_out, defender=head, recipe=RECIPE,

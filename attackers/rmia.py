@@ -1,4 +1,4 @@
-"""The relative membership inference attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference", ICML 2024)."""
+"""The relative attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML 2024)."""
 from functools import partial
 
 import numpy as np
@@ -56,7 +56,8 @@ def best_a(p: Measured, *, gamma: float) -> float:
     return max(CHOICES.tolist(), key=quality)
 
 
-def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str | None = None, **_) -> dict[str, Verdict]:
+def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str | None = None,
+         **_) -> dict[str, Verdict]:
     """Online where shadows were trained on targets too, else offline.
 
     Args:

@@ -32,7 +32,7 @@ import torch  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 import models  # noqa: E402
-from attackers.threshold import best_threshold  # noqa: E402
+from attackers.calibration import best_threshold  # noqa: E402
 from base_model import BaseModel, Recipe, choose_device, choose_precision  # noqa: E402
 from console import table  # noqa: E402
 from datasets import Records  # noqa: E402

@@ -11,13 +11,13 @@ import attackers.neural
 import mia
 import pretrain
 import prune
-from attackers import ATTACKS
+from attackers import ATTACKS, VERDICTS
 from base_model import Recipe
 from conftest import table_arrays
 from datasets import split
 from pruner import PRUNERS
 
-VERDICTS = {verdict for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
+ALL = {verdict for verdict, name in VERDICTS.items() if "form_of" not in ATTACKS[name].options}
 MADE = Path("results/tiny_columnfc")
 
 
@@ -53,22 +53,24 @@ def run(stage, *words):
 
 
 def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys):
-    path = write_config()
+    path = write_config(shadow_num=3)
     run(pretrain, path)
     run(prune, path, "--prune_sparsity", "0.6")
     run(mia, path, "--prune_sparsity", "0.60", "--attacks", "all")
     run(mia, path, "--attacks", "threshold", "--original")
     names = {name.removeprefix(f"{MADE}/") for name in files()}
     assert names == {
-        "split.npz", "victim_model/attacks.jsonl", "l1unstructure_0.6_model/attacks.jsonl",
-        *(f"{folder}/{file}" for file in ("best.pth", "manifest.json")
-          for folder in ("victim_model", "shadow_model_0", "shadow_model_1")),
-        *(f"{folder}/{file}" for file in ("best.pth", "best_mask.pth", "manifest.json")
-          for folder in ("l1unstructure_0.6_model", "shadow_l1unstructure_0.6_model_0",
-                         "shadow_l1unstructure_0.6_model_1"))}
+        "split.npz", "l1unstructure_0.6_model/generated.npz",
+        *(f"{folder}/{file}" for file in ("attacks.jsonl", "scores.npz")
+          for folder in ("victim_model", "l1unstructure_0.6_model")),
+        *(f"{folder}/{file}" for file in ("best.pth", "manifest.json", "logits.npz")
+          for folder in ("victim_model", *(f"shadow_model_{i}" for i in range(3)))),
+        *(f"{folder}/{file}"
+          for file in ("best.pth", "best_mask.pth", "manifest.json", "logits.npz", "sensitivity.npz")
+          for folder in ("l1unstructure_0.6_model", *(f"shadow_l1unstructure_0.6_model_{i}" for i in range(3))))}
 
     found = {line["attack"]: line for line in lines("l1unstructure_0.6_model")}
-    assert set(found) == VERDICTS
+    assert set(found) == ALL
     for line in found.values():
         assert 0.2 < line["accuracy"] < 1 and line["seed"] == 7 and line["epochs"] == 4
         assert line["prune_sparsity"] == 0.6 and line["adaptive"] is False
@@ -82,12 +84,13 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
         assert weights[name][~mask].eq(0).all() and weights[name][mask].ne(0).any()
 
     shown = capsys.readouterr().out
-    assert "original  pruned" not in shown  # 0.6 was attacked, the second call asked after 0.7
+    assert "original       pruned" not in shown  # 0.6 was attacked, the second call asked after 0.7
     run(mia, path, "--prune_sparsity", "0.6", "--attacks", "threshold", "--original")
     shown = capsys.readouterr().out
-    assert "original  pruned" in shown
-    row = next(line.split() for line in shown.splitlines() if line.startswith("conf"))
-    assert row[2] == f"{100 * found['conf']['accuracy']:.1f}"
+    assert "original       pruned" in shown
+    table = shown.split("attack accuracy / AUC")[1]
+    row = next(line.split() for line in table.splitlines() if line.startswith("conf"))
+    assert row[4] == f"{100 * found['conf']['accuracy']:.1f}" and row[6] == f"{100 * found['conf']['auc']:.1f}"
 
 
 def test_the_accuracy_stored_is_that_of_the_weights_stored(write_config):
@@ -119,13 +122,13 @@ def test_same_command_same_files_to_the_last_bit(write_config):
 
 
 def test_an_attack_alone_says_what_it_says_in_company(write_config):
-    path = write_config()
+    path = write_config(shadow_num=3)
     run(pretrain, path)
     run(mia, path, "--original", "--attacks", "all")
     together = {line["attack"]: line["accuracy"] for line in lines("victim_model")}
     run(mia, path, "--original", "--attacks", "nn_cls", "--fresh")
     after = lines("victim_model")
-    assert len(after) == len(VERDICTS)  # the line was replaced, all others are kept
+    assert len(after) == len(ALL)  # the line was replaced, all others are kept
     assert {line["attack"]: line["accuracy"] for line in after} == together
 
 
@@ -224,7 +227,7 @@ class TestNothingIsMixedSilently:
     def test_what_attacks_found_of_models_that_are_no_more_is_not_shown(self, path, capsys):
         run(mia, path, "--attacks", "threshold")
         run(mia, path, "--attacks", "threshold", "--original")
-        assert "original  pruned" in capsys.readouterr().out
+        assert "original       pruned" in capsys.readouterr().out
         run(pretrain, path, "--lr", "0.01", "--fresh")
         run(mia, path, "--attacks", "nn", "--original")
         table = capsys.readouterr().out.split("attack accuracy")[-1]

@@ -161,6 +161,7 @@ READ_BY = {"split.npz": ("pretrain", "prune", "mia"),
            "l1unstructure_0.7_adv_1_model/best_mask.pth": ("prune", "mia"),
            "l1unstructure_0.7_adv_1_model/manifest.json": ("prune", "mia"),
            "shadow_l1unstructure_0.7_adv_1_model_1/best.pth": ("prune", "mia"),
+           "l1unstructure_0.7_adv_1_model/scores.npz": ("mia",),
            "l1unstructure_0.7_adv_1_model/attacks.jsonl": ("mia",)}
 
 
@@ -211,7 +212,8 @@ def damage(file, path, draw, attempts):
 def test_what_was_removed_is_made_again(made):
     before = files()
     for file in ("victim_model/best.pth", "l1unstructure_0.7_adv_1_model/best_mask.pth",
-                 "shadow_model_0/manifest.json", "l1unstructure_0.7_adv_1_model/attacks.jsonl"):
+                 "shadow_model_0/manifest.json", "l1unstructure_0.7_adv_1_model/attacks.jsonl",
+                 "l1unstructure_0.7_adv_1_model/scores.npz", "l1unstructure_0.7_adv_1_model/logits.npz"):
         (MADE / file).unlink()
     for stage in STAGES:
         assert outcome(stage, made)[0] == 0
@@ -236,6 +238,29 @@ def test_lines_that_are_gone_are_missed(made):
 @pytest.mark.parametrize("file", READ_BY)
 def test_damage_is_named_or_harmless(made, file):
     assert damage(file, made, random.Random(file), attempts=12) >= 8
+
+
+@pytest.mark.parametrize("what", ["logits", "sensitivity", "generated"])
+def test_damaged_answers_are_named_or_harmless(write_config, what):
+    """They are read when an attack is made of models that were asked before."""
+    path, draw = write_config(epochs=2, attacks="blindmi,samia"), random.Random(what)
+    for stage in STAGES:
+        run(STAGES[stage], path, *WORDS[stage])
+    file = MADE / "l1unstructure_0.7_adv_1_model" / f"{what}.npz"
+    found, whole, noticed = file.with_name("attacks.jsonl"), file.read_bytes(), 0
+    right = table(outcome("mia", path)[1])
+    for attempt in range(12):
+        found.unlink()
+        file.write_bytes(flipped(whole, draw) if attempt % 3 else whole[: draw.randrange(len(whole))])
+        status, out, error = outcome("mia", path)
+        if status == 0:
+            assert table(out) == right
+        else:
+            noticed += 1
+            assert status == 2 and error.count("\n") == 1 and file.name in error and not found.exists(), error
+            file.write_bytes(whole)
+            assert outcome("mia", path)[0] == 0
+    assert noticed >= 8
 
 
 def test_a_damaged_state_is_named(write_config, monkeypatch, capsys):

@@ -1,0 +1,177 @@
+"""What an attacker is given: once asked for, in an order that says nothing, and never who is a member."""
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import attackers.neural
+import attackers.qmia
+import mia
+import pretrain
+import prune
+from attackers import ATTACKS, attack, unfit
+from attackers.gather import gather
+from attackers.metrics import measures
+from attackers.signals import Verdict
+from base_model import BaseModel, Recipe
+from files import read_arrays
+from options import parse
+from roles import prepare
+from store import ORIGINAL, Store
+from test_stages import MADE, lines, run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def short_attack_training(monkeypatch):
+    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=2))
+
+
+@pytest.fixture(params=["paper", "inout"])
+def made(write_config, request):
+    """Everything that gather needs of original models in a split, and the options."""
+    path = write_config(epochs=2, shadow_num=6, save_every=1000)
+    run(pretrain, path, "--split", request.param)
+    options = parse("mia", ["cpu", path, "--original"])
+    device, records = prepare(options)
+    store = Store(options, records.digest())
+    parts = store.load_split(len(records))
+    checkpoints = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}
+    return SimpleNamespace(options=options, records=records, parts=parts, checkpoints=checkpoints,
+                           places=dict.fromkeys(parts, (store, ORIGINAL)), path=path)
+
+
+def evidence_of(made, parts=None, attacks=tuple(ATTACKS)):
+    return gather(made.records, parts or made.parts, made.checkpoints, CPU, places=made.places, attacks=attacks)
+
+
+def test_targets_and_population_of_either_split(made):
+    evidence, victim = evidence_of(made), made.parts["victim"]
+    targets, population = evidence.numbers[evidence.target], evidence.numbers[~evidence.target]
+    assert np.array_equal(targets, np.sort(np.concatenate([victim.train, victim.test])))
+    inout = made.options.split == "inout"
+    assert evidence.online == inout
+    if inout:
+        assert np.array_equal(population, victim.dev)
+        assert (evidence.member[:, evidence.target].sum(axis=0) == 3).all()
+    else:
+        half = np.concatenate(list(vars(made.parts["shadow_0"]).values()))
+        assert np.array_equal(population, np.sort(half)) and not evidence.member[:, evidence.target].any()
+    for index, own in enumerate(evidence.own):
+        part = made.parts[f"shadow_{index}"]
+        assert np.array_equal(evidence.numbers[own], np.sort(np.concatenate([part.train, part.test])))
+        assert np.array_equal(evidence.numbers[evidence.member[index]], np.sort(part.train))
+
+
+def test_the_answers_are_the_models(made):
+    evidence = evidence_of(made)
+    x = made.records.x[torch.from_numpy(evidence.numbers)]
+    for signals, role in zip([evidence.victim, *evidence.shadows], made.parts):
+        from models import build
+
+        network = build("columnfc", shape=(12,), num_cls=3, generator=torch.Generator())
+        network.load_state_dict(made.checkpoints[role].weights)
+        with torch.no_grad():
+            assert np.allclose(signals.logits, network.eval()(x).numpy(), atol=1e-6)
+        own = evidence.target if role == "victim" else evidence.own[int(role[7:])]
+        assert np.isfinite(signals.sensitivity[own]).all() and np.isnan(signals.sensitivity[~own]).all()
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_whoever_is_a_member_the_scores_are_the_same(made, name):
+    """Members and non-members of the victim are dealt anew; not a digit of what an attack says changes."""
+    if unfit(name, online=made.options.split == "inout", shadow_num=6):
+        pytest.skip("not in this split")
+    victim = made.parts["victim"]
+    asked = np.random.default_rng(0).permutation(np.concatenate([victim.train, victim.test]))
+    dealt = made.parts | {"victim": replace(victim, train=asked[:40], test=asked[40:])}
+    said = attack(name, evidence_of(made, attacks=[name]))
+    again = attack(name, evidence_of(made, dealt, attacks=[name]))
+    assert len(said) and said.keys() == again.keys()
+    for verdict in said:
+        assert np.array_equal(said[verdict].scores, again[verdict].scores)
+        assert np.array_equal(said[verdict].threshold, again[verdict].threshold)
+
+
+def test_what_was_asked_once_is_not_asked_again(made, monkeypatch):
+    before, asked = evidence_of(made), []
+    for what in ("logits", "sensitivity"):
+        real = getattr(BaseModel, what)
+        monkeypatch.setattr(BaseModel, what, lambda self, *args, real=real, **how: (
+            asked.append(1), real(self, *args, **how))[1])
+    again = evidence_of(made)
+    assert not asked and np.array_equal(before.victim.sensitivity, again.victim.sensitivity, equal_nan=True)
+    made.options.train_seed = 8  # other noise, other generated records: the same logits
+    other = evidence_of(made)
+    assert len(asked) == 7 + 1 and np.array_equal(before.victim.logits, other.victim.logits)
+    assert not np.array_equal(before.victim.sensitivity, other.victim.sensitivity, equal_nan=True)
+    made.checkpoints["shadow_1"] = replace(made.checkpoints["shadow_1"], digest="another")
+    asked.clear()
+    evidence_of(made)
+    assert len(asked) == 2
+    asked.clear()
+    made.options.fresh = True
+    evidence_of(made, attacks=["loss"])
+    assert len(asked) == 7
+
+
+def test_sensitivities_are_not_asked_for_in_vain(write_config):
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "threshold,loss,gap,attack-p")
+    assert not list(MADE.rglob("sensitivity.npz")) and len(list(MADE.rglob("logits.npz"))) == 3
+    assert not list(MADE.rglob("generated.npz"))
+
+
+def test_scores_and_measures_are_kept_and_belong_together(write_config, capsys):
+    path = write_config(shadow_num=3)
+    run(pretrain, path)
+    run(prune, path)
+    for words in ([], ["--rmia_gamma", "1"]):
+        run(mia, path, "--attacks", "rmia,threshold", *words)
+    said = capsys.readouterr().out
+    assert "threshold: kept" in said and said.count("rmia: saved") == 2  # its option is none of threshold's
+    table = said.split("with 95 % intervals")[-1]
+    assert table.split("attack accuracy")[0].count("rmia") == 1
+    found = lines("l1unstructure_0.7_model")
+    assert [line["attack"] for line in found] == ["conf", "xent", "mentr", "top1_conf", "rmia", "rmia"]
+    assert sorted(line["rmia_gamma"] for line in found if line["attack"] == "rmia") == [1, 2]
+    assert all("rmia_gamma" not in line for line in found if line["attack"] != "rmia")
+    _, arrays = read_arrays(MADE / "l1unstructure_0.7_model" / "scores.npz")
+    assert len(arrays) == 3 + 2 * len(found)
+    assert np.array_equal(np.sort(arrays["records"]), arrays["records"]) and arrays["member"].sum() == 54
+    x_and_y = np.load(path.replace("tiny.json", "tiny.npz"))
+    assert np.array_equal(x_and_y["y"][arrays["records"]], arrays["labels"])
+    for line in found:
+        verdict = Verdict(arrays[line["scores"]], arrays[f"{line['scores']}_threshold"])
+        again = measures(verdict, arrays["member"], arrays["labels"], num_cls=3)
+        assert {name: line[name] for name in again} == again
+
+
+def test_options_of_attacks_change_what_they_say(write_config):
+    path = write_config(shadow_num=5, epochs=6)
+    run(pretrain, path)
+    said = {}
+    for words in ([], ["--fix_variance", "false"], ["--rmia_a", "0.9"], ["--rmia_a", "choose"], ["--rmia_gamma", "1"]):
+        run(mia, path, "--original", "--attacks", "lira,rmia", *words, "--results", "results")
+    for line in lines("victim_model"):
+        key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_gamma"))
+        said[key] = line["auc"]
+    assert len(said) == 2 + 4 and said["lira", None, None, None] != said["lira", False, None, None]
+    assert said["rmia", None, None, 2] != said["rmia", None, 0.9, 2]
+
+
+def test_figures_of_each_class_are_printed_when_asked_for(write_config, capsys):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss", "--per_class")
+    table = capsys.readouterr().out.split("by class")[1].split("\n\n")[0].splitlines()[3:]
+    line, = lines("victim_model")
+    rows = [row.split() for row in table]
+    assert [row[0] for row in rows] == ["0", "1", "2"] and sum(int(row[1]) for row in rows) == 54
+    for row, accuracy, area in zip(rows, line["class_accuracy"], line["class_auc"]):
+        assert row[3:] == [f"{100 * accuracy:.1f}", "/", f"{100 * area:.1f}"]
