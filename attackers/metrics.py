@@ -41,7 +41,9 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
 
 def balanced_accuracy(decision: np.ndarray, member: np.ndarray) -> float:
     """(TPR + TNR) / 2 of decisions (n,) bool against membership (n,) bool, pooled over the classes."""
-    return float((decision[member].mean() + (~decision[~member]).mean()) / 2)
+    from sklearn.metrics import balanced_accuracy_score
+
+    return float(balanced_accuracy_score(member, decision))
 
 
 def accuracy_interval(decision: np.ndarray, member: np.ndarray, *, rng: np.random.Generator) -> list[float]:

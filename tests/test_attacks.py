@@ -1,0 +1,861 @@
+"""Each attack's formula against a source of its own: hand-worked numbers, loops, scipy, torch, closed forms."""
+import math
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from torch.distributions import Normal
+
+import attackers.neural
+import attackers.qmia
+from attackers import ATTACKS, Evidence, attack, blindmi, lira, rmia, unfit
+from attackers.calibration import as_it_is, judge
+from attackers.loss import calibrated_score, population_score
+from attackers.metrics import area, tpr_at_fpr
+from attackers.qmia import GaussianHead, margin
+from attackers.signals import Measured, Signals, cross_entropy, log_odds, mean_where
+from base_model import Recipe
+from console import UserError
+from datasets import Records, split
+
+
+def fault(what):
+    """What the code is known to do wrong; to be taken away with it, as a test that passes then fails."""
+    return pytest.mark.xfail(strict=True, reason=what)
+
+
+def measured(victim, shadows, member, *, target=None, own=None, playing=None):
+    """What an attack sees; all records are targets, and each shadow's own, where nothing else is said."""
+    victim, shadows, member = (np.asarray(values) for values in (victim, shadows, member))
+    target = np.ones(len(victim), bool) if target is None else np.asarray(target, bool)
+    own = np.ones(member.shape, bool) if own is None else np.asarray(own, bool)
+    return Measured(victim.astype(float), shadows.astype(float), member.astype(bool), own, target, playing)
+
+
+def random_measured(seed=0, *, shadows=7, n=40, targets=25):
+    """Numbers from 0 to 1; a record may have any number of shadows with and without it, none included."""
+    draw = np.random.default_rng(seed)
+    member = draw.random((shadows, n)) < draw.choice([0, 0.2, 0.5, 0.8, 1], size=n)
+    return measured(draw.random(n), draw.random((shadows, n)), member, target=np.arange(n) < targets)
+
+
+def odds_evidence(phi, shadows, member, *, target=None, own=None):
+    """Evidence of models of two classes whose log-odds for each record, all of class 0, are the given numbers."""
+    def signals(values):
+        return Signals(np.column_stack([values, np.zeros(len(values))]))
+
+    found = measured(phi, shadows, member, target=target, own=own)
+    return Evidence(labels=np.zeros(len(found.victim), np.int64), victim=signals(found.victim),
+                    shadows=[signals(values) for values in found.every_shadow], member=found.every_member,
+                    own=found.own, target=found.target, online=bool(found.every_member[:, found.target].any()))
+
+
+def balanced_member(draw, shadows, n):
+    """(S, n): each record is IN exactly half of the shadows."""
+    return draw.permuted(np.tile(np.arange(shadows) % 2 == 0, (n, 1)), axis=1).T
+
+
+# ---- signals ---------------------------------------------------------------------------------------------------------
+
+def logits_and_labels(n=200, num_cls=5, scale=20, seed=0):
+    draw = np.random.default_rng(seed)
+    return (scale * draw.normal(size=(n, num_cls))).astype(np.float32), draw.integers(num_cls, size=n)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])
+def test_log_odds_equal_their_definition_in_fifty_digits(temperature):
+    logits, labels = logits_and_labels()
+    found = log_odds(Signals(logits), labels, temperature=temperature)
+    with localcontext(prec=50):
+        for row, label, phi in zip(logits, labels, found):
+            e = [(Decimal(float(z)) / Decimal(temperature)).exp() for z in row]
+            p = [part / sum(e) for part in e]
+            exact = p[label].ln() - sum(p[c] for c in range(len(p)) if c != label).ln()
+            assert phi == pytest.approx(float(exact), rel=1e-12, abs=1e-12)
+
+
+def test_log_odds_and_losses_of_huge_logits_are_finite():
+    logits = np.array([[500, -500, 0], [-500, 500, 0], [500, 500, -500]], np.float32)
+    labels = np.array([0, 0, 0])
+    assert log_odds(Signals(logits), labels) == pytest.approx([500, -1000, 0])
+    assert cross_entropy(Signals(logits), labels) == pytest.approx([0, 1000, math.log(2)])
+
+
+def test_cross_entropy_equals_torchs_in_float64():
+    logits, labels = logits_and_labels(scale=5)
+    exact = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels),
+                                              reduction="none")
+    assert cross_entropy(Signals(logits), labels) == pytest.approx(exact.numpy(), rel=1e-9, abs=1e-13)
+
+
+def test_a_loss_next_to_zero_keeps_its_digits():
+    found = cross_entropy(Signals(np.array([[60.0, 0.0], [700.0, 0.0]])), np.array([0, 0]))
+    assert found == pytest.approx([math.exp(-60), math.exp(-700)], rel=1e-9, abs=0)
+
+
+def test_given_posteriors_have_the_log_odds_of_themselves_and_finite_ones_where_saturated():
+    p = np.array([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    phi = log_odds(Signals.of_posteriors(p), np.array([1, 0, 1]))
+    assert phi == pytest.approx([math.log(0.2 / 0.8), math.log(1 / 2e-30), math.log(1e-30)])
+
+
+def test_means_over_chosen_shadows_equal_a_loop():
+    draw = np.random.default_rng(0)
+    values, chosen = draw.normal(size=(6, 50)), draw.random((6, 50)) < 0.4
+    for least in (1, 2, 3):
+        for found, column, here in zip(mean_where(values, chosen, least=least), values.T, chosen.T):
+            assert np.isnan(found) if here.sum() < least else found == pytest.approx(column[here].mean())
+
+
+# ---- evidence --------------------------------------------------------------------------------------------------------
+
+N, S, C = 12, 3, 4
+FITTING = dict(labels=np.arange(N) % C, victim=np.full((N, C), 1 / C), shadows=np.full((S, N, C), 1 / C),
+               member=np.zeros((S, N), bool), target=np.arange(N) < 6, own=np.ones((S, N), bool))
+
+
+def test_arrays_that_fit_are_taken():
+    evidence = Evidence.of(**FITTING, x=np.zeros((N, 2), np.float32))
+    assert len(evidence.shadows) == S and not evidence.online and len(evidence.records) == N
+    assert evidence.victim.posteriors()[0] == pytest.approx(FITTING["victim"])
+
+
+UNTESTED = fault("Evidence.of does not look at it")
+
+
+@pytest.mark.parametrize("what, wrong", [
+    ("labels", FITTING["labels"][:-1]),
+    ("labels", FITTING["labels"] - 1),
+    ("labels", FITTING["labels"] + 1),
+    ("labels", FITTING["labels"].astype(float)),
+    ("victim", FITTING["victim"][:-1]),
+    ("victim", FITTING["victim"][:, :-1]),
+    ("victim", FITTING["victim"][:, 0]),
+    ("shadows", FITTING["shadows"][0]),
+    ("shadows", FITTING["shadows"][:, :-1]),
+    ("shadows", FITTING["shadows"][:, :, :-1]),
+    ("member", FITTING["member"][0]),
+    ("member", FITTING["member"][:-1]),
+    ("member", FITTING["member"][:, :-1]),
+    ("target", FITTING["target"][:-1]),
+    ("target", FITTING["target"][:, None]),
+    pytest.param("labels", FITTING["labels"][:, None], marks=UNTESTED),
+    pytest.param("own", FITTING["own"][:-1], marks=UNTESTED),
+    pytest.param("own", FITTING["own"][:, :-1], marks=UNTESTED),
+    pytest.param("own", FITTING["own"][0], marks=UNTESTED),
+    pytest.param("x", np.zeros((N - 1, 2), np.float32), marks=UNTESTED),
+    pytest.param("x", np.zeros(N, np.float32), marks=UNTESTED),
+])
+def test_arrays_that_do_not_fit_are_refused(what, wrong):
+    with pytest.raises(ValueError):
+        Evidence.of(**FITTING | {what: wrong})
+
+
+def test_online_is_where_a_shadow_was_trained_on_a_target():
+    member = np.zeros((S, N), bool)
+    member[1, 7] = True  # of the population
+    assert not Evidence.of(**FITTING | {"member": member}).online
+    member[2, 5] = True
+    assert Evidence.of(**FITTING | {"member": member}).online
+
+
+# ---- calibration -----------------------------------------------------------------------------------------------------
+
+def test_each_shadow_in_turn_is_left_out_of_the_shadows():
+    found = random_measured(shadows=4, n=6)
+    own = np.random.default_rng(1).random((4, 6)) < 0.5
+    found = measured(found.victim, found.every_shadow, found.every_member, target=np.arange(6) < 2, own=own)
+    roles = list(found.in_turn())
+    assert len(roles) == 4
+    for index, (role, member) in enumerate(roles):
+        others = [number for number in range(4) if number != index]
+        assert (role.victim == found.every_shadow[index]).all()
+        assert (role.shadows == found.every_shadow[others]).all()
+        assert (role.member == found.every_member[others]).all()
+        assert (role.target == own[index]).all()
+        assert (member == found.every_member[index][own[index]]).all()
+    assert (found.shadows == found.every_shadow).all() and (found.member == found.every_member).all()
+
+
+def excess(phi):
+    """By how much a target exceeds the mean of the shadows."""
+    return (phi.victim - phi.shadows.mean(axis=0))[phi.target]
+
+
+def small(victim=(0, 0, 7, 4), labels=(0, 0, 0, 0)):
+    """Two shadows on records 0 and 1, the first trained on 0, the second on 1; targets are 2 and 3."""
+    evidence = odds_evidence(victim, [[5, 1, 6, 6], [3, 2, 4, 6]], [[1, 0, 0, 0], [0, 1, 0, 0]],
+                             target=[0, 0, 1, 1], own=[[1, 1, 0, 0], [1, 1, 0, 0]])
+    return Evidence(**vars(evidence) | {"labels": np.asarray(labels)})
+
+
+def test_a_threshold_worked_by_hand():
+    # the first against the second: 5 - 3 = 2 of a member, 1 - 2 = -1; the second: -2, and 2 - 1 = 1 of a member
+    # members 2 and 1, others -1 and -2: of all, 1 parts them best; the victim: 7 - 5 = 2, 4 - 6 = -2
+    verdict = judge(small(), log_odds, excess)
+    assert verdict.threshold == 1 and verdict.scores.tolist() == [2, -2] and verdict.member.tolist() == [True, False]
+    assert judge(small(), log_odds, as_it_is).threshold == 5  # members 5 and 2, others 1 and 3: 5 and 2 are as good
+
+
+def test_a_threshold_does_not_depend_on_the_victim():
+    one, other = (judge(small(victim), log_odds, excess) for victim in [(0, 0, 7, 4), (-9, 9, 100, 50)])
+    assert one.threshold == other.threshold and (one.scores != other.scores).all()
+
+
+def test_a_score_that_is_not_a_number_is_left_out_of_the_threshold():
+    def unsure(phi):
+        return np.where(excess(phi) == 1, np.nan, excess(phi))
+
+    assert judge(small(), log_odds, unsure).threshold == 2  # the second shadow's member is gone
+    with pytest.raises(UserError, match="2 shadow models"):
+        judge(small(), log_odds, lambda phi: np.where(excess(phi) > 0, np.nan, excess(phi)))
+
+
+def test_a_threshold_for_each_class_is_of_its_own_records_and_else_the_global_one():
+    both = small(labels=(1, 0, 1, 0))
+    label = lambda signals, labels: signals.logits[:, 0]  # noqa: E731  # whatever the class
+    # class 1 (record 0): member 2, other -2; class 0 (record 1): member 1, other -1
+    assert judge(both, label, excess, per_class=True).threshold.tolist() == [2, 1]
+    # class 1 has record 0 alone, and where it scores below -1 it is not a number: no non-member
+    unsure = lambda phi: np.where(excess(phi) == -2, np.nan, excess(phi))  # noqa: E731
+    assert judge(both, label, unsure, per_class=True).threshold.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["calibrated", "lira", "lira_offline", "rmia"])
+def test_two_shadows_are_too_few_offline(name):
+    draw = np.random.default_rng(0)
+    target = np.arange(60) < 20
+    evidence = odds_evidence(draw.normal(size=60), draw.normal(size=(2, 60)), (draw.random((2, 60)) < 0.5) & ~target,
+                             target=target, own=np.tile(~target, (2, 1)))
+    with pytest.raises(UserError, match="2 shadow models"):
+        attack(name, evidence)
+
+
+def split_evidence(kind, shadow_num, n=400):
+    """Evidence of the shape that a split gives, with numbers that say nothing."""
+    draw, parts = np.random.default_rng(0), split(n, seed=0, shadow_num=shadow_num, kind=kind)
+    shadows = [part for role, part in parts.items() if role != "victim"]
+    everyone = np.arange(n)
+    of = lambda part: np.isin(everyone, np.concatenate([part.train, part.test]))  # noqa: E731
+    return odds_evidence(draw.normal(size=n), draw.normal(size=(len(shadows), n)),
+                         [np.isin(everyone, part.train) for part in shadows],
+                         target=of(parts["victim"]), own=[of(part) for part in shadows])
+
+
+@pytest.mark.parametrize("kind", ["paper", "inout"])
+@pytest.mark.parametrize("name", ["calibrated", "lira", "lira_online", "lira_offline", "rmia"])
+def test_the_fewest_shadows_that_are_said_to_do_will_do(name, kind):
+    online = kind == "inout"
+    if name == "lira_online" and not online:
+        pytest.skip("has its own test below")
+    fewest = ATTACKS[name].options["shadows"][online]
+    assert unfit(name, online=online, shadow_num=fewest) is None
+    assert f"at least {fewest}" in unfit(name, online=online, shadow_num=fewest - 1)
+    verdict = attack(name, split_evidence(kind, fewest))[name]
+    assert np.isfinite(verdict.scores).all() and np.isfinite(verdict.threshold)
+
+
+@pytest.mark.parametrize("name", ["lira", "lira_online"])
+def test_four_shadows_are_too_few_online(name):
+    """One plays the victim: of a record's two with and two without it, only one is left of either kind."""
+    with pytest.raises(UserError, match="4 shadow models"):
+        attack(name, split_evidence("inout", 4))
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_one_shadow_is_enough_for_attacks_that_only_learn_from_it(name):
+    options = ATTACKS[name].options
+    for online in (False, True):
+        reason = unfit(name, online=online, shadow_num=1)
+        assert (reason is None) == ("shadows" not in options)
+    if name == "lira_online":
+        assert "use lira" in unfit(name, online=False, shadow_num=1000)
+    assert unfit(name, online=True, shadow_num=6) is None
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------------
+
+def test_loss_and_gap_worked_by_hand():
+    labels, target = np.array([0, 1, 0, 1, 0, 1]), np.arange(6) < 3
+    victim = np.array([[0.8, 0.2], [0.6, 0.4], [0.5, 0.5], [0.5, 0.5], [0.1, 0.9], [0.3, 0.7]])
+    shadow = np.array([[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.1, 0.9], [0.4, 0.6], [0.7, 0.3]]])
+    evidence = Evidence.of(labels, victim=victim, shadows=shadow, member=[[0, 0, 0, 1, 0, 0]], target=target)
+    verdict = attack("loss", evidence)["loss"]
+    assert verdict.scores == pytest.approx(np.log([0.8, 0.4, 0.5])) and verdict.threshold == pytest.approx(np.log(0.9))
+    verdict = attack("gap", evidence)["gap"]
+    assert verdict.scores.tolist() == [1, 0, 1] and verdict.member.tolist() == [True, False, True]
+
+
+def test_calibrated_scores_equal_a_loop():
+    loss = random_measured(1)
+    found, unknown = calibrated_score(loss), 0
+    for record in range(25):
+        of_out = [loss.shadows[s, record] for s in range(7) if not loss.member[s, record]]
+        if len(of_out) < 2:
+            unknown += 1
+            assert np.isnan(found[record])
+        else:
+            assert found[record] == pytest.approx(sum(of_out) / len(of_out) - loss.victim[record])
+    assert 0 < unknown < 25 and len(found) == 25
+
+
+def test_attack_p_scores_equal_a_loop():
+    loss = random_measured(2)
+    loss.victim[30] = loss.victim[3]  # an equal loss is not a larger one
+    population = loss.victim[25:]
+    for value, found in zip(loss.victim[:25], population_score(loss), strict=True):
+        assert found == pytest.approx(sum(other > value for other in population) / 15)
+
+
+def test_without_a_population_attacks_that_need_one_say_so():
+    evidence = odds_evidence(np.zeros(6), np.zeros((6, 6)), np.tile([1, 0], (6, 3)))
+    for name in ("attack_p", "rmia", "qmia"):
+        with pytest.raises(UserError, match="population"):
+            attack(name, evidence)
+
+
+# ---- LiRA ------------------------------------------------------------------------------------------------------------
+
+def test_logits_of_two_classes_have_the_log_odds_that_these_tests_are_built_on():
+    phi = np.random.default_rng(0).normal(size=50) * 10
+    assert log_odds(odds_evidence(phi, [phi], [phi > 0]).victim, np.zeros(50, int)) == pytest.approx(phi)
+
+
+def test_a_gaussian_for_each_record_is_numpys():
+    phi = random_measured(3, n=60, targets=60)
+    mu, sigma = lira.fitted(phi.shadows, phi.member, fix_variance=False)
+    few = 0
+    for record in range(60):
+        here = phi.shadows[phi.member[:, record], record]
+        if len(here) < 2:
+            few += 1
+            assert np.isnan(mu[record])
+        else:
+            assert mu[record] == pytest.approx(np.mean(here))
+            assert sigma[record] == pytest.approx(np.std(here, ddof=1))
+    assert 0 < few < 60
+
+
+def test_a_pooled_variance_worked_by_hand():
+    # means 2 and 6; squares of residuals 1 + 0 + 1 and 4 + 4; degrees of freedom 2 and 1; a third has too few
+    phi = np.array([[1.0, 4.0, 9.0], [2.0, 8.0, 9.0], [3.0, 5.0, 9.0]])
+    chosen = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]], bool)
+    mu, sigma = lira.fitted(phi, chosen, fix_variance=True)
+    assert mu[:2].tolist() == [2, 6] and np.isnan(mu[2])
+    assert sigma[:2] == pytest.approx(math.sqrt(10 / 3))
+    assert lira.fitted(phi, chosen, fix_variance=False)[1][:2] == pytest.approx([1, math.sqrt(8)])
+
+
+def pooled(phi, member, kind):
+    """A variance for all records, from those of whom two shadows or more are of the kind."""
+    groups = [phi[member[:, i] == kind, i] for i in range(phi.shape[1]) if (member[:, i] == kind).sum() >= 2]
+    return sum(((group - group.mean()) ** 2).sum() for group in groups) / sum(len(group) - 1 for group in groups)
+
+
+@pytest.mark.parametrize("fix_variance", [False, True])
+def test_scores_equal_scipys_densities_record_by_record(fix_variance):
+    phi = random_measured(4, shadows=9, n=60, targets=45)
+    online, offline = lira.online_score(phi, fix_variance=fix_variance), lira.offline_score(
+        phi, fix_variance=fix_variance)
+    of_all = {kind: math.sqrt(pooled(phi.shadows[:, :45], phi.member[:, :45], kind)) for kind in (True, False)}
+    known = 0
+    for record in range(45):
+        fits = {}
+        for kind in (True, False):
+            here = phi.shadows[phi.member[:, record] == kind, record]
+            if len(here) >= 2:
+                fits[kind] = norm(here.mean(), of_all[kind] if fix_variance else here.std(ddof=1))
+        value = phi.victim[record]
+        if False in fits:
+            assert offline[record] == pytest.approx(fits[False].logcdf(value))
+        else:
+            assert np.isnan(offline[record])
+        if len(fits) == 2:
+            known += 1
+            assert online[record] == pytest.approx(fits[True].logpdf(value) - fits[False].logpdf(value))
+        else:
+            assert np.isnan(online[record])
+    assert 10 < known < 45 and len(online) == len(offline) == 45
+
+
+def gaussian_models(draw, *, shadows, mu_out, mu_in, sigma_out, sigma_in, truth):
+    """phi of victim and shadows from N(mu_in, sigma_in) with the record, N(mu_out, sigma_out) without."""
+    n = len(truth)
+    member = balanced_member(draw, shadows, n)
+
+    def phi(member):
+        return draw.normal(np.where(member, mu_in, mu_out), np.where(member, sigma_in, sigma_out))
+
+    return measured(phi(truth), phi(member), member)
+
+
+def test_with_many_shadows_the_online_score_approaches_the_true_likelihood_ratio():
+    """Its error falls as one over the root of their number."""
+    draw, n = np.random.default_rng(5), 300
+    mu_out, sigma_out, sigma_in = draw.normal(0, 3, n), draw.uniform(0.5, 2, n), draw.uniform(0.5, 2, n)
+    known = dict(mu_out=mu_out, mu_in=mu_out + draw.uniform(0, 2, n), sigma_out=sigma_out, sigma_in=sigma_in)
+    error = {}
+    for shadows in (100, 400, 1600):
+        phi = gaussian_models(draw, shadows=shadows, truth=draw.random(n) < 0.5, **known)
+        true = (norm.logpdf(phi.victim, known["mu_in"], sigma_in) - norm.logpdf(phi.victim, mu_out, sigma_out))
+        found = lira.online_score(phi, fix_variance=False)
+        error[shadows] = np.median(np.abs(found - true))
+        assert np.corrcoef(found, true)[0, 1] > 0.95
+    assert error[400] < 0.12 and 2.8 < error[100] / error[1600] < 5.6
+
+
+@pytest.mark.parametrize("fix_variance", [False, True])
+def test_the_roc_of_gaussian_records_is_the_analytic_one(fix_variance):
+    """AUC is Phi(d / sqrt 2) and TPR at FPR a is Phi(d + Phi^-1(a)), within four standard errors."""
+    draw, d, n = np.random.default_rng(6), 1.5, 4000
+    truth = np.arange(n) % 2 == 0
+    phi = gaussian_models(draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth)
+    scores, half = lira.online_score(phi, fix_variance=fix_variance), n // 2
+    exact = norm.cdf(d / math.sqrt(2))
+    q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)  # Hanley & McNeil 1982
+    spread = math.sqrt((exact * (1 - exact) + (half - 1) * (q1 + q2 - 2 * exact**2)) / half**2)
+    assert abs(area(scores, truth) - exact) < 4 * spread
+    for limit in (0.1, 0.01):
+        cut = norm.ppf(limit)
+        rate, slope = norm.cdf(d + cut), norm.pdf(d + cut) / norm.pdf(cut)
+        spread = math.sqrt((rate * (1 - rate) + slope**2 * limit * (1 - limit)) / half)
+        assert abs(tpr_at_fpr(scores, truth, limit=limit) - rate) < 4 * spread
+
+
+def test_where_all_records_are_separated_alike_the_offline_score_orders_them_as_the_ratio_does():
+    """Its AUC is the analytic one too."""
+    draw, d = np.random.default_rng(7), 1.5
+    truth = np.arange(4000) % 2 == 0
+    phi = gaussian_models(draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth)
+    scores = lira.offline_score(phi, fix_variance=True)
+    assert area(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
+    assert (scores <= 0).all() and np.corrcoef(scores, norm.logcdf(phi.victim))[0, 1] > 0.99
+
+
+def gaussian_evidence(shadows, *, n=40, online=True, seed=8):
+    draw = np.random.default_rng(seed)
+    target = np.arange(n) < n // 2
+    member = balanced_member(draw, shadows, n) & (online | ~target)
+    return odds_evidence(draw.normal(size=n), draw.normal(size=(shadows, n)) + member, member, target=target,
+                         own=None if online else np.tile(~target, (shadows, 1)))
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("shadows, shared", [(6, True), (62, True), (64, False)])
+def test_below_64_shadows_all_records_share_a_variance(shadows, shared, online):
+    evidence = gaussian_evidence(shadows, online=online)
+    phi, score = evidence.measure(log_odds), lira.online_score if online else lira.offline_score
+    by_default = attack("lira", evidence)["lira"].scores
+    assert (by_default == score(phi, fix_variance=shared)).all()
+    for asked in (True, False):
+        assert (attack("lira", evidence, fix_variance=asked)["lira"].scores == score(phi, fix_variance=asked)).all()
+    assert (by_default != score(phi, fix_variance=not shared)).all()
+
+
+def same(one, other):
+    return np.array_equal(one.scores, other.scores) and one.threshold == other.threshold
+
+
+def test_lira_is_the_online_attack_where_it_can_be_and_else_the_offline_one():
+    evidence = gaussian_evidence(8)
+    online, offline = (attack(name, evidence)[name] for name in ("lira_online", "lira_offline"))
+    assert same(attack("lira", evidence)["lira"], online) and not same(online, offline)
+    evidence = gaussian_evidence(8, online=False)
+    assert same(attack("lira", evidence)["lira"], attack("lira_offline", evidence)["lira_offline"])
+    with pytest.raises(UserError, match="use lira"):
+        attack("lira_online", evidence)
+
+
+def test_the_threshold_of_lira_is_that_of_shadows_against_all_others():
+    """On many Gaussian records, near where the two likelihoods are equal: a ratio of 1."""
+    draw, n = np.random.default_rng(9), 1000
+    member = balanced_member(draw, 16, n)
+    evidence = odds_evidence(draw.normal(size=n), draw.normal(size=(16, n)) + 3 * member, member)
+    assert attack("lira", evidence)["lira"].threshold == pytest.approx(0, abs=0.7)
+
+
+# ---- RMIA ------------------------------------------------------------------------------------------------------------
+
+def test_the_true_classes_posterior_is_torchs_softmax_at_temperature_two():
+    logits, labels = logits_and_labels(scale=5)
+    exact = torch.softmax(torch.from_numpy(logits).double() / 2, dim=1).numpy()[np.arange(len(labels)), labels]
+    assert rmia.true_posterior(Signals(logits), labels) == pytest.approx(exact, rel=1e-9)
+
+
+def rmia_score(p, *, a, gamma, online):
+    """Share of the population that each target's ratio is more than gamma times, by loops."""
+    ratios = []
+    for record in range(len(p.victim)):
+        out = [p.shadows[s, record] for s in range(len(p.shadows)) if not p.member[s, record]]
+        inside = [p.shadows[s, record] for s in range(len(p.shadows)) if p.member[s, record]]
+        if p.target[record] and online:
+            fit = len(out) >= 2 and len(inside) >= 2
+            evidence = fit and (sum(inside) / len(inside) + sum(out) / len(out)) / 2
+        else:
+            fit = len(out) >= (2 if p.target[record] else 1)
+            evidence = fit and ((1 + a) * sum(out) / len(out) + 1 - a) / 2
+        ratios.append(p.victim[record] / evidence if fit else None)
+    population = [ratio for ratio, target in zip(ratios, p.target) if not target and ratio is not None]
+    return np.array([np.nan if ratio is None else sum(ratio / other > gamma for other in population) / len(population)
+                     for ratio, target in zip(ratios, p.target) if target])
+
+
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+@pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
+def test_rmia_scores_equal_a_double_loop(a, gamma, online):
+    p = random_measured(10, n=120, targets=60)
+    none_out, few_out = p.member.all(axis=0), (~p.member).sum(axis=0) < 2
+    assert none_out[60:].any() and few_out[:60].any()
+    found = rmia.score(p, a=a, gamma=gamma, online=online)
+    assert found == pytest.approx(rmia_score(p, a=a, gamma=gamma, online=online), nan_ok=True)
+    assert np.isnan(found[few_out[:60]]).all() and 5 < len(np.unique(found[~np.isnan(found)]))
+
+
+def rmia_evidence(seed=0, *, n=160, shadows=5, online=False):
+    draw = np.random.default_rng(seed)
+    target = np.arange(n) < n // 2
+    own = np.tile(target, (shadows, 1)) if online else ~target & (draw.random((shadows, n)) < 0.8)
+    member = balanced_member(draw, shadows, n) & own
+    return odds_evidence(draw.normal(1, 2, n), draw.normal(1, 2, n) + draw.normal(size=(shadows, n)) + member, member,
+                         target=target, own=own)
+
+
+def pair_count(scores, member):
+    """AUC from its definition: the share of pairs in order, ties half."""
+    wins = [(m > o) + (m == o) / 2 for m in scores[member] for o in scores[~member]]
+    return sum(wins) / len(wins)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_a_that_is_chosen_is_of_the_largest_area_on_the_shadows(seed):
+    evidence = rmia_evidence(seed)
+    p, areas = evidence.measure(rmia.true_posterior), {}
+    assert rmia.CHOICES == pytest.approx(np.arange(11) / 10)
+    for a in rmia.CHOICES:
+        parts = []
+        for s in range(5):
+            others = [other for other in range(5) if other != s]
+            role = measured(p.every_shadow[s], p.every_shadow[others], p.every_member[others], target=evidence.own[s])
+            parts.append((rmia_score(role, a=a, gamma=2.0, online=False), p.every_member[s][evidence.own[s]]))
+        scores, member = map(np.concatenate, zip(*parts))
+        areas[float(a)] = pair_count(scores[~np.isnan(scores)], member[~np.isnan(scores)])
+    chosen = rmia.best_a(p, gamma=2.0)
+    assert areas[chosen] == pytest.approx(max(areas.values()), abs=1e-12) and len(set(areas.values())) > 3
+    found = attack("rmia", evidence, rmia_a="choose")["rmia"]
+    assert same(found, attack("rmia", evidence, rmia_a=chosen)["rmia"])
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_the_rmia_attack_scores_its_targets_by_the_formula(online):
+    evidence = rmia_evidence(1, shadows=8, online=online)
+    p = evidence.measure(rmia.true_posterior)
+    for options, a, gamma in [({}, 0.3, 2.0), ({"rmia_a": 0.7, "rmia_gamma": 1.0}, 0.7, 1.0)]:
+        found = attack("rmia", evidence, **options)["rmia"].scores
+        assert found == pytest.approx(rmia_score(p, a=a, gamma=gamma, online=online), nan_ok=True)
+
+
+@pytest.mark.parametrize("x, a", [(np.zeros((160, 3), np.float32), 0.2), (np.zeros((160, 1, 4, 4), np.uint8), 0.3)])
+def test_rmia_takes_another_a_for_tables_than_for_images(x, a):
+    known, draw = rmia_evidence(2), np.random.default_rng(0)
+    p = draw.dirichlet([1, 1], size=(6, 160))
+    evidence = Evidence.of(known.labels, victim=p[0], shadows=p[1:], member=known.member, target=known.target,
+                           own=known.own, x=x)
+    assert same(attack("rmia", evidence)["rmia"], attack("rmia", evidence, rmia_a=a)["rmia"])
+    assert not same(attack("rmia", evidence)["rmia"], attack("rmia", evidence, rmia_a=0.5 - a)["rmia"])
+
+
+# ---- QMIA ------------------------------------------------------------------------------------------------------------
+
+def test_the_margin_is_to_the_largest_other_logit():
+    logits, labels = logits_and_labels()
+    exact = [z[y] - max(other for c, other in enumerate(z) if c != y) for z, y in zip(logits.astype(float), labels)]
+    assert margin(Signals(logits), labels) == pytest.approx(exact)
+
+
+def test_the_gaussian_heads_loss_is_torchs_log_likelihood_of_each_records_number():
+    draw = torch.Generator().manual_seed(0)
+    numbers = torch.randn(30, generator=draw, dtype=torch.float64)
+    labels = torch.randint(4, (30,), generator=draw)
+    y = torch.randperm(30, generator=draw)[:12]  # positions of the batch's records
+    outputs = torch.randn(12, 8, generator=draw, dtype=torch.float64)
+    exact = []
+    for row, position in zip(outputs, y):
+        mean, raw = row[2 * labels[position]], row[2 * labels[position] + 1]
+        deviation = (torch.log1p(torch.exp(raw)) + 1e-3).sqrt()
+        exact.append(-Normal(mean, deviation).log_prob(numbers[position]) - math.log(2 * math.pi) / 2)
+    head = GaussianHead(numbers, labels)
+    assert float(head.criterion(outputs, y)) == pytest.approx(float(torch.stack(exact).mean()), rel=1e-6)
+
+
+def predictable(seed, *, n=1500, shift=1.0):
+    """Records whose margin is 4 f(x) + noise of .5 for models without them and more by `shift` for models with."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(n, 4)).astype(np.float32)
+    truth, target = draw.random(n) < 0.5, np.arange(n) < n // 3
+    member = (draw.random((1, n)) < 0.5) & ~target
+    labels = draw.integers(2, size=n)
+
+    def answers(member):
+        s = 4 * np.where(labels, x[:, 0], -x[:, 1]) + 0.5 * draw.normal(size=n) + shift * member
+        logits = np.zeros((n, 2))
+        logits[np.arange(n), labels] = s
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    victim = answers(truth)
+    return Evidence.of(labels, victim=victim, shadows=answers(member[0])[None], member=member, target=target,
+                       own=~target[None], x=x), truth[target]
+
+
+def test_qmia_tells_members_by_margins_that_are_too_large_for_their_record(monkeypatch):
+    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=40, batch_size=64, early_stop=10))
+    evidence, truth = predictable(0)
+    verdict = attack("qmia", evidence)["qmia"]
+    plain = area(margin(evidence.victim, evidence.labels)[evidence.target], truth)
+    assert plain < 0.65 and area(verdict.scores, truth) > plain + 0.25
+    decided = (verdict.member[truth].mean() + (~verdict.member[~truth]).mean()) / 2
+    assert decided > 0.65  # the threshold, from the shadow, serves too
+    again = attack("qmia", evidence)["qmia"]
+    assert same(verdict, again) and not same(verdict, attack("qmia", evidence, seed=1)["qmia"])
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 32, 32)])
+def test_qmia_takes_images(monkeypatch, shape):
+    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=1))
+    evidence, _ = predictable(1, n=60)
+    x = np.random.default_rng(0).integers(256, size=(60, *shape), dtype=np.uint8)
+    p = np.stack([evidence.victim.posteriors()[0], evidence.shadows[0].posteriors()[0]])
+    evidence = Evidence.of(evidence.labels, victim=p[0], shadows=p[1:], member=evidence.member,
+                           target=evidence.target, x=x)
+    assert np.isfinite(attack("qmia", evidence)["qmia"].scores).all()
+
+
+def test_without_the_records_qmia_says_so():
+    with pytest.raises(UserError, match="x="):
+        attack("qmia", gaussian_evidence(2, online=False))
+
+
+# ---- BlindMI ---------------------------------------------------------------------------------------------------------
+
+def mmd_of_points(ins, outs, width):
+    """Biased squared MMD as a double sum over pairs of points, each with itself too."""
+    def mean(one, other):
+        return math.fsum(math.exp(-sum((a - b) ** 2 for a, b in zip(p, q)) / width)
+                         for p in one for q in other) / len(one) / len(other)
+
+    return mean(ins, ins) + mean(outs, outs) - 2 * mean(ins, outs)
+
+
+def mean_squared_distance(points):
+    pairs = [((p - q) ** 2).sum() for i, p in enumerate(points) for j, q in enumerate(points) if i != j]
+    return sum(pairs) / len(pairs)
+
+
+def test_the_squared_mmd_equals_its_double_sum():
+    draw = np.random.default_rng(0)
+    points, inside = draw.random((12, 3)), draw.permutation(np.arange(12) < 5)
+    kernel = np.exp(-((points[:, None] - points) ** 2).sum(axis=2) / 0.4)
+    exact = mmd_of_points(points[inside], points[~inside], 0.4)
+    assert blindmi.squared_mmd(kernel, inside) == pytest.approx(exact, rel=1e-10) and exact > 0
+
+
+def members_by_brute_force(batch, outside):
+    """BlindMI-Diff from its description: the distance is computed anew from the points for every move."""
+    width = mean_squared_distance(np.concatenate([batch, outside]))
+    ins = list(range(len(batch)))
+
+    def distance(ins):
+        outs = [batch[i] for i in range(len(batch)) if i not in ins] + list(outside)
+        return mmd_of_points([batch[i] for i in ins], outs, width)
+
+    moved = True
+    while moved:
+        moved = False
+        for number in range(len(batch)):
+            without = [i for i in ins if i != number]
+            if number in ins and without and distance(without) > distance(ins):
+                ins, moved = without, True
+    return np.isin(np.arange(len(batch)), ins)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_members_are_those_that_moves_from_raw_points_leave(seed):
+    draw = np.random.default_rng(seed)
+    batch = draw.dirichlet([0.5, 0.5, 0.5], size=9)
+    outside = draw.dirichlet([1, 1, 1], size=6)
+    found = blindmi.members_among(batch, outside)
+    assert (found == members_by_brute_force(batch, outside)).all()
+    assert 0 < found.sum() < len(batch)
+
+
+def test_two_clusters_are_told_apart_exactly():
+    draw = np.random.default_rng(1)
+    truth = draw.permutation(np.arange(20) < 12)
+    batch = np.where(truth[:, None], [0.98, 0.98, 0.01], [0.4, 0.5, 0.4]) + 0.01 * draw.normal(size=(20, 3))
+    outside = np.array([0.4, 0.5, 0.4]) + 0.01 * draw.normal(size=(20, 3))
+    assert (blindmi.members_among(batch, outside) == truth).all()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("point", [0.0, 1 / 3, 1.0])
+def test_moves_end_where_all_points_are_equal(point):
+    found = blindmi.members_among(np.full((20, 3), point), np.full((20, 3), point))
+    assert found.shape == (20,) and found.dtype == bool and found.any()
+
+
+def test_features_are_the_true_classes_posterior_and_the_two_largest():
+    p = np.array([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
+    found = blindmi.features(Signals.of_posteriors(p), np.array([0, 0]))
+    assert found == pytest.approx(np.array([[0.1, 0.6, 0.3], [0.5, 0.5, 0.3]]))
+
+
+def test_blindmi_judges_the_targets_in_batches_of_twenty():
+    draw = np.random.default_rng(2)
+    p, target = draw.dirichlet([0.3] * 4, size=110), np.arange(110) >= 60
+    labels = draw.integers(4, size=110)
+    made = Signals.of_posteriors(draw.dirichlet([2] * 4, size=20)), np.arange(20) % 4
+    evidence = Evidence.of(labels, victim=p, shadows=p[None], member=[~target], target=target, generated=made)
+    verdict = attack("blindmi", evidence)["blindmi"]
+    points, outside = blindmi.features(evidence.victim, labels)[60:], blindmi.features(*made)
+    exact = [blindmi.members_among(points[at: at + 20], outside) for at in (0, 20, 40)]
+    assert (verdict.member == np.concatenate(exact)).all() and set(verdict.scores) == {0.0, 1.0}
+
+
+@fault("scipy.ndimage.sobel smooths along all other axes: over records and channels too")
+def test_the_sobel_gradient_of_a_step_edge_worked_by_hand():
+    # (1, 2, 1) across an edge of height 10 adds up to 40 in the two columns next to it, and nothing else
+    step = np.zeros((1, 2, 5, 6), np.uint8)
+    step[0, 0, :, 3:] = 10
+    step[0, 1, 2:, :] = 100  # 400, cut off
+    found = blindmi.sobel(step)
+    assert found.dtype == np.uint8 and found.shape == step.shape
+    assert found[0, 0].tolist() == [[0, 0, 40, 40, 0, 0]] * 5
+    assert found[0, 1].tolist() == [[0] * 6, [255] * 6, [255] * 6, [0] * 6, [0] * 6]
+
+
+@fault("scipy.ndimage.sobel smooths along all other axes: over records and channels too")
+def test_the_sobel_gradient_has_the_length_of_both_directions():
+    corner = np.zeros((1, 1, 5, 5), np.uint8)
+    corner[0, 0, 2:, 2:] = 8
+    # around its upper left pixel: across 8 (2 + 1) = 24, down 8 (2 + 1) = 24; sqrt 2 times 24 is 33.9
+    assert blindmi.sobel(corner)[0, 0, 2, 2] == 33
+
+
+def numbered(x, mean=None):
+    """Records whose label is their number, which tells of what they were made."""
+    return Records(torch.from_numpy(x), torch.arange(len(x)), len(x), mean, mean)
+
+
+def test_generated_rows_of_a_binary_table_have_a_tenth_of_their_entries_flipped():
+    draw = np.random.default_rng(0)
+    records = numbered((draw.random((200, 400)) < 0.3).astype(np.uint8))
+    made = blindmi.generate(records, np.arange(100, 200), seed=0)
+    assert made.x.dtype == torch.uint8 and set(made.x.unique().tolist()) == {0, 1}
+    assert len(made) == 20 and len(made.y.unique()) == 20 and made.y.min() >= 100
+    flipped = (made.x != records.x[made.y]).float().mean()
+    assert abs(flipped - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 8000)
+
+
+def test_generated_images_are_gradients_of_their_own_shape():
+    x = np.random.default_rng(0).integers(256, size=(30, 3, 8, 8), dtype=np.uint8)
+    records = numbered(x, (0.5,) * 3).to("cpu")  # channels last, as models like them
+    made = blindmi.generate(records, np.arange(30), seed=0)
+    assert made.x.dtype == torch.uint8 and made.x.shape == (20, 3, 8, 8) and made.mean == records.mean
+    assert (made.x.numpy() == blindmi.sobel(x[made.y])).all()
+
+
+def test_generated_rows_of_another_table_have_noise_of_each_columns_spread():
+    draw = np.random.default_rng(0)
+    scale = np.array([0.1, 1, 50, 0])
+    records = numbered((draw.normal(size=(400, 4)) * scale + 3).astype(np.float32))
+    noise = []
+    for seed in range(30):
+        made = blindmi.generate(records, np.arange(400), seed=seed)
+        assert made.x.dtype == torch.float32 and made.x.isfinite().all()
+        noise.append((made.x - records.x[made.y]).numpy())
+    noise = np.concatenate(noise).astype(float)
+    assert noise.std(axis=0) == pytest.approx(scale, rel=0.15, abs=1e-4)
+    assert np.abs(noise.mean(axis=0)) == pytest.approx([0] * 4, abs=6 * 50 / math.sqrt(600))
+
+
+@fault("scipy.ndimage.sobel smooths along all other axes: over records and channels too")
+def test_a_record_made_of_an_image_has_nothing_of_another_image():
+    """Nor of another channel: what is made of one channel of one image is made of it where it is alone, too."""
+    images = np.random.default_rng(0).integers(256, size=(3, 2, 8, 8), dtype=np.uint8) // 8
+    alone = blindmi.sobel(images[1:2, 1:2])
+    assert (blindmi.sobel(images)[1:2, 1:2] == alone).all()
+
+
+@pytest.mark.parametrize("x", [np.eye(30, dtype=np.uint8), np.random.default_rng(0).normal(size=(30, 5)).astype("f4"),
+                               np.arange(30 * 16, dtype=np.uint16).astype(np.uint8).reshape(30, 1, 4, 4)])
+def test_what_is_generated_is_the_seeds(x):
+    records = numbered(x, (0.5,) if x.ndim == 4 else None)
+    one, same_seed, other = (blindmi.generate(records, np.arange(30), seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(one.x, same_seed.x) and torch.equal(one.y, same_seed.y)
+    assert not torch.equal(one.y, other.y)
+
+
+def test_of_few_records_as_many_are_made():
+    assert len(blindmi.generate(numbered(np.eye(7, dtype=np.uint8)), np.arange(7), seed=0)) == 7
+
+
+# ---- arrays alone ----------------------------------------------------------------------------------------------------
+
+def arrays(online, *, n=120, num_cls=3, shadows=8, labels=np.int64):
+    draw = np.random.default_rng(11)
+    target = np.arange(n) < n // 2
+    member = balanced_member(draw, shadows, n) & (target == online)
+    return dict(labels=draw.integers(num_cls, size=n).astype(labels), victim=draw.dirichlet([1] * num_cls, size=n),
+                shadows=draw.dirichlet([1] * num_cls, size=(shadows, n)), member=member, target=target,
+                x=draw.normal(size=(n, 5)).astype(np.float32),
+                generated=(Signals.of_posteriors(draw.dirichlet([1] * num_cls, size=20)), np.arange(20) % num_cls))
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=2))
+
+
+def known(pairs, faulty, what):
+    """Parameters, of which the faulty ones are known to fail."""
+    return [pytest.param(*pair, marks=fault(what) if pair in faulty else ()) for pair in pairs]
+
+
+@pytest.mark.parametrize("name, online", known(
+    [(name, online) for name in ATTACKS for online in (False, True)],
+    [("attack_p", True), ("rmia", True), ("qmia", True)],
+    "by default all records are a shadow's own online, so that where it plays the victim there is no population"))
+@pytest.mark.filterwarnings("error")
+def test_an_attack_takes_arrays_and_no_options(name, online, short_training):
+    evidence = Evidence.of(**arrays(online))
+    assert evidence.online == online
+    if name == "samia" or name == "lira_online" and not online:
+        with pytest.raises(UserError):
+            attack(name, evidence)
+        return
+    found = attack(name, evidence)
+    assert list(found) == list(ATTACKS[name].options.get("reports", [name]))
+    for verdict in found.values():
+        assert verdict.scores.shape == verdict.member.shape == (60,) and np.isfinite(verdict.scores).all()
+        assert np.shape(verdict.threshold) in {(), (60,)} and np.isfinite(verdict.threshold).all()
+        assert (verdict.member == (verdict.scores >= verdict.threshold)).all()
+
+
+@pytest.mark.parametrize("name, kind", known(
+    [(name, kind) for name in ATTACKS if name not in ("samia", "lira_online") for kind in (np.int32, np.uint8)],
+    [("nn_cls", np.int32), ("nn_cls", np.uint8), ("qmia", np.uint8)],
+    "Evidence.of hands labels on as they are, and torch takes int64 alone for numbers of classes"))
+def test_labels_may_be_integers_of_any_kind(name, kind, short_training):
+    wide, narrow = (attack(name, Evidence.of(**arrays(False, labels=labels))) for labels in (np.int64, kind))
+    for verdict in wide:
+        assert wide[verdict].scores == pytest.approx(narrow[verdict].scores)
+
+
+@pytest.mark.parametrize("name", ["nn", "qmia"])
+def test_an_attack_that_trains_is_the_seeds(name, short_training):
+    evidence = Evidence.of(**arrays(False))
+    one, again, other = (attack(name, evidence, seed=seed)[name] for seed in (0, 0, 1))
+    assert same(one, again) and not same(one, other)
