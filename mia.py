@@ -44,6 +44,7 @@ def main(argv=None):
             role: (store, victim_version) if role == "victim" else (shadow_store, shadow_version) for role in parts})
 
     def attack(name, watch):
+        """Let the attack speak, judge it, and write down what it found."""
         own = {option: getattr(options, option) for option in ATTACKS[name].options.get("own", ())}
         with store.making("victim", victim_version, store.attack_lock(name)):
             try:

@@ -161,15 +161,17 @@ class Store:
         with reading(path), np.load(path, allow_pickle=False) as arrays:
             have = {key: arrays[key] for key in arrays.files}
             kind = str(have.pop("kind", "paper"))
-            if kind not in SPLITS or "victim_train" not in have or any(indices.dtype != np.int64 for indices in have.values()):
+            numbers = all(indices.dtype == np.int64 for indices in have.values())
+            if not (kind in SPLITS and "victim_train" in have and numbers):
                 raise ValueError("it holds something else")
             return kind, have
 
     def load_split(self, n: int) -> dict[str, Part]:
         """The split as pretrain.py stored it, of the victim and the first `shadow_num` shadows.
 
-        Sets `options.split`, which later stages follow. Raises UserError where there is none, one of fewer shadows, or one of another number of records than `n`;
-        and where nothing can be written beside it, before any work is done in vain.
+        Sets `options.split`, which later stages follow. Raises UserError where there is none, one of fewer shadows, or
+        one of another number of records than `n`; and where nothing can be written beside it, before any work is done
+        in vain.
         """
         path = self.root / "split.npz"
         roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]

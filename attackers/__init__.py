@@ -43,8 +43,8 @@ ATTACKS.register("attack_p", "attackers.loss:attack_p", "the loss among that of 
                  alias="attack-p")
 ATTACKS.register("lira", "attackers.lira:lira", "likelihood ratio, online where the split allows it, else offline\n"
                  "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",))
-ATTACKS.register("lira_online", "attackers.lira:lira_online", "lira with shadows that were trained on the record too (the same)",
-                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
+ATTACKS.register("lira_online", "attackers.lira:lira_online",
+                 "lira with shadows that were trained on the record too (the same)", shadows=(3, 6), own=("fix_variance",), form_of="lira")
 ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those only that were not (the same)",
                  shadows=(3, 6), own=("fix_variance",), form_of="lira")
 ATTACKS.register("rmia", "attackers.rmia:rmia",

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -28,38 +28,17 @@ def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Chec
     Args:
         places: each role's store and version.
     """
-    victim, first = parts["victim"], parts["shadow_0"]
-    targets = np.union1d(victim.train, victim.test)
-    numbers = np.union1d(targets, np.concatenate([first.train, first.dev, first.test]))
-    own = {role: np.isin(numbers, np.concatenate([part.train, part.test])) for role, part in parts.items()}
     options = places["victim"][0].options
+    targets = np.union1d(parts["victim"].train, parts["victim"].test)
+    numbers = np.union1d(targets, np.concatenate(list(vars(parts["shadow_0"]).values())))
+    own = {role: np.isin(numbers, np.concatenate([part.train, part.test])) for role, part in parts.items()}
     needs = {what for what in ("sensitivity", "generated") if any(ATTACKS[name].options.get(what) for name in attacks)}
     made = blindmi.generate(records, targets, seed=options.train_seed) if "generated" in needs else None
 
     def answers(role: str, *, fresh: bool) -> dict[str, np.ndarray]:
-        """Of one model, by what it was asked."""
-        store, version = places[role]
-        model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoints[role]))
-
-        def about(asked: np.ndarray, **more) -> dict:
-            """All that answers depend on."""
-            return {"model": checkpoints[role].digest, "data": checkpoints[role].data, "threads": options.threads,
-                    "records": hashlib.sha256(asked.tobytes()).hexdigest(), **more}
-
-        def kept(what: str, facts: dict, ask: Callable[[], np.ndarray]) -> np.ndarray:
-            return store.answers(role, version, what, facts, ask, fresh=fresh)
-
-        found = {"logits": kept("logits", about(numbers), lambda: query(model(), on_device(records, device), numbers))}
-        if "sensitivity" in needs:
-            asked = numbers[own[role]]
-            noise = generator(options.train_seed, "mia", role, "noise", device=device)
-            found["sensitivity"] = kept(
-                "sensitivity", about(asked, draws=DRAWS, epsilon=EPSILON, train_seed=options.train_seed),
-                lambda: query_sensitivity(model(), on_device(records, device), asked, generator=noise))
-        if made is not None and role == "victim":
-            found["generated"] = kept("generated", about(targets, train_seed=options.train_seed),
-                                      lambda: query(model(), made.to(device), np.arange(len(made))))
-        return found
+        return _answers(role, *places[role], checkpoints[role], records, device, numbers=numbers,
+                        sensitive=numbers[own[role]] if "sensitivity" in needs else None,
+                        made=made if role == "victim" else None, fresh=fresh)
 
     bar = console.progress(total=len(parts), label="asking models", unit="model")
     for _ in side_by_side(lambda role, _: len(answers(role, fresh=options.fresh)), parts, workers=options.workers,
@@ -83,3 +62,29 @@ def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Chec
         own=np.stack([own[role] for role in shadows]), target=own["victim"], online=options.split == "inout",
         records=records, numbers=numbers,
         generated=None if made is None else (Signals(found["victim"]["generated"]), made.y.numpy()))
+
+
+def _answers(role: str, store: Store, version: str, checkpoint: Checkpoint, records: Records, device: torch.device, *,
+             numbers: np.ndarray, sensitive: np.ndarray | None, made: Records | None,
+             fresh: bool) -> dict[str, np.ndarray]:
+    """Of one model, by what it was asked: logits of the records of these numbers and of those that were made up,
+    sensitivities of others. Kept with all that they depend on."""
+    options = store.options
+    model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoint))
+    place = partial(on_device, records, device)
+
+    def kept(what: str, asked: np.ndarray, ask: Callable[[], np.ndarray], **more) -> np.ndarray:
+        facts = {"model": checkpoint.digest, "data": checkpoint.data, "threads": options.threads,
+                 "records": hashlib.sha256(asked.tobytes()).hexdigest(), **more}
+        return store.answers(role, version, what, facts, ask, fresh=fresh)
+
+    found = {"logits": kept("logits", numbers, lambda: query(model(), place(), numbers))}
+    if sensitive is not None:
+        noise = generator(options.train_seed, "mia", role, "noise", device=device)
+        found["sensitivity"] = kept("sensitivity", sensitive,
+                                    lambda: query_sensitivity(model(), place(), sensitive, generator=noise),
+                                    draws=DRAWS, epsilon=EPSILON, train_seed=options.train_seed)
+    if made is not None:
+        found["generated"] = kept("generated", made.x.numpy(),
+                                  lambda: query(model(), made.to(device), np.arange(len(made))))
+    return found

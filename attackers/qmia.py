@@ -67,6 +67,7 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
     records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
 
     def score(measured: Measured) -> np.ndarray:
+        """Train on the population of whoever is the victim, and score the targets."""
         who = "victim" if measured.playing is None else f"shadow_{measured.playing}"
         draw = generator(seed, "mia", "qmia", who)
         population = np.flatnonzero(~measured.target)

@@ -31,9 +31,9 @@ def run(stage: str, *words) -> None:
 def attacked(results: Path, split: str, seed: int, neural: bool) -> dict[str, list[dict]]:
     """Run what is missing with one seed; returns what was found of the "original" and the "pruned" victim."""
     same = ("--results", results, "--seed", seed, "--shadow_num", SHADOWS)
-    names = [name for name in ATTACKS if (neural or name not in NEURAL) and name != "samia"
-             and not unfit(name, online=split == "inout", shadow_num=SHADOWS)
-             and (split == "inout" or name != "lira_offline") and name != "lira_online"]  # which is what lira does there
+    apart = {"samia", "lira_online" if split == "inout" else "lira_offline"}  # which is what lira does there
+    names = [name for name in ATTACKS if name not in apart and (neural or name not in NEURAL)
+             and not unfit(name, online=split == "inout", shadow_num=SHADOWS)]
     run("pretrain", *same, "--split", split)
     run("prune", *same)
     found = {}
@@ -72,9 +72,10 @@ def _show(split: str, values: dict[tuple, list[float]]) -> None:
         spread = f" ({statistics.stdev(numbers):.1f})" if len(numbers) > 1 else ""
         return f"{statistics.mean(numbers):.1f}{spread}" if numbers else "-"
 
-    print(f"\n{split}: victim's test accuracy {cell('original', 'test_accuracy')}, pruned "
-          f"{cell('pruned', 'test_accuracy')}\n\n| | original: accuracy | AUC | TPR at 1 % FPR | pruned: accuracy | AUC "
-          f"| TPR at 1 % FPR | seeds |\n|---|---|---|---|---|---|---|---|")
+    print(f"\n{split}: victim's test accuracy {cell('original', 'test_accuracy')}, "
+          f"pruned {cell('pruned', 'test_accuracy')}\n")
+    print("| | original: accuracy | AUC | TPR at 1 % FPR | pruned: accuracy | AUC | TPR at 1 % FPR | seeds |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in VERDICTS:
         if (seeds := values.get(("pruned", name, "auc"))):
             cells = [cell(version, name, measure) for version in ("original", "pruned") for measure in MEASURES]
