@@ -65,7 +65,8 @@ def main(argv=None):
     lines = store.attacks_on(victim_version, models)
     measures_table(store.folder("victim", victim_version), lines)
     if options.per_class:
-        class_table(lines, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
+        asked = [line for line in lines if VERDICTS[line["attack"]] in attacks]
+        class_table(asked, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
                              for part in (parts["victim"].train, parts["victim"].test)))
     closing_table(store)
 
