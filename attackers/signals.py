@@ -159,7 +159,7 @@ class Evidence:
 
         Args:
             target: (N,) bool, default all.
-            own: (S, N) bool; default the population where no shadow was trained on a target, else all.
+            own: (S, N) bool; default the targets where a shadow was trained on one, else the population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             more: `generated`.
         Raises:
@@ -168,18 +168,23 @@ class Evidence:
         labels, victim, shadows = np.asarray(labels), np.asarray(victim), np.asarray(shadows)
         member, n = np.asarray(member, dtype=bool), len(labels)
         target = np.ones(n, bool) if target is None else np.asarray(target, dtype=bool)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise ValueError(f"labels must be (N,) integers, not {labels.dtype} of shape {labels.shape}")
         if victim.ndim != 2 or shadows.shape[1:] != victim.shape or len(victim) != n:
             raise ValueError(f"victim must be (N, C) and shadows (S, N, C) posteriors of the N = {n} labels, "
                              f"not {victim.shape} and {shadows.shape}")
         if member.shape != shadows.shape[:2] or target.shape != (n,):
             raise ValueError(f"member must be (S, N) = {shadows.shape[:2]} and target (N,), "
                              f"not {member.shape} and {target.shape}")
-        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= victim.shape[1]:
-            raise ValueError(f"labels must be integers from 0 to {victim.shape[1] - 1}")
-        online = bool(member[:, target].any())
-        if own is None:
-            own = np.broadcast_to(np.ones(n, bool) if online else ~target, member.shape)
+        if labels.min() < 0 or labels.max() >= victim.shape[1]:
+            raise ValueError(f"labels must be from 0 to {victim.shape[1] - 1}")
+        labels, online = labels.astype(np.int64), bool(member[:, target].any())
+        own = np.broadcast_to(target if online else ~target, member.shape) if own is None else np.asarray(own, bool)
+        if own.shape != member.shape:
+            raise ValueError(f"own must be (S, N) = {member.shape}, not {own.shape}")
         if x is not None:
+            if len(x) != n or x.ndim not in (2, 4):
+                raise ValueError(f"x must be (N, D) or (N, C, H, W) of the N = {n} labels, not {x.shape}")
             import torch
 
             from datasets import Records
@@ -188,7 +193,7 @@ class Evidence:
             more |= {"records": Records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half),
                      "numbers": np.arange(n)}
         return cls(labels, Signals.of_posteriors(victim), [Signals.of_posteriors(one) for one in shadows],
-                   member, np.asarray(own, dtype=bool), target, online, **more)
+                   member, own, target, online, **more)
 
     def need_population(self) -> None:
         """Raise UserError where there is none."""

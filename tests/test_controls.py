@@ -147,7 +147,7 @@ def test_membership_at_random_cannot_be_told(name, kind, cases):
 def test_the_same_models_are_attacked_with_success_when_membership_is_theirs(name, kind, cases):
     """So that the two tests above can fail."""
     if name == "blindmi" and kind == "inout":
-        pytest.skip("this victim answers records that are made of its members more as members than as non-members")
+        pytest.skip("it finds the few records that this victim gets wrong: 52 % here, too few to tell from chance")
     _, member = cases.evidence(kind, MEMORISED)
     for verdict_name, verdict in cases.verdicts(name, kind, MEMORISED).items():
         accuracy = metrics.balanced_accuracy(verdict.member, member)
