@@ -18,7 +18,11 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
     Args:
         member, labels: (n,), the truth.
         seed: of the resampling.
+    Raises:
+        ValueError: a score is NaN, as that of a target that too few shadows know.
     """
+    if np.isnan(verdict.scores).any():
+        raise ValueError(f"{np.isnan(verdict.scores).sum()} of the targets have no score (NaN): leave them out")
     rng = np.random.default_rng(seed)
     scores, decision = verdict.scores, verdict.member
     found = {"members": int(member.sum()), "non_members": int((~member).sum()),

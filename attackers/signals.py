@@ -163,7 +163,7 @@ class Evidence:
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             more: `generated`.
         Raises:
-            ValueError: shapes that don't fit, labels that are no classes.
+            ValueError: shapes that don't fit, labels that are no classes, posteriors that are none.
         """
         labels, victim, shadows = np.asarray(labels), np.asarray(victim), np.asarray(shadows)
         member, n = np.asarray(member, dtype=bool), len(labels)
@@ -176,6 +176,11 @@ class Evidence:
         if member.shape != shadows.shape[:2] or target.shape != (n,):
             raise ValueError(f"member must be (S, N) = {shadows.shape[:2]} and target (N,), "
                              f"not {member.shape} and {target.shape}")
+        if not len(shadows):
+            raise ValueError("at least one shadow model is needed")
+        for name, given in (("victim", victim), ("shadows", shadows)):
+            if not ((given >= 0) & (given <= 1)).all():  # nor is NaN
+                raise ValueError(f"{name} must be posteriors, numbers from 0 to 1")
         if labels.min() < 0 or labels.max() >= victim.shape[1]:
             raise ValueError(f"labels must be from 0 to {victim.shape[1] - 1}")
         labels, online = labels.astype(np.int64), bool(member[:, target].any())
@@ -183,6 +188,7 @@ class Evidence:
         if own.shape != member.shape:
             raise ValueError(f"own must be (S, N) = {member.shape}, not {own.shape}")
         if x is not None:
+            x = np.asarray(x)
             if len(x) != n or x.ndim not in (2, 4):
                 raise ValueError(f"x must be (N, D) or (N, C, H, W) of the N = {n} labels, not {x.shape}")
             import torch

@@ -26,6 +26,11 @@ def by_pairs(scores, member):
     return sum(pairs) / len(pairs)
 
 
+def balanced(decision, member):
+    """(TPR + TNR) / 2 from its definition."""
+    return ((decision & member).sum() / member.sum() + (~decision & ~member).sum() / (~member).sum()) / 2
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_area_equals_a_count_of_pairs(seed):
     scores, member = tied(seed)
@@ -44,10 +49,11 @@ def test_the_area_of_ranks_equals_scikit_learns(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_balanced_accuracy_equals_scikit_learns(seed):
+def test_balanced_accuracy_is_the_mean_of_two_rates(seed):
     scores, member = tied(seed)
-    assert metrics.balanced_accuracy(scores >= 0.5, member) == pytest.approx(
-        balanced_accuracy_score(member, scores >= 0.5))
+    found = metrics.balanced_accuracy(scores >= 0.5, member)
+    assert found == pytest.approx(balanced(scores >= 0.5, member)) and isinstance(found, float)
+    assert found == pytest.approx(balanced_accuracy_score(member, scores >= 0.5))
 
 
 # ---- TPR at a low FPR ------------------------------------------------------------------------------------------------
@@ -134,10 +140,10 @@ def test_the_interval_of_an_accuracy_is_that_of_a_plain_bootstrap(tpr, tnr):
     draw = np.random.default_rng(1)
     member = np.arange(500) < 200
     decision = np.where(member, draw.random(500) < tpr, draw.random(500) >= tnr)
-    plain = resampled(metrics.balanced_accuracy, decision, member, rng=draw, times=4000)
+    plain = resampled(balanced, decision, member, rng=draw, times=4000)
     found = np.mean([metrics.accuracy_interval(decision, member, rng=draw) for _ in range(10)], axis=0)
     assert found == pytest.approx(plain, abs=0.12 * (plain[1] - plain[0]))  # a quantile of 4000 is known to 3 %
-    assert plain[0] < metrics.balanced_accuracy(decision, member) < plain[1]
+    assert plain[0] < balanced(decision, member) < plain[1]
 
 
 def test_the_interval_of_an_area_is_that_of_a_plain_bootstrap():
@@ -197,7 +203,7 @@ def test_every_figure_is_that_of_its_own_function():
     verdict, member, labels = some(others=1000)
     found = metrics.measures(verdict, member, labels, num_cls=3)
     assert found["members"] == 60 and found["non_members"] == 1000
-    assert found["accuracy"] == metrics.balanced_accuracy(verdict.scores >= 0.5, member)
+    assert found["accuracy"] == pytest.approx(balanced(verdict.scores >= 0.5, member))
     assert found["auc"] == metrics.area(verdict.scores, member)
     for name in ("accuracy", "auc"):
         low, high = found[f"{name}_interval"]
@@ -255,3 +261,9 @@ def test_figures_of_a_class_are_of_its_records_alone():
 def test_the_same_seed_draws_the_same_intervals():
     one, again, other = (metrics.measures(*some(), num_cls=3, seed=seed) for seed in (0, 0, 1))
     assert one == again != other
+
+
+def test_a_target_without_a_score_is_named():
+    verdict = Verdict(np.array([0.1, np.nan, 0.4, 0.3]), 0.2)
+    with pytest.raises(ValueError, match="1 of the targets have no score"):
+        measures(verdict, np.array([True, False, True, False]), np.zeros(4, int), num_cls=2)
