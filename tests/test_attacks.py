@@ -856,7 +856,7 @@ def test_an_attack_that_trains_is_the_seeds(name, short_training):
 
 
 @pytest.mark.parametrize("what, wrong", [
-    ("victim", np.log(FITTING["victim"] + 1e-9)), ("shadows", FITTING["shadows"] * 2),
+    ("victim", np.log(FITTING["victim"] + 1e-9)), ("shadows", FITTING["shadows"] * 9),
     ("victim", np.where(np.arange(N)[:, None] == 3, np.nan, FITTING["victim"])),
     ("shadows", FITTING["shadows"][:0])])
 def test_what_is_no_posterior_of_a_shadow_model_is_refused(what, wrong):
