@@ -77,7 +77,10 @@ class Recipe:
 
 @dataclass
 class Training:
-    """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev after each one."""
+    """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev after each one.
+
+    A defence may put another quality in the place of that accuracy (see `Basic.quality`).
+    """
 
     best_epoch: int = 0
     best_accuracy: float = -math.inf

@@ -1,4 +1,4 @@
-"""Records in memory, by name or from a file of the user's own, and the paper's split of them into roles.
+"""Records in memory, by name or from a file of the user's own, and two ways to split them into roles.
 
 Nothing but numpy is imported until records are asked for, so that `--help` can list the names at once.
 """
@@ -185,6 +185,13 @@ def split(n: int, *, seed: int, shadow_num: int, kind: str = "paper") -> dict[st
     return {"paper": _paper_split, "inout": _inout_split}[kind](n, seed, shadow_num)
 
 
+def check_even(shadow_num: int) -> None:
+    """Raise UserError where the in/out split can't be of so many shadows."""
+    if shadow_num % 2:
+        raise UserError(f"in the in/out split each record is a member of exactly half of the shadow models: "
+                        f"--shadow_num must be even, not {shadow_num}")
+
+
 def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
     """For online attacks: shadow models are trained on the victim's records too, each record in half of them.
 
@@ -194,6 +201,7 @@ def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
     record is IN would tell. (Carlini et al., S&P 2022, section VI, balance by record; by pairs, the models are of
     one size too.)
     """
+    check_even(shadow_num)
     draw = np.random.default_rng(seed)
     dev, pool = np.split(draw.permutation(n).astype(np.int64), [n // 10])
     dev.sort()

@@ -65,7 +65,7 @@ def main(argv=None):
     lines = store.attacks_on(victim_version, models)
     measures_table(store.folder("victim", victim_version), lines)
     if options.per_class:
-        asked = [line for line in lines if VERDICTS[line["attack"]] in attacks]
+        asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
         class_table(asked, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
                              for part in (parts["victim"].train, parts["victim"].test)))
     closing_table(store)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from attackers import ATTACKS
 from console import UserError
-from datasets import DATASETS, SPLITS
+from datasets import DATASETS, SPLITS, check_even
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
@@ -70,6 +70,8 @@ def attack_list(value) -> tuple[str, ...]:
     names = [name.strip() for name in names]
     if names == ["all"]:  # which these are depends on the split
         return ("all",)
+    if "all" in names:
+        raise UserError("'all' stands alone")
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
@@ -164,8 +166,9 @@ OPTIONS: dict[str, Option] = {
     "fix_variance": Option(truth, None, "lira: one variance for all records, true or false (default: true with fewer "
                                         "than 64 shadow models)", "mia"),
     "rmia_gamma": Option(positive, 2.0, "rmia: by how much a record's ratio must exceed a population record's", "mia"),
-    "rmia_a": Option(share_or_choose, None, "rmia, offline: 0 to 1, or choose: on the shadow models (default: 0.2 for "
-                                            "tables, 0.3 for images)", "mia"),
+    "rmia_a": Option(share_or_choose, None, "rmia: 0 to 1, how far a record's posterior without it is corrected; or "
+                                            "choose: on the shadow models (default: 0.2 for tables, 0.3 for images)",
+                     "mia"),
     "adaptive": Option(flag, False, "the attacker's shadow models carry the same defence", "mia"),
     "per_class": Option(flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False),
     "original": Option(flag, False, "attack the model before pruning", "mia"),
@@ -323,16 +326,11 @@ def _check_together(options: SimpleNamespace) -> None:
                     if PRUNERS[name].options["layer"] in MODELS[options.model_name].options["layers"]]
             raise UserError(f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
                             f"use --pruner_name {' or '.join(fits)}")
-    if options.stage == "pretrain" and options.split == "inout" and options.shadow_num % 2:
-        raise UserError(uneven(options.shadow_num))
+    if options.stage == "pretrain" and options.split == "inout":
+        check_even(options.shadow_num)
     if options.stage == "mia":
         if options.original and (options.adaptive or options.defend):
             raise UserError("--original attacks the model before pruning, which carries no defence: "
                             "leave out --defend and --adaptive")
         if options.adaptive and not options.defend:
             raise UserError("--adaptive means that the attacker knows the defence: name it with --defend")
-
-
-def uneven(shadow_num: int) -> str:
-    return (f"in the in/out split each record is a member of exactly half of the shadow models: --shadow_num must be "
-            f"even, not {shadow_num}")

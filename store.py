@@ -37,10 +37,10 @@ import numpy as np
 
 from attackers import ATTACKS, VERDICTS, Verdict
 from console import UserError, say
-from datasets import SPLITS, Part
+from datasets import SPLITS, Part, check_even
 from files import (locked, packed, packed_arrays, read_arrays, read_sealed, reading, replacing, sealed, sealed_json,
                    tested, unpack, unpacked, write)
-from options import OPTIONS, command, record, uneven
+from options import OPTIONS, command, record
 
 if TYPE_CHECKING:
     import torch
@@ -182,8 +182,8 @@ class Store:
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
             self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
-        if self.options.split == "inout" and self.options.shadow_num % 2:
-            raise UserError(uneven(self.options.shadow_num))
+        if self.options.split == "inout":
+            check_even(self.options.shadow_num)
         if not os.access(self.root, os.W_OK):
             raise UserError(f"cannot write in {self.root}: permission denied")
         count = len(np.unique(np.concatenate(victim_and_others)))
@@ -304,7 +304,8 @@ class Store:
 
         Raises UserError where another process holds it after `wait` seconds.
         """
-        makes = (_CHECKPOINT, _MASK, _MANIFEST, f"{_MODEL}.resume") if what == _MODEL else (f"{what}.",)
+        makes = {_MODEL: (_CHECKPOINT, _MASK, _MANIFEST, f"{_MODEL}.resume"),
+                 "attacks": ("attacks.jsonl", "scores.npz")}.get(what, (f"{what}.",))
         with locked(self.folder(role, version), what, wait=wait, makes=makes):
             yield
 
@@ -323,14 +324,16 @@ class Store:
             return None
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
 
-    def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray], *,
+    def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray] | None, *,
                 fresh: bool) -> np.ndarray:
         """A model's answers to an attacker: those that lie there of just these facts, else `ask()`'s, which are kept.
 
         Args:
             what: logits, sensitivity or generated.
             facts: all that they depend on.
+            ask: None = they must be there.
             fresh: ask in any case.
+        Raises UserError where they must be there and another command has replaced them.
         """
         path = self.folder(role, version) / f"{what}.npz"
         with self.making(role, version, what, wait=600):
@@ -338,6 +341,8 @@ class Store:
                 have, arrays = read_arrays(path)
                 if have == facts:
                     return arrays["answers"]
+            if ask is None:
+                raise UserError(f"{path} has been replaced by another command: give this one again")
             answers = ask()
             write(path, packed_arrays(facts, {"answers": answers}))
         return answers
@@ -347,8 +352,8 @@ class Store:
         """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
         A line is an object: `attack`, its measures, the victim's `train_accuracy` and `test_accuracy`, the
-        `models_digest` of victim and shadows, the device, all options, those of training as they were then, the
-        name of its array in scores.npz, and the digest of all that.
+        `models_digest` of victim and shadows, the device, all options, those of training as they were then, what
+        its arrays in scores.npz are called after (their content), and the digest of all that.
 
         Args:
             found, said: measures of each verdict, see `metrics.measures`, and the verdict itself.
@@ -358,24 +363,28 @@ class Store:
         where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
         told = {name: value for name, value in victim.options.items() if name not in _ATTACK_OPTIONS}
         told |= own | where | {"device": device}
-        key = hashlib.sha256(json.dumps([models, own], sort_keys=True).encode()).hexdigest()[:8]
-        lines = [{"attack": name, **values, "train_accuracy": victim.accuracy["train"],
-                  "test_accuracy": victim.accuracy["test"], "models": models, "scores": f"{name}_{key}", **told}
-                 for name, values in found.items()]
+        new, targets = {}, digest_of(*asked.values())[:8]
+        new |= {f"{name}_{targets}": array for name, array in asked.items()}
+        lines = []
+        for name, verdict in said.items():
+            scores = [verdict.scores, np.asarray(verdict.threshold)]
+            key = f"{name}_{digest_of(*scores)[:8]}"
+            new |= {key: scores[0], f"{key}_threshold": scores[1]}
+            lines.append({"attack": name, **found[name], "train_accuracy": victim.accuracy["train"],
+                          "test_accuracy": victim.accuracy["test"], "models": models, "scores": key,
+                          "targets": targets, **told})
 
         folder = self.folder("victim", version)
         with self.making("victim", version, "attacks", wait=60):
-            kept = [line for line in self.attacks(version)
-                    if not (line["attack"] in found and self._same_attack(line, own))]
-            order = list(VERDICTS)  # whichever was finished first
-            lines = sorted(kept + lines, key=lambda line: (order.index(line["attack"]), json.dumps(line)))
-            # first the scores, so that no line is without: some without a line are left out the next time
-            named = {line["scores"] for line in kept}
-            arrays = {name: array for name, array in self._scores(version).items()
-                      if name.removesuffix("_threshold") in named} | asked
-            for name, verdict in said.items():
-                arrays |= {f"{name}_{key}": verdict.scores, f"{name}_{key}_threshold": np.asarray(verdict.threshold)}
+            have, before = self._scores(version), self.attacks(version)
+            # first the scores, those of lines that go now included: at no time is a line without
+            used = {name for line in before for name in _arrays_of(line)}
+            arrays = {name: array for name, array in have.items() if name in used} | new
             write(folder / "scores.npz", packed_arrays({}, dict(sorted(arrays.items()))))
+            lines += [line for line in before if set(_arrays_of(line)) <= set(arrays)
+                      and not (line["attack"] in found and self._same_attack(line, own))]
+            order = {name: place for place, name in enumerate(VERDICTS)}  # whichever was finished first
+            lines.sort(key=lambda line: (order.get(line["attack"], len(order)), json.dumps(line)))
             # each says how many there are, so that a file that was cut between two is noticed
             lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
             write(folder / "attacks.jsonl", "".join(lines).encode())
@@ -398,7 +407,7 @@ class Store:
         names = {verdict for verdict, of in VERDICTS.items() if of == attack}
         scores = self._scores(version)
         return names <= {line["attack"] for line in self.attacks(version)
-                         if self._same_attack(line, own) and line["scores"] in scores}
+                         if self._same_attack(line, own) and set(_arrays_of(line)) <= set(scores)}
 
     def _scores(self, version: str) -> dict[str, np.ndarray]:
         path = self.folder("victim", version) / "scores.npz"
@@ -411,7 +420,8 @@ class Store:
                 and all(line.get(name, value) == value for name, value in own.items())]
 
     def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it."""
+        """What attacks on a victim have found so far, as `add_attack` wrote it; lines from before there were scores are
+        left out."""
         path = self.folder("victim", version) / "attacks.jsonl"
         if not path.exists():
             return []
@@ -419,7 +429,7 @@ class Store:
             lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
             if not lines or any(line.pop("lines") != len(lines) for line in lines):
                 raise ValueError("lines are missing")
-            return lines
+            return [line for line in lines if "targets" in line]
 
     def _not_yet(self, path: Path, stage: str):
         raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
@@ -469,12 +479,23 @@ def models_digest(models: Iterable[Checkpoint]) -> str:
 
 def digest(part: Part) -> str:
     """Tells a role's part of the split from any other."""
-    return hashlib.sha256(b"|".join(indices.tobytes() for indices in vars(part).values())).hexdigest()
+    return digest_of(*vars(part).values())
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """Tells arrays from any others of their kind."""
+    return hashlib.sha256(b"|".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def _maker(version: str) -> str:
     """The stage that makes models of this version."""
     return "prune" if version else "pretrain"
+
+
+def _arrays_of(line: dict) -> list[str]:
+    """What an attack's line refers to in scores.npz."""
+    scores, targets = line["scores"], line["targets"]
+    return [scores, f"{scores}_threshold", *(f"{name}_{targets}" for name in ("records", "labels", "member"))]
 
 
 def _arrays(parts: dict[str, Part]) -> dict[str, np.ndarray]:

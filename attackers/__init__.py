@@ -23,7 +23,7 @@ __all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "u
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they are not its own
 # sensitivity, generated: whether it needs these answers too
-# shadows: the fewest shadow models (more in the in/out split, where two must know and two not know a record)
+# shadows: the fewest shadow models, in the paper's and in the in/out split
 # own: options that only this attack reads
 # form_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register("samia", "attackers.neural:samia",
@@ -44,7 +44,8 @@ ATTACKS.register("attack_p", "attackers.loss:attack_p", "the loss among that of 
 ATTACKS.register("lira", "attackers.lira:lira", "likelihood ratio, online where the split allows it, else offline\n"
                  "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",))
 ATTACKS.register("lira_online", "attackers.lira:lira_online",
-                 "lira with shadows that were trained on the record too (the same)", shadows=(3, 6), own=("fix_variance",), form_of="lira")
+                 "lira with shadows that were trained on the record too (the same)",
+                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
 ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those only that were not (the same)",
                  shadows=(3, 6), own=("fix_variance",), form_of="lira")
 ATTACKS.register("rmia", "attackers.rmia:rmia",
@@ -71,6 +72,6 @@ def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
                 "has not: use lira, or `pretrain.py --split inout`")
     needed = ATTACKS[name].options.get("shadows", (1, 1))[online]
     if shadow_num < needed:
-        return (f"{name} needs at least {needed} shadow models here, not {shadow_num}: where one plays the victim, "
-                f"two of the others must not have been trained on a record" + " and two must have" * online)
+        return (f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the victim against "
+                f"the others, of which too few would be left for a record")
     return None

@@ -1,7 +1,6 @@
 """Asks the models what attacks need, and puts together what an attacker has."""
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
@@ -14,7 +13,7 @@ from attackers.signals import DRAWS, EPSILON, Evidence, Signals, query, query_se
 from base_model import generator
 from datasets import Part, Records
 from roles import on_device, stored_model
-from store import Checkpoint, Store
+from store import Checkpoint, Store, digest_of
 from workers import side_by_side
 
 
@@ -35,17 +34,17 @@ def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Chec
     needs = {what for what in ("sensitivity", "generated") if any(ATTACKS[name].options.get(what) for name in attacks)}
     made = blindmi.generate(records, targets, seed=options.train_seed) if "generated" in needs else None
 
-    def answers(role: str, *, fresh: bool) -> dict[str, np.ndarray]:
+    def answers(role: str, *, ask: bool) -> dict[str, np.ndarray]:
         return _answers(role, *places[role], checkpoints[role], records, device, numbers=numbers,
                         sensitive=numbers[own[role]] if "sensitivity" in needs else None,
-                        made=made if role == "victim" else None, fresh=fresh)
+                        made=made if role == "victim" else None, ask=ask)
 
     bar = console.progress(total=len(parts), label="asking models", unit="model")
-    for _ in side_by_side(lambda role, _: len(answers(role, fresh=options.fresh)), parts, workers=options.workers,
+    for _ in side_by_side(lambda role, _: len(answers(role, ask=True)), parts, workers=options.workers,
                           threads=options.threads):
         bar.update()
     bar.close()
-    found = {role: answers(role, fresh=False) for role in parts}
+    found = {role: answers(role, ask=False) for role in parts}  # from the folders: large arrays through no pipe
 
     def signals(role: str) -> Signals:
         sensitivity = None
@@ -66,24 +65,26 @@ def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Chec
 
 def _answers(role: str, store: Store, version: str, checkpoint: Checkpoint, records: Records, device: torch.device, *,
              numbers: np.ndarray, sensitive: np.ndarray | None, made: Records | None,
-             fresh: bool) -> dict[str, np.ndarray]:
+             ask: bool) -> dict[str, np.ndarray]:
     """Of one model, by what it was asked: logits of the records of these numbers and of those that were made up,
-    sensitivities of others. Kept with all that they depend on."""
+    sensitivities of others. Kept with all that they depend on; without `ask`, only read."""
     options = store.options
     model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoint))
     place = partial(on_device, records, device)
 
-    def kept(what: str, asked: np.ndarray, ask: Callable[[], np.ndarray], **more) -> np.ndarray:
-        facts = {"model": checkpoint.digest, "data": checkpoint.data, "threads": options.threads,
-                 "records": hashlib.sha256(asked.tobytes()).hexdigest(), **more}
-        return store.answers(role, version, what, facts, ask, fresh=fresh)
+    def kept(what: str, asked: np.ndarray, query: Callable[[], np.ndarray], **more) -> np.ndarray:
+        facts = {"model": checkpoint.digest, "data": checkpoint.data, "records": digest_of(asked),
+                 "device": device.type, "threads": options.threads, **more}
+        return store.answers(role, version, what, facts, query if ask else None, fresh=ask and options.fresh)
+
+    def sensitivity() -> np.ndarray:
+        noise = generator(options.train_seed, "mia", role, "noise", device=device)
+        return query_sensitivity(model(), place(), sensitive, generator=noise)
 
     found = {"logits": kept("logits", numbers, lambda: query(model(), place(), numbers))}
     if sensitive is not None:
-        noise = generator(options.train_seed, "mia", role, "noise", device=device)
-        found["sensitivity"] = kept("sensitivity", sensitive,
-                                    lambda: query_sensitivity(model(), place(), sensitive, generator=noise),
-                                    draws=DRAWS, epsilon=EPSILON, train_seed=options.train_seed)
+        found["sensitivity"] = kept("sensitivity", sensitive, sensitivity, draws=DRAWS, epsilon=EPSILON,
+                                    train_seed=options.train_seed)
     if made is not None:
         found["generated"] = kept("generated", made.x.numpy(),
                                   lambda: query(model(), made.to(device), np.arange(len(made))))

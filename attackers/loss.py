@@ -2,9 +2,7 @@
 import numpy as np
 
 from attackers.calibration import as_it_is, judge
-from attackers.signals import Evidence, Measured, Signals, Verdict, cross_entropy, mean_where
-
-LEAST = 2  # shadows that a mean over those trained without a record (or with it) is taken of
+from attackers.signals import LEAST, Evidence, Measured, Signals, Verdict, cross_entropy, mean_where
 
 
 def loss(evidence: Evidence, **_) -> dict[str, Verdict]:

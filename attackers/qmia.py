@@ -14,6 +14,7 @@ from base_model import BaseModel, Recipe, generator
 from console import UserError
 from defenders.basic import Basic
 
+FEWEST = 20  # population records
 # that of the bench's networks; the likelihood of held-out records decides when to stop
 RECIPE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_stop=10)
 
@@ -63,6 +64,8 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
     count = evidence.victim.logits.shape[1]
     shape = evidence.records.shape
     network_name = "resnet18" if len(shape) == 3 and min(shape[1:]) >= 32 else "columnfc"
+    if (~evidence.target).sum() < FEWEST:
+        raise UserError(f"qmia learns from the population, of which it needs at least {FEWEST} records")
     numbers = torch.from_numpy(evidence.numbers)
     records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
 

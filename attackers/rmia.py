@@ -6,9 +6,9 @@ from scipy.special import expit
 
 from attackers.calibration import judge
 from attackers.metrics import area
-from attackers.signals import Evidence, Measured, Verdict, log_odds, mean_where
+from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
+from console import UserError
 
-LEAST = 2
 TEMPERATURE = 2.0
 GAMMA = 2.0
 A_IMAGES, A_TABLES = 0.3, 0.2
@@ -41,14 +41,16 @@ def score(p: Measured, *, a: float, gamma: float, online: bool) -> np.ndarray:
     """
     of_population = ratio(p, ~p.target, a=a, online=False, least=1)
     limits = np.sort(gamma * of_population[~np.isnan(of_population)])
+    if not len(limits):
+        raise UserError("of no population record a shadow model is known that was not trained on it")
     of_targets = ratio(p, p.target, a=a, online=online)
     return np.where(np.isnan(of_targets), np.nan, np.searchsorted(limits, of_targets, side="left") / len(limits))
 
 
-def best_a(p: Measured, *, gamma: float) -> float:
-    """The a of the largest AUC where each shadow in turn plays the victim, offline."""
+def best_a(p: Measured, *, gamma: float, online: bool) -> float:
+    """The a of the largest AUC where each shadow in turn plays the victim."""
     def quality(a: float) -> float:
-        found = [(score(role, a=a, gamma=gamma, online=False), member) for role, member in p.in_turn()]
+        found = [(score(role, a=a, gamma=gamma, online=online), member) for role, member in p.in_turn()]
         scores, member = map(np.concatenate, zip(*found))
         sure = ~np.isnan(scores)
         return area(scores[sure], member[sure])
@@ -62,11 +64,12 @@ def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str |
 
     Args:
         rmia_gamma: by how much a target's ratio must exceed a population record's.
-        rmia_a: 0 to 1; "choose": on the shadows; None: .2 for tables, .3 for all else.
+        rmia_a: 0 to 1, of all offline p(x), so that of the population in either form; "choose": on the shadows;
+            None: .2 for tables, .3 for all else.
     """
     evidence.need_population()
     if rmia_a == "choose":
-        rmia_a = best_a(evidence.measure(true_posterior), gamma=rmia_gamma)
+        rmia_a = best_a(evidence.measure(true_posterior), gamma=rmia_gamma, online=evidence.online)
     elif rmia_a is None:
         table = evidence.records is not None and len(evidence.records.shape) == 1
         rmia_a = A_TABLES if table else A_IMAGES

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Records
 
 SMALLEST = 1e-30  # posteriors are clamped here before a logarithm
+LEAST = 2  # shadows with a record, or without it, that say something of it
 DRAWS, EPSILON = 10, 1e-3  # of the sensitivity
 
 
@@ -154,14 +155,16 @@ class Evidence:
     generated: tuple[Signals, np.ndarray] | None = None
 
     @classmethod
-    def of(cls, labels, *, victim, shadows, member, target=None, own=None, x=None, **more) -> Evidence:
+    def of(cls, labels, *, victim, shadows, member, target=None, own=None, x=None,
+           sensitivity=None, generated=None) -> Evidence:
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
 
         Args:
             target: (N,) bool, default all.
             own: (S, N) bool; default the targets where a shadow was trained on one, else the population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
-            more: `generated`.
+            sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
+            generated: the victim's posteriors (m, C) on records that were made up, and their labels (m,); for blindmi.
         Raises:
             ValueError: shapes that don't fit, labels that are no classes, posteriors that are none.
         """
@@ -176,8 +179,8 @@ class Evidence:
         if member.shape != shadows.shape[:2] or target.shape != (n,):
             raise ValueError(f"member must be (S, N) = {shadows.shape[:2]} and target (N,), "
                              f"not {member.shape} and {target.shape}")
-        if not len(shadows):
-            raise ValueError("at least one shadow model is needed")
+        if not member.any():
+            raise ValueError("member: no shadow model was trained on any of these records, so nothing can be learnt")
         for name, given in (("victim", victim), ("shadows", shadows)):
             if not ((given >= 0) & (given <= 1)).all():  # nor is NaN
                 raise ValueError(f"{name} must be posteriors, numbers from 0 to 1")
@@ -196,10 +199,15 @@ class Evidence:
             from datasets import Records
 
             half = (0.5,) * x.shape[1] if x.ndim == 4 else None
-            more |= {"records": Records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half),
-                     "numbers": np.arange(n)}
-        return cls(labels, Signals.of_posteriors(victim), [Signals.of_posteriors(one) for one in shadows],
-                   member, own, target, online, **more)
+            x = Records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half)
+        of_victim, *of_shadows = (Signals.of_posteriors(one) for one in (victim, *shadows))
+        if sensitivity is not None:
+            of_victim = replace(of_victim, sensitivity=np.asarray(sensitivity[0], np.float32))
+            of_shadows = [replace(one, sensitivity=np.asarray(own_one, np.float32))
+                          for one, own_one in zip(of_shadows, sensitivity[1], strict=True)]
+        if generated is not None:
+            generated = Signals.of_posteriors(generated[0]), np.asarray(generated[1])
+        return cls(labels, of_victim, of_shadows, member, own, target, online, x, np.arange(n), generated)
 
     def need_population(self) -> None:
         """Raise UserError where there is none."""
@@ -217,7 +225,8 @@ class Verdict:
     """An attack's word on the n targets: member where score >= threshold.
 
     Attributes:
-        scores: (n,) float64, larger = rather a member.
+        scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with or without the
+            record for a word on it (in no split of the bench), which counts as a non-member.
         threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
     """
 

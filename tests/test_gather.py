@@ -1,4 +1,5 @@
 """What an attacker is given: once asked for, in an order that says nothing, and never who is a member."""
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from attackers.gather import gather
 from attackers.metrics import measures
 from attackers.signals import Verdict
 from base_model import BaseModel, Recipe
-from files import read_arrays
+from files import read_arrays, sealed
 from options import parse
 from roles import prepare
 from store import ORIGINAL, Store
@@ -143,13 +144,53 @@ def test_scores_and_measures_are_kept_and_belong_together(write_config, capsys):
     assert all("rmia_gamma" not in line for line in found if line["attack"] != "rmia")
     _, arrays = read_arrays(MADE / "l1unstructure_0.7_model" / "scores.npz")
     assert len(arrays) == 3 + 2 * len(found)
-    assert np.array_equal(np.sort(arrays["records"]), arrays["records"]) and arrays["member"].sum() == 54
-    x_and_y = np.load(path.replace("tiny.json", "tiny.npz"))
-    assert np.array_equal(x_and_y["y"][arrays["records"]], arrays["labels"])
+    y = np.load(path.replace("tiny.json", "tiny.npz"))["y"]
     for line in found:
-        verdict = Verdict(arrays[line["scores"]], arrays[f"{line['scores']}_threshold"])
-        again = measures(verdict, arrays["member"], arrays["labels"], num_cls=3)
-        assert {name: line[name] for name in again} == again
+        assert_scores_give(line, arrays, y)
+
+
+def assert_scores_give(line, arrays, y):
+    records, labels, member = (arrays[f"{name}_{line['targets']}"] for name in ("records", "labels", "member"))
+    assert np.array_equal(np.sort(records), records) and np.array_equal(y[records], labels)
+    again = measures(Verdict(arrays[line["scores"]], arrays[f"{line['scores']}_threshold"]), member, labels, num_cls=3)
+    assert {name: line[name] for name in again} == again
+
+
+def test_each_line_s_scores_are_of_its_own_records_also_after_another_split(write_config):
+    """And a line whose scores have been removed goes with the next that is written."""
+    path = write_config(shadow_num=2)
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,gap")
+    run(pretrain, path, "--seed", "8", "--fresh")
+    run(mia, path, "--original", "--attacks", "loss", "--seed", "8")
+    run(pretrain, path, "--split", "inout", "--seed", "9", "--fresh")
+    run(mia, path, "--original", "--attacks", "loss", "--seed", "9")
+    found = lines("victim_model")
+    assert sorted((line["attack"], line["seed"]) for line in found) == [
+        ("gap", 7), ("loss", 7), ("loss", 8), ("loss", 9)]
+    _, arrays = read_arrays(MADE / "victim_model" / "scores.npz")
+    for line in found:
+        assert_scores_give(line, arrays, np.load(path.replace("tiny.json", "tiny.npz"))["y"])
+    (MADE / "victim_model" / "scores.npz").unlink()
+    run(mia, path, "--original", "--attacks", "gap", "--seed", "9")
+    assert [(line["attack"], line["seed"]) for line in lines("victim_model")] == [("gap", 9)]
+
+
+def test_lines_of_other_times_and_attacks_do_no_harm(write_config):
+    """Those of before there were scores are not there; those of an attack that is no more stay."""
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,gap")
+    loss, gap = (dict(line) for line in sorted(lines("victim_model"), key=lambda line: line["attack"] == "gap"))
+    for line in (loss, gap):
+        line.pop("sha256")
+    loss = {name: value for name, value in loss.items() if name not in ("scores", "targets", "auc")}
+    text = "".join(json.dumps(sealed(line)) + "\n" for line in (loss, gap | {"attack": "of_old"}))
+    (MADE / "victim_model" / "attacks.jsonl").write_text(text)
+    run(mia, path, "--original", "--attacks", "gap", "--per_class")
+    assert [line["attack"] for line in lines("victim_model")] == ["gap", "of_old"]
+    run(mia, path, "--original", "--attacks", "loss")
+    assert [line["attack"] for line in lines("victim_model")] == ["gap", "loss", "of_old"]
 
 
 def test_options_of_attacks_change_what_they_say(write_config):

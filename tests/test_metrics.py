@@ -266,4 +266,4 @@ def test_the_same_seed_draws_the_same_intervals():
 def test_a_target_without_a_score_is_named():
     verdict = Verdict(np.array([0.1, np.nan, 0.4, 0.3]), 0.2)
     with pytest.raises(ValueError, match="1 of the targets have no score"):
-        measures(verdict, np.array([True, False, True, False]), np.zeros(4, int), num_cls=2)
+        metrics.measures(verdict, np.array([True, False, True, False]), np.zeros(4, int), num_cls=2)
