@@ -7,7 +7,7 @@
 import sys
 
 import console
-from attackers import ATTACKS, VERDICTS, unfit
+from attackers import ATTACKS, VERDICTS, attack, unfit
 from options import parse
 
 
@@ -27,29 +27,31 @@ def main(argv=None):
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     attacks = fitting(options)
+    settle(options, records)
     shadow_store = store if options.adaptive else store.undefended()
     victim_version, shadow_version = (ORIGINAL, ORIGINAL) if options.original else (store.pruned, shadow_store.pruned)
     checkpoints = {role: store.load(role, victim_version, part) if role == "victim" else
                    shadow_store.load(role, shadow_version, part) for role, part in parts.items()}
-    console.say(f"loaded {store.folder('victim', victim_version)} and {options.shadow_num} of "
-                f"{shadow_store.folder('shadow_*', shadow_version)}")
+    console.say(f"loaded {store.folder('victim', victim_version)}\n"
+                f"and {options.shadow_num} of {shadow_store.folder('shadow_*', shadow_version)}")
 
     models = models_digest(checkpoints.values())
     kept = [name for name in attacks if not options.fresh and store.has_attack(name, victim_version, models)]
-    for name in kept:
-        console.say(f"{name}: kept what {store.folder('victim', victim_version)} holds of it")
+    if kept:
+        console.say(f"{', '.join(kept)}: kept what {store.folder('victim', victim_version)} holds of "
+                    f"{'it' if len(kept) == 1 else 'them'}")
     missing = [name for name in attacks if name not in kept]
     if missing:
         evidence = gather(records, parts, checkpoints, device, attacks=missing, places={
             role: (store, victim_version) if role == "victim" else (shadow_store, shadow_version) for role in parts})
 
-    def attack(name, watch):
+    def speak(name, watch):
         """Let the attack speak, judge it, and write down what it found."""
         own = {option: getattr(options, option) for option in ATTACKS[name].options.get("own", ())}
         with store.making("victim", victim_version, store.attack_lock(name)):
             try:
-                verdicts = ATTACKS.load(name)(
-                    evidence, device=device, seed=options.train_seed, watch=watch, **own,
+                verdicts = attack(
+                    name, evidence, device=device, seed=options.train_seed, watch=watch, **own,
                     resume=store.resume_attack(name, victim_version, models, device.type))
             except console.UserError as error:
                 raise console.UserError(f"{name}: {error}") from error
@@ -60,7 +62,7 @@ def main(argv=None):
             return store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), found, verdicts,
                                     {"records": targets, "labels": labels, "member": member})
 
-    for name, path in side_by_side(attack, missing, workers=options.workers, threads=options.threads):
+    for name, path in side_by_side(speak, missing, workers=options.workers, threads=options.threads):
         console.say(f"{name}: saved {path}")
     lines = store.attacks_on(victim_version, models)
     measures_table(store.folder("victim", victim_version), lines)
@@ -83,10 +85,22 @@ def fitting(options) -> list[str]:
     return [name for name in names if reasons[name] is None]
 
 
+def settle(options, records) -> None:
+    """Put values in the place of defaults that depend on the data, so that lines hold what was used."""
+    from attackers import lira, rmia
+
+    if options.fix_variance is None:
+        options.fix_variance = options.shadow_num < lira.FEW
+    if options.rmia_a is None:
+        options.rmia_a = rmia.default_a(records)
+
+
 def measures_table(folder, lines: list[dict]) -> None:
     """Every measure of the attacks on one victim, with its interval."""
-    titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "1 %",
-              "tpr_at_0.001": "0.1 %"}
+    titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
+              "tpr_at_0.001": "at 0.1 %"}
+    titles = {measure: title for measure, title in titles.items()  # none that says nothing
+              if any(line[measure] is not None for line in lines)}
 
     def cell(line, measure):
         if line[measure] is None:
@@ -95,7 +109,7 @@ def measures_table(folder, lines: list[dict]) -> None:
         return f"{console.percent(line[measure])} [{low}, {high}]"
 
     members, others = lines[0]["members"], lines[0]["non_members"]
-    console.table(f"{folder}: attacks in percent with 95 % intervals, {members} members and {others} non-members",
+    console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
 
@@ -134,8 +148,8 @@ def closing_table(store) -> None:
             for part in ("train", "test")]
     rows += [[attack, *(_both(lines[attack]["accuracy"], lines[attack]["auc"]) if attack in lines else "-"
                         for lines in found.values())] for attack in attacks]
-    console.table(f"{store.root}, {basic.pruned}: attack accuracy / AUC in percent (50 = guessing), "
-                  f"shadow models: {options.shadow_num}", ["", *found], rows)
+    console.table(f"{store.root}, {basic.pruned}, {options.shadow_num} shadow models\n"
+                  f"attack accuracy / AUC in percent (50 = guessing)", ["", *found], rows)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they are not its own
 # sensitivity, generated: whether it needs these answers too
 # shadows: the fewest shadow models, in the paper's and in the in/out split
-# own: options that only this attack reads
+# own: options that only this attack reads; they change no other's lines
 # form_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register("samia", "attackers.neural:samia",
                  "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)", sensitivity=True)
@@ -61,15 +61,22 @@ VERDICTS = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].optio
 
 
 def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
-    """What the attack of this name says of the targets, by the name of each verdict."""
+    """What the attack of this name says of the targets, by the name of each verdict.
+
+    Raises TypeError where `how` is no option of this attack.
+    """
+    unknown = set(how) - {"device", "seed", "watch", "resume", *ATTACKS[name].options.get("own", ())}
+    if unknown:
+        raise TypeError(f"{name} has no option {', '.join(sorted(unknown))}")
     return ATTACKS.load(name)(evidence, **how)
 
 
 def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
     """Why an attack cannot be made in this split with so many shadow models; None where it can."""
     if name == "lira_online" and not online:
-        return ("lira_online needs shadow models that were trained on the victim's records, which the paper's split "
-                "has not: use lira, or `pretrain.py --split inout`")
+        return ("lira_online needs shadow models that were trained on the victim's records, which those of the paper's "
+                "split were not: use lira, or start with `pretrain.py --split inout --shadow_num 16` in another "
+                "--results folder")
     needed = ATTACKS[name].options.get("shadows", (1, 1))[online]
     if shadow_num < needed:
         return (f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the victim against "

@@ -19,8 +19,15 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
         member, labels: (n,), the truth.
         seed: of the resampling.
     Raises:
-        ValueError: a score is NaN, as that of a target that too few shadows know.
+        ValueError: a score is NaN, as that of a target that too few shadows know; or the truth is of other records,
+            or all of a kind.
     """
+    member, labels = np.asarray(member, dtype=bool), np.asarray(labels)
+    if len({len(verdict.scores), len(member), len(labels)}) > 1:
+        raise ValueError(f"member and labels must be of the {len(verdict.scores)} targets, not of {len(member)} and "
+                         f"{len(labels)} records")
+    if member.all() or not member.any():
+        raise ValueError("there must be members and non-members")
     if np.isnan(verdict.scores).any():
         raise ValueError(f"{np.isnan(verdict.scores).sum()} of the targets have no score (NaN): leave them out")
     rng = np.random.default_rng(seed)

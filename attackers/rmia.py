@@ -8,6 +8,7 @@ from attackers.calibration import judge
 from attackers.metrics import area
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
 from console import UserError
+from datasets import Records
 
 TEMPERATURE = 2.0
 GAMMA = 2.0
@@ -58,6 +59,11 @@ def best_a(p: Measured, *, gamma: float, online: bool) -> float:
     return max(CHOICES.tolist(), key=quality)
 
 
+def default_a(records: Records | None) -> float:
+    """.2 for tables, .3 for images and where records are not known."""
+    return A_TABLES if records is not None and len(records.shape) == 1 else A_IMAGES
+
+
 def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str | None = None,
          **_) -> dict[str, Verdict]:
     """Online where shadows were trained on targets too, else offline.
@@ -71,7 +77,6 @@ def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str |
     if rmia_a == "choose":
         rmia_a = best_a(evidence.measure(true_posterior), gamma=rmia_gamma, online=evidence.online)
     elif rmia_a is None:
-        table = evidence.records is not None and len(evidence.records.shape) == 1
-        rmia_a = A_TABLES if table else A_IMAGES
+        rmia_a = default_a(evidence.records)
     return {"rmia": judge(evidence, true_posterior,
                           partial(score, a=rmia_a, gamma=rmia_gamma, online=evidence.online))}

@@ -863,3 +863,10 @@ def test_an_attack_that_trains_is_the_seeds(name, short_training):
 def test_what_is_no_posterior_of_a_shadow_model_is_refused(what, wrong):
     with pytest.raises(ValueError, match="posteriors|no shadow model was trained"):
         Evidence.of(**FITTING | {what: wrong})
+
+
+def test_an_option_that_an_attack_does_not_have_is_refused():
+    evidence = Evidence.of(**arrays(True))
+    for name, wrong in (("lira", "fix_varianc"), ("loss", "fix_variance"), ("rmia", "gamma")):
+        with pytest.raises(TypeError, match=f"{name} has no option {wrong}"):
+            attack(name, evidence, **{wrong: 1})

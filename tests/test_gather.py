@@ -136,7 +136,7 @@ def test_scores_and_measures_are_kept_and_belong_together(write_config, capsys):
         run(mia, path, "--attacks", "rmia,threshold", *words)
     said = capsys.readouterr().out
     assert "threshold: kept" in said and said.count("rmia: saved") == 2  # its option is none of threshold's
-    table = said.split("with 95 % intervals")[-1]
+    table = said.split("[95 % interval]")[-1]
     assert table.split("attack accuracy")[0].count("rmia") == 1
     found = lines("l1unstructure_0.7_model")
     assert [line["attack"] for line in found] == ["conf", "xent", "mentr", "top1_conf", "rmia", "rmia"]
@@ -202,8 +202,11 @@ def test_options_of_attacks_change_what_they_say(write_config):
     for line in lines("victim_model"):
         key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_gamma"))
         said[key] = line["auc"]
-    assert len(said) == 2 + 4 and said["lira", None, None, None] != said["lira", False, None, None]
-    assert said["rmia", None, None, 2] != said["rmia", None, 0.9, 2]
+    assert len(said) == 2 + 4 and said["lira", True, None, None] != said["lira", False, None, None]
+    assert said["rmia", None, 0.2, 2] != said["rmia", None, 0.9, 2]
+    before = lines("victim_model")
+    run(mia, path, "--original", "--attacks", "lira,rmia", "--fix_variance", "true", "--rmia_a", "0.2")
+    assert lines("victim_model") == before  # what is the default is no other attack
 
 
 def test_figures_of_each_class_are_printed_when_asked_for(write_config, capsys):

@@ -267,3 +267,18 @@ def test_a_target_without_a_score_is_named():
     verdict = Verdict(np.array([0.1, np.nan, 0.4, 0.3]), 0.2)
     with pytest.raises(ValueError, match="1 of the targets have no score"):
         metrics.measures(verdict, np.array([True, False, True, False]), np.zeros(4, int), num_cls=2)
+
+
+@pytest.mark.parametrize("member, labels, said", [
+    ([1, 1, 1], [0, 0, 0], "members and non-members"), ([0, 0, 0], [0, 0, 0], "members and non-members"),
+    ([1, 0], [0, 0, 0], "of the 3 targets"), ([1, 0, 1], [0, 0], "of the 3 targets")])
+def test_a_truth_that_does_not_fit_is_refused(member, labels, said):
+    with pytest.raises(ValueError, match=said):
+        metrics.measures(Verdict(np.array([0.1, 0.2, 0.4]), 0.2), member, labels, num_cls=1)
+
+
+def test_membership_may_be_written_in_numbers():
+    draw = np.random.default_rng(0)
+    verdict, member = Verdict(draw.random(300), 0.5), draw.random(300) < 0.5
+    as_numbers = metrics.measures(verdict, member.astype(int), [0] * 300, num_cls=1)
+    assert as_numbers == metrics.measures(verdict, member, np.zeros(300, int), num_cls=1)

@@ -101,7 +101,7 @@ def test_what_is_finished_is_kept_and_what_differs_is_refused(write_config, caps
         run(STAGES[stage], path, *WORDS[stage])
     assert before == {file: file.stat().st_mtime_ns for file in before}
     said = capsys.readouterr().out
-    assert "shadow_1: kept" in said and "nn: kept" in said
+    assert "shadow_1: kept" in said and "nn, threshold: kept" in said
     assert pretrain.main(["cpu", path, "--lr", "0.01", "--batch_size", "64"]) == 2
     error = capsys.readouterr().err
     assert "batch_size 128 (now 64), lr 0.001 (now 0.01)" in error and "--fresh" in error
