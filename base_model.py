@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -141,11 +141,17 @@ class BaseModel:
                 generators: list[torch.Generator], dev: torch.Tensor | None, defender: Basic, resume,
                 on_epoch) -> list[Training]:
         """The epoch loop, for one model or a stack of them: one generator and one Training each."""
-        optimizer = recipe.build_optimizer(self.network.parameters())
+        optimizer = defender.build_optimizer(self.network, recipe)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones)
         trainings = [Training() for _ in generators]
         best_weights = self._kept([True] * len(trainings), {}) if dev is not None else None
         draws = [*generators, *dropout_generators(self.network)]
+
+        def in_precision(network, x, y) -> torch.Tensor:
+            # without its cache, which would hand weights cast under no_grad (as `adv` asks) to the training
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16",
+                                cache_enabled=False):
+                return loss(network, x, y)
 
         def state() -> dict:
             return {"epoch": epoch, "network": self.network.state_dict(), "best": best_weights,
@@ -168,15 +174,8 @@ class BaseModel:
         for epoch in range(done + 1, recipe.epochs + 1):
             self.network.train()
             losses = torch.zeros(len(trainings), device=self.device)  # summed on the device, read once an epoch
-            for batch in batches(indices, recipe.batch_size, *generators):
-                optimizer.zero_grad(set_to_none=True)
-                # without its cache, which would hand weights cast under no_grad (as `adv` asks) to the training
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16",
-                                    cache_enabled=False):
-                    value = loss(self.network, *records.batch(batch))
-                value.sum().backward()
-                optimizer.step()
-                losses += value.detach()
+            for batch in defender.batches(indices, recipe.batch_size, *generators):
+                losses += defender.step(self.network, optimizer, in_precision, *records.batch(batch))
             for number, (training, sum_of_losses) in enumerate(zip(trainings, losses.tolist()), start=1):
                 if not (math.isfinite(sum_of_losses) or training.stopped):
                     which = f"of model {number} of {len(trainings)} " if len(trainings) > 1 else ""
@@ -320,22 +319,3 @@ def _fitting_batch(network: nn.Module, records: Records, device: torch.device) -
 def posteriors(logits: torch.Tensor) -> torch.Tensor:
     """Softmax in float64: a difference of posteriors next to 1 keeps its digits."""
     return torch.softmax(logits.double(), dim=1)
-
-
-def batches(indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
-    """One epoch of `indices` in random order, in batches of `size`; the last holds what is left.
-
-    A single record left over joins the batch before it: BatchNorm can't normalise over one record.
-
-    Args:
-        indices: (n,), or (K, n) for a stack of K models, which gives batches (K, size).
-        generators: one for each model.
-    """
-    n = indices.shape[-1]
-    orders = [torch.randperm(n, generator=generator, device=indices.device) for generator in generators]
-    order = indices[orders[0]] if indices.dim() == 1 else indices.gather(1, torch.stack(orders))
-    count = max(1, math.ceil(n / size))
-    if n % size == 1 and count > 1:
-        count -= 1
-    for number in range(count):
-        yield order[..., number * size: (number + 1) * size if number < count - 1 else None]

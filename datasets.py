@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -231,6 +232,27 @@ def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
 
     victim, attacker = train_test_split(np.arange(n, dtype=np.int64), test_size=0.5, random_state=seed)
     return {"victim": role(victim, seed)} | {f"shadow_{i}": role(attacker, seed + i) for i in range(shadow_num)}
+
+
+def batches(indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
+    """One epoch of `indices` in random order, in batches of `size`; the last holds what is left.
+
+    A single record left over joins the batch before it: BatchNorm can't normalise over one record.
+
+    Args:
+        indices: (n,), or (K, n) for a stack of K models, which gives batches (K, size).
+        generators: one for each model.
+    """
+    import torch
+
+    n = indices.shape[-1]
+    orders = [torch.randperm(n, generator=generator, device=indices.device) for generator in generators]
+    order = indices[orders[0]] if indices.dim() == 1 else indices.gather(1, torch.stack(orders))
+    count = max(1, math.ceil(n / size))
+    if n % size == 1 and count > 1:
+        count -= 1
+    for number in range(count):
+        yield order[..., number * size: (number + 1) * size if number < count - 1 else None]
 
 
 def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -121,12 +121,13 @@ class Option:
     kind: Callable
     default: object
     help: str
-    stages: str = "pretrain prune mia"
+    stages: str = "pretrain prune prune_dp mia"
     result: bool = True
 
 
 _TRAINING = "pretrain prune"
-_PRUNED = "prune mia"
+_ANY_TRAINING = "pretrain prune prune_dp"
+_PRUNED = "prune prune_dp mia"
 positive = number("a number above 0", lambda real: real > 0)
 not_negative = number("a number of 0 or more", lambda real: real >= 0)
 share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)
@@ -141,14 +142,14 @@ OPTIONS: dict[str, Option] = {
     "num_cls": Option(whole(2, 100000), None, "number of classes"),
     "input_dim": Option(whole(1), None, "channels of an image, columns of a table"),
     # training
-    "epochs": Option(whole(1), 100, "most epochs of pretraining", _TRAINING),
-    "prune_epochs": Option(whole(0), None, "most epochs of fine-tuning (default: epochs // 2)", "prune"),
-    "batch_size": Option(whole(2), 128, "records a step", _TRAINING),
+    "epochs": Option(whole(1), 100, "most epochs of pretraining", _ANY_TRAINING),
+    "prune_epochs": Option(whole(0), None, "most epochs of fine-tuning (default: epochs // 2)", "prune prune_dp"),
+    "batch_size": Option(whole(2), 128, "records a step", _ANY_TRAINING),
     "optimizer": Option(choice("adam", "sgd"), "adam", "adam, or sgd with momentum .9", _TRAINING),
     "lr": Option(positive, 1e-3, "learning rate", _TRAINING),
-    "weight_decay": Option(not_negative, 5e-4, "weight decay", _TRAINING),
+    "weight_decay": Option(not_negative, 5e-4, "weight decay", _ANY_TRAINING),
     "early_stop": Option(whole(0), 5, "stop after more than so many epochs without a better accuracy on dev; "
-                                      "0 = never", _TRAINING),
+                                      "0 = never", _ANY_TRAINING),
     "shadow_num": Option(whole(1, 10000), 5, "number of shadow models"),
     "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: half of "
                                               "them are trained on each record, for online attacks", "pretrain"),
@@ -160,6 +161,13 @@ OPTIONS: dict[str, Option] = {
     "defend": Option(one_of(DEFENDERS), "", f"defence: {', '.join(name or repr(name) for name in DEFENDERS)}", _PRUNED),
     "defend_arg": Option(not_negative, None, "strength of the defence (default: " + ", ".join(
         f"{name} {DEFENDERS[name].options['default']:g}" for name in DEFENDERS if name) + ")", _PRUNED),
+    "dp_engine": Option(choice("pyvacy", "opacus"), "pyvacy", "whose optimiser takes the private step: pyvacy "
+                                                            "or opacus", "prune_dp"),
+    "dp_lr": Option(positive, 1.0, "learning rate of the private steps", "prune_dp"),
+    "max_grad_norm": Option(positive, 1.0, "what each record's gradient is clipped to", "prune_dp"),
+    "delta": Option(between, None, "of the guarantee (default: 1/n rounded down to a power of ten)", "prune_dp"),
+    "from_scratch": Option(flag, False, "not from the pretrained weights but from random ones: the guarantee then "
+                                        "holds for the network", "prune_dp mia"),
     # attacks
     "attacks": Option(attack_list, ("samia",), f"one or more of {', '.join(ATTACKS)}, separated by commas; or all "
                                                f"that apply", "mia", result=False),
@@ -228,7 +236,7 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
         if getattr(given, name) is not None:
             values[name] = _read(f"--{name}", name, getattr(given, name))
     if values["original"] and stage == "mia":
-        for name in ("defend", "adaptive"):  # what a config says of other runs does not count here
+        for name in ("defend", "adaptive", "from_scratch"):  # what a config says of other runs does not count here
             if not getattr(given, name):
                 values[name] = OPTIONS[name].default
     options = SimpleNamespace(stage=stage, device=given.device, config_path=given.config_path, **values)
@@ -312,6 +320,8 @@ def _complete(options: SimpleNamespace) -> None:
         options.train_seed = options.seed
     if options.prune_epochs is None:
         options.prune_epochs = options.epochs // 2
+    if options.stage == "prune_dp":
+        options.defend = options.defend or "dp"
     if not options.defend:
         options.defend_arg = None
     elif options.defend_arg is None:
@@ -319,13 +329,21 @@ def _complete(options: SimpleNamespace) -> None:
 
 
 def _check_together(options: SimpleNamespace) -> None:
-    if options.stage == "prune" or options.stage == "mia" and not options.original:
+    if options.stage in ("prune", "prune_dp") or options.stage == "mia" and not options.original:
         needs = PRUNERS[options.pruner_name].options["layer"]
         if needs not in MODELS[options.model_name].options["layers"]:
             fits = [name for name in PRUNERS
                     if PRUNERS[name].options["layer"] in MODELS[options.model_name].options["layers"]]
             raise UserError(f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
                             f"use --pruner_name {' or '.join(fits)}")
+    maker = DEFENDERS[options.defend].options.get("stage", "prune")
+    if options.stage in ("prune", "prune_dp") and options.stage != maker:
+        raise UserError(f"{options.stage}.py does not fine-tune with the defence {options.defend!r}: run "
+                        f"`{command(maker, options)}`")
+    if options.defend == "dp" and not options.defend_arg > 0:
+        raise UserError(f"--defend_arg, the noise multiplier of dp, must be above 0, not {options.defend_arg:g}")
+    if options.from_scratch and options.stage == "mia" and options.defend != "dp":
+        raise UserError("--from_scratch attacks what `prune_dp.py --from_scratch` made: name it with --defend dp")
     if options.stage == "pretrain" and options.split == "inout":
         check_even(options.shadow_num)
     if options.stage == "mia":

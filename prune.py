@@ -11,22 +11,30 @@ from options import parse
 
 @console.stage
 def main(argv=None):
-    options = parse("prune", argv, about=__doc__)
+    prune(parse("prune", argv, about=__doc__))
 
+
+def prune(options) -> dict:
+    """All of the stage; returns each role's checkpoint."""
     import torch
 
     from pruner import mask
-    from roles import Start, prepare, stored_model, train_all
+    from roles import Start, new_model, prepare, stored_model, train_all
     from store import ORIGINAL, Store
 
     device, records = prepare(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
-    originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
-    console.say(f"loaded {len(originals)} original models from {store.root}")
+    originals = {}
+    if not options.from_scratch:
+        originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
+        console.say(f"loaded {len(originals)} original models from {store.root}")
 
     def pruned(role, device):
-        model = stored_model(options, records, role, "prune", device, originals[role])
+        if options.from_scratch:
+            model = new_model(options, records, role, "scratch", device)
+        else:
+            model = stored_model(options, records, role, "prune", device, originals[role])
         return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
 
     for role in parts:  # that all can be pruned is known before any is fine-tuned
@@ -37,9 +45,9 @@ def main(argv=None):
         mask.apply(model.network, masks)
         return Start(model, masks)
 
-    train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
-              defend=options.defend, parents={role: original.digest for role, original in originals.items()},
-              title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
+    return train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
+                     defend=options.defend, parents={role: original.digest for role, original in originals.items()},
+                     title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
 
 
 if __name__ == "__main__":

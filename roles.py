@@ -64,7 +64,9 @@ def new_model(options: SimpleNamespace, records: Records, role: str, stage: str,
 
 
 def precision(options: SimpleNamespace, device: torch.device) -> str:
-    """What models of this network train in on this device."""
+    """What models of this network train in on this device; private gradients are float32 always."""
+    if options.defend == "dp":
+        return "fp32"
     convolves = "Conv2d" in MODELS[options.model_name].options["layers"]
     return choose_precision(options.precision, device, convolves=convolves)
 
@@ -87,40 +89,47 @@ class Start:
 
 def train_all(start: Callable[[str], Start], device: torch.device, records: Records, parts: dict[str, Part], *,
               store: Store, version: str, epochs: int, title: str, defend: str = "",
-              parents: dict[str, str] | None = None) -> None:
-    """Train every role from its start, store its best weights, and close with a table of all models.
+              parents: dict[str, str] | None = None) -> dict[str, dict | None]:
+    """Train every role from its start, store its best weights, and print a table of all models.
 
-    `parents` are the digests of the originals that models are pruned from.
+    Returns what differential privacy guarantees of each (see `store.Checkpoint`). `parents` are the digests of the
+    originals that models are pruned from.
 
     Roles are trained side by side in processes; on a GPU, those of equal size together as one `Stack` where the
     network and the defence allow it.
     """
     options = store.options
 
-    def train(group: str, watch) -> list[tuple[str, str, list[str]]]:
+    def train(group: str, watch) -> list[tuple]:
         return _train_and_store(groups[group], start, on_device(records, device), parts, store=store, version=version,
                                 epochs=epochs, defend=defend, watch=watch, label=group, parents=parents or {})
 
     most = 1 if device.type == "cpu" or options.workers > 1 else _stackable(start, defend, device)
     groups = stacks(parts, most=most)
-    rows = {}
+    rows, privacy = {}, {}
     for _, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads):
-        for role, said, rows[role] in stored:
+        for role, said, rows[role], privacy[role] in stored:
             say(f"{role}: {said}")
     header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
     console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])
     if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
         say(f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing")
+    return privacy
 
 
 def _stackable(start: Callable[[str], Start], defend: str, device: torch.device) -> int:
     """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 = only alone."""
     network = start("victim").model.network
-    if not stack.fits(network) or DEFENDERS.load(defend).loss is not Basic.loss:
+    if not stack.fits(network) or not _of_logits(DEFENDERS.load(defend)):
         return 1
     parameters = sum(parameter.numel() for parameter in network.parameters())
     each = 4 * 6 * parameters  # float32: weights, gradients, two moments, the best so far, and one to spare
     return max(1, torch.cuda.get_device_properties(device).total_memory // 4 // each)
+
+
+def _of_logits(defender: type[Basic]) -> bool:
+    """Whether all that a defence changes follows from each model's logits."""
+    return defender.loss is Basic.loss and defender.step is Basic.step
 
 
 def stacks(parts: dict[str, Part], *, most: int) -> dict[str, list[str]]:
@@ -134,10 +143,10 @@ def stacks(parts: dict[str, Part], *, most: int) -> dict[str, list[str]]:
 
 def _train_and_store(roles: list[str], start, records: Records, parts: dict[str, Part], *, store: Store, version: str,
                      epochs: int, defend: str, watch, label: str,
-                     parents: dict[str, str]) -> list[tuple[str, str, list[str]]]:
+                     parents: dict[str, str]) -> list[tuple[str, str, list[str], dict | None]]:
     """Train those models of some roles that are not there yet, and store their best weights.
 
-    Returns role, what was done, and the row of the closing table of each.
+    Returns role, what was done, the row of the closing table and the privacy of each.
     """
     with ExitStack() as locks:
         for role in roles:
@@ -158,7 +167,7 @@ def _train_and_store(roles: list[str], start, records: Records, parts: dict[str,
         row = [role + warning, f"{found.epoch} of {found.ran}", *map(percent, found.accuracy.values())]
         if version:
             row.append(percent(mask.sparsity(found.masks)))
-        told.append((role, f"{did[role]} {store.folder(role, version)}", row))
+        told.append((role, f"{did[role]} {store.folder(role, version)}", row, found.privacy))
     return told
 
 
@@ -173,7 +182,8 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
     draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
     indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
                for name in vars(parts[roles[0]])}
-    defender = DEFENDERS.load(defend)(options.defend_arg)
+    own = {name: getattr(options, name) for name in DEFENDERS[defend].options.get("own", ())}
+    defender = DEFENDERS.load(defend)(options.defend_arg, **own)
     on_epoch, close = watch(epochs, label)
     try:
         if len(roles) == 1:
@@ -204,6 +214,7 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             weights={name: tensor.cpu() for name, tensor in one.model.network.state_dict().items()},
             options=store.record | {"precision": one.model.precision}, epoch=training.best_epoch,
             ran=len(training.dev_accuracy), accuracy=accuracy, split=digest(parts[role]), data=store.data,
-            parent=parents.get(role, ""), masks=one.masks)
+            parent=parents.get(role, ""), masks=one.masks,
+            privacy=defender.privacy(epochs=recipe.epochs, delta=options.delta))
         store.save(role, version, made[role], device=str(place), start=began)
     return made

@@ -3,7 +3,8 @@
     results/{dataset}_{model}/
         split.npz                                      each role's train, dev and test records
         victim_model/  shadow_model_{i}/               original models
-        {version}_model/  shadow_{version}_model_{i}/  pruned ones; version = {pruner}_{sparsity}[_{defend}_{arg}]
+        {version}_model/  shadow_{version}_model_{i}/  pruned ones;
+                                                       version = {pruner}_{sparsity}[_{defend}_{arg}[_scratch]]
             best.pth                                   weights {name: tensor}, pruned ones zero
             best_mask.pth                              masks {parameter name: bool}, pruned models only
             manifest.json                              how, when and from what they were made; written last
@@ -38,6 +39,7 @@ import numpy as np
 from attackers import ATTACKS, VERDICTS, Verdict
 from console import UserError, say
 from datasets import SPLITS, Part, check_even
+from defenders import DEFENDERS
 from files import (locked, packed, packed_arrays, read_arrays, read_sealed, reading, replacing, sealed, sealed_json,
                    tested, unpack, unpacked, write)
 from options import OPTIONS, command, record
@@ -55,7 +57,8 @@ _PRUNING = (*_SAME_PRUNED[len(_SAME):], "prune_epochs")
 _MAKING = {stage: tuple(name for name, option in OPTIONS.items() if option.result and stage in option.stages.split()
                         and name not in other)
            for stage, other in {"pretrain": ("shadow_num", "data_path", "split"),
-                                "prune": ("shadow_num", "data_path", "epochs")}.items()}
+                                "prune": ("shadow_num", "data_path", "epochs"),
+                                "prune_dp": ("shadow_num", "data_path", "epochs")}.items()}
 _ATTACK_OPTIONS = {option for name in ATTACKS for option in ATTACKS[name].options.get("own", ())}
 
 
@@ -71,8 +74,9 @@ class Checkpoint:
         accuracy: of these weights on train, dev and test, fractions.
         split: digest of its role's part of the split.
         data: digest of the records.
-        parent: digest of the checkpoint that it was pruned from; "" for an original.
+        parent: digest of the checkpoint that it was pruned from; "" for an original, and for one from scratch.
         masks: {parameter name: bool tensor}, None for an original.
+        privacy: what differentially private training guarantees (see `defenders.accounting`); None without it.
         digest: of its own weights as they were read; "" where they have not been.
     """
 
@@ -85,6 +89,7 @@ class Checkpoint:
     data: str
     parent: str
     masks: dict[str, torch.Tensor] | None = None
+    privacy: dict | None = None
     digest: str = ""
 
 
@@ -105,11 +110,14 @@ class Store:
         """The version of a pruned model. Numbers are written one way: 4, 4.0 and "4" all give 4."""
         options = self.options
         name = f"{options.pruner_name}_{options.prune_sparsity:g}"
-        return f"{name}_{options.defend}_{options.defend_arg:g}" if options.defend else name
+        if options.defend:
+            name += f"_{options.defend}_{options.defend_arg:g}"
+        return f"{name}_scratch" if options.from_scratch else name
 
     def undefended(self) -> Store:
         """The same without a defence."""
-        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None}), self.data)
+        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None,
+                                        "from_scratch": False}), self.data)
 
     def folder(self, role: str, version: str) -> Path:
         """Where a role's model lies; `role` is "victim" or "shadow_{i}"."""
@@ -127,6 +135,10 @@ class Store:
         """Tells a stored checkpoint from any other; "" where there is none."""
         path = self.folder(role, version) / _MANIFEST
         return read_sealed(path)["files"][_CHECKPOINT] if path.exists() else ""
+
+    def parent(self, role: str, version: str) -> str:
+        """The digest of the checkpoint that a model is pruned from; "" where it is from none."""
+        return self.digest(role, ORIGINAL) if version and not self.options.from_scratch else ""
 
     def save_split(self, parts: dict[str, Part]) -> Path:
         """Store the split. One that lies there stays if it says the same of more shadows.
@@ -226,8 +238,8 @@ class Store:
         """
         found = self._read(role, version)
         if found is None:
-            self._not_yet(self.folder(role, version) / _CHECKPOINT, _maker(version))
-        parent = self.digest(role, ORIGINAL) if version else ""
+            self._not_yet(self.folder(role, version) / _CHECKPOINT, self._maker(version))
+        parent = self.parent(role, version)
         self._compare(found, role, version, self._facts([part], _SAME_PRUNED if version else _SAME, None, [parent]))
         return found
 
@@ -238,7 +250,7 @@ class Store:
         """
         found = None if self.options.fresh else self._read(role, version)
         if found is not None:
-            self._compare(found, role, version, self._facts([part], _MAKING[_maker(version)], precision, [parent]))
+            self._compare(found, role, version, self._facts([part], _MAKING[self._maker(version)], precision, [parent]))
         return found
 
     def _read(self, role: str, version: str) -> Checkpoint | None:
@@ -271,13 +283,13 @@ class Store:
                   for name, value in wanted.items() if have.get(name) != value]
         if differ:
             raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
-                            f"`{command(_maker(version), self.options)} --fresh`, or use another --results folder")
+                            f"`{command(self._maker(version), self.options)} --fresh`, or use another --results folder")
 
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
         role = roles[0]
-        facts = self._facts([parts[one] for one in roles], _MAKING[_maker(version)], precision, parents)
+        facts = self._facts([parts[one] for one in roles], _MAKING[self._maker(version)], precision, parents)
         path = self.folder(role, version) / f"{_MODEL}.resume"
         return Resume(path, facts, [device, *roles], self.options,
                       functools.partial(self._refuse, role=role, version=version))
@@ -319,7 +331,7 @@ class Store:
         path = self.folder(role, version) / _MANIFEST
         if not path.exists():
             return None
-        said, original = read_sealed(path), self.digest(role, ORIGINAL) if version else ""
+        said, original = read_sealed(path), self.parent(role, version)
         if said["parent"] != original:
             return None
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
@@ -431,6 +443,10 @@ class Store:
                 raise ValueError("lines are missing")
             return [line for line in lines if "targets" in line]
 
+    def _maker(self, version: str) -> str:
+        """The stage that makes models of this version."""
+        return DEFENDERS[self.options.defend].options.get("stage", "prune") if version else "pretrain"
+
     def _not_yet(self, path: Path, stage: str):
         raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
 
@@ -485,11 +501,6 @@ def digest(part: Part) -> str:
 def digest_of(*arrays: np.ndarray) -> str:
     """Tells arrays from any others of their kind."""
     return hashlib.sha256(b"|".join(array.tobytes() for array in arrays)).hexdigest()
-
-
-def _maker(version: str) -> str:
-    """The stage that makes models of this version."""
-    return "prune" if version else "pretrain"
 
 
 def _arrays_of(line: dict) -> list[str]:

@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from attackers.networks import perceptron, posterior_and_class
-from base_model import Recipe, batches
+from base_model import Recipe
+from datasets import batches
 from defenders.basic import Basic
 from models.layers import dropout_generators, generator_state, initialise, set_generator_state, use_generator
 

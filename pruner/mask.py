@@ -42,13 +42,15 @@ def apply(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
     """Set pruned parameters to zero and keep them there through training.
 
     Their gradients are zeroed as they arise: with a zero weight, zero gradient and zero moments, no optimiser
-    step (weight decay and momentum included) moves them, and they stay out of every gradient norm.
+    step (weight decay and momentum included) moves them, and they stay out of every gradient norm. `parameter.kept`
+    is its mask.
     """
     for name, mask in masks.items():
         parameter = network.get_parameter(name)
         mask = mask.to(parameter.device)
         with torch.no_grad():
             parameter.mul_(mask)
+        parameter.kept = mask
         parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import base_model
-from base_model import BaseModel, Recipe, batches, choose_device, choose_precision, generator
+from base_model import BaseModel, Recipe, choose_device, choose_precision, generator
 from console import UserError
-from datasets import Records
+from datasets import Records, batches
 
 CPU = torch.device("cpu")
 

@@ -117,6 +117,8 @@ def names_no_attack(word: str) -> bool:
 BAD_NAMES = ["", ".", "..", "...", "../up", "a/b", "/", "a\\b", "a b", "a\n", "-a", "_a", "é", "~", "a" * 101]
 OTHERWISE = {"lr": lambda value: value > 0, "weight_decay": lambda value: value >= 0,
              "save_every": lambda value: value >= 0, "rmia_gamma": lambda value: value > 0,
+             "dp_lr": lambda value: value > 0, "max_grad_norm": lambda value: value > 0,
+             "delta": lambda value: 0 < value < 1,
              "prune_sparsity": lambda value: 0 < value < 1, "defend_arg": lambda value: value >= 0}
 LOWEST = {"input_dim": 1, "epochs": 1, "prune_epochs": 0, "batch_size": 2, "early_stop": 0, "seed": 0, "train_seed": 0}
 WRONG = {
@@ -133,11 +135,13 @@ WRONG = {
     "original": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "fresh": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "per_class": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
+    "from_scratch": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
+    "dp_engine": name("pyvacy", "opacus"),
     "split": name("paper", "inout"), "fix_variance": name("true", "false").filter(lambda value: type(value) != bool),
     "rmia_a": real(lambda value: 0 <= value <= 1).filter(lambda value: value != "choose"),
 }
 NULL_MEANS_NOT_GIVEN = {"data_root", "prune_epochs", "train_seed", "defend_arg", "precision", "workers",
-                        "fix_variance", "rmia_a"}
+                        "fix_variance", "rmia_a", "delta"}
 
 
 def test_every_option_that_is_read_is_fuzzed():

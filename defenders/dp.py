@@ -1,0 +1,170 @@
+"""DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single record sways."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from console import UserError
+from defenders.accounting import guarantee
+from defenders.basic import Basic
+from models.layers import generator_state, set_generator_state
+
+MIXING = (nn.modules.batchnorm._BatchNorm,)  # layers in which records meet while they are in training mode
+
+
+class PrivateSGD(Basic):
+    """Plain SGD on gradients that are clipped record by record, summed and drowned in noise.
+
+    A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients by `batch_size`
+    and adds normal noise of standard deviation strength * max_grad_norm / batch_size. Pruned weights have no part in
+    it. BatchNorm keeps the running statistics that it came with.
+
+    Args:
+        strength: the noise multiplier.
+        dp_engine: whose optimiser adds the noise, "pyvacy" or "opacus".
+        dp_lr: learning rate.
+        max_grad_norm: what the L2 norm of a record's gradient is clipped to.
+    """
+
+    def __init__(self, strength: float, *, dp_engine: str, dp_lr: float, max_grad_norm: float):
+        super().__init__(strength)
+        self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
+
+    def start(self, records, *, train, dev, batch_size, generator):
+        """`generator` seeds that of the noise."""
+        self.count, self.expected = len(train), min(batch_size, len(train))
+        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        self.noise = torch.Generator(train.device if self.engine == "opacus" else "cpu").manual_seed(seed)
+
+    def build_optimizer(self, network, recipe):
+        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": recipe.weight_decay}
+        if self.engine == "opacus":
+            from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
+
+            # the one that adds noise to a sum that is clipped already, as ghost clipping needs it
+            return DPOptimizerFastGradientClipping(
+                torch.optim.SGD(parameters, **how), noise_multiplier=self.strength, max_grad_norm=self.max_grad_norm,
+                expected_batch_size=self.expected, generator=self.noise)
+        from pyvacy.optim import DPSGD
+
+        # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard deviation
+        # strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has been done: not even where
+        # all n records are drawn, whose sum over the expected number is n / expected * max_grad_norm long at most. So
+        # both are multiplied by K = 2 n / expected, of which the noise keeps nothing:
+        # strength * K max_grad_norm / (K expected).
+        scale = 2 * self.count / self.expected
+        made = DPSGD(scale * self.max_grad_norm, self.strength, (scale * self.expected) ** 2, parameters, **how)
+        made.device = parameters[0].device  # it would take a GPU whenever there is one
+        return made
+
+    def batches(self, indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
+        """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless."""
+        generator, = generators
+        for _ in range(math.ceil(len(indices) / size)):
+            drawn = torch.rand(len(indices), generator=generator, device=indices.device)
+            yield indices[drawn < self.expected / self.count]
+
+    def step(self, network, optimizer, loss, x, y):
+        for module in network.modules():
+            if isinstance(module, MIXING):
+                module.eval()
+        optimizer.zero_grad(set_to_none=True)
+        value, sums = clipped_sum(network, x, y, max_grad_norm=self.max_grad_norm)
+        for parameter, total in sums.items():
+            parameter.grad = total if self.engine == "opacus" else total / self.expected
+        if self.engine == "opacus":
+            optimizer.step()
+        else:
+            with torch.random.fork_rng(devices=[]):  # pyvacy draws from the CPU's global generator
+                torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self.noise)))
+                optimizer.step()
+        with torch.no_grad():
+            for parameter in sums:
+                if (kept := getattr(parameter, "kept", None)) is not None:
+                    parameter.mul_(kept)  # the noise of pruned weights
+        return value
+
+    def privacy(self, *, epochs, delta):
+        return asdict(guarantee(n=self.count, batch_size=self.expected, noise_multiplier=self.strength, epochs=epochs,
+                                delta=delta))
+
+    def state(self) -> dict:
+        return {"noise": generator_state(self.noise)}
+
+    def set_state(self, state: dict) -> None:
+        set_generator_state(self.noise, state["noise"])
+
+
+def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
+                max_grad_norm: float) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
+    """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
+
+    A pruned weight (see `pruner.mask.apply`) has gradient 0 and no part in the norm. Where all parameters are those
+    of linear layers that see a vector a record, no record's gradient is written out ("ghost clipping", Li et al.,
+    ICLR 2022); else one record after the other is worked on.
+
+    Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all others.
+    """
+    if any(isinstance(module, MIXING) and module.training for module in network.modules()):
+        raise UserError("BatchNorm in training mode mixes the records of a batch: no gradient is a single record's")
+    parameters = list(network.parameters())
+    if len(y) == 0:
+        return torch.zeros((), device=x.device), {parameter: torch.zeros_like(parameter) for parameter in parameters}
+    layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
+    if all(isinstance(layer, nn.Linear) for layer in layers) and x.dim() >= 2:
+        return _of_linear_layers(network, layers, x, y, max_grad_norm)
+    return _one_by_one(network, parameters, x, y, max_grad_norm)
+
+
+def _of_linear_layers(network, layers, x, y, max_grad_norm):
+    seen: dict[nn.Module, tuple] = {}
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output: seen.update({layer: (inputs[0], output)}))
+             for layer in layers]
+    try:
+        losses = F.cross_entropy(network(x), y, reduction="none")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    below = torch.autograd.grad(losses.sum(), [seen[layer][1] for layer in layers])
+    with torch.no_grad():
+        squares = torch.zeros_like(losses)
+        for layer, gradient in zip(layers, below):
+            # of record r, dL/dW_ij = gradient_ri input_rj: the squares of those kept are summed as a product
+            kept = _kept(layer.weight)
+            squares += ((gradient ** 2 @ kept) * seen[layer][0] ** 2).sum(dim=1)
+            if layer.bias is not None:
+                squares += (gradient ** 2 * _kept(layer.bias)).sum(dim=1)
+        scale = max_grad_norm / squares.sqrt().clamp(min=max_grad_norm)
+        sums = {}
+        for layer, gradient in zip(layers, below):
+            scaled = gradient * scale[:, None]
+            sums[layer.weight] = scaled.T @ seen[layer][0] * _kept(layer.weight)
+            if layer.bias is not None:
+                sums[layer.bias] = scaled.sum(dim=0) * _kept(layer.bias)
+    return losses.detach().mean(), sums
+
+
+def _one_by_one(network, parameters, x, y, max_grad_norm):
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    total = 0
+    for number in range(len(y)):
+        loss = F.cross_entropy(network(x[number: number + 1]), y[number: number + 1])
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            gradients = [gradient * _kept(parameter) for gradient, parameter in zip(gradients, parameters)]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            scale = max_grad_norm / norm.clamp(min=max_grad_norm)
+            torch._foreach_add_(sums, torch._foreach_mul(gradients, scale))
+            total = total + loss
+    return total / len(y), dict(zip(parameters, sums))
+
+
+def _kept(parameter: nn.Parameter) -> torch.Tensor:
+    """1 where a parameter is kept, 0 where it is pruned."""
+    kept = getattr(parameter, "kept", None)
+    return torch.ones_like(parameter) if kept is None else kept.to(parameter.dtype)

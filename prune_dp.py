@@ -1,0 +1,42 @@
+"""Prune the victim and its shadow models and fine-tune them under differential privacy.
+
+    python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0
+    python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0 --from_scratch
+"""
+import sys
+
+import console
+from options import parse
+from prune import prune
+
+
+@console.stage
+def main(argv=None):
+    options = parse("prune_dp", argv, about=__doc__)
+    tell(options, prune(options))
+
+
+def tell(options, privacy: dict) -> None:
+    """What has been guaranteed, and what has not."""
+    from defenders.accounting import Guarantee
+
+    given = Guarantee(**privacy["victim"])
+    what = "the victim" if options.from_scratch else "the victim's fine-tuning"
+    prv = "PRV left out, as it takes tens of GB here" if given.prv is None else f"PRV {given.prv:.2f}"
+    console.say(f"""
+{what} is ({given.epsilon:.2f}, {given.delta:g})-differentially private: epsilon for adding or removing one train record
+noise multiplier {given.noise_multiplier:g}, sampling rate {given.sampling_rate:.4f}, {given.steps} planned steps, \
+whether it stopped early or not
+epsilon by accountant, of which the smallest counts: pyvacy {given.pyvacy:.2f}, Opacus RDP {given.rdp:.2f}, {prv}""")
+    if options.from_scratch:
+        console.say("it started from random weights and saw train records in private steps only: this holds for the "
+                    "network")
+    else:
+        console.say("but it started from weights that were trained on the same records without privacy: the network as "
+                    "a whole has NO such guarantee (--from_scratch makes one that has)")
+    console.say("not covered: dev records, which choose the epoch that is kept; your choice of options, if you made it "
+                "by looking at results, the learning rate first of all")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
