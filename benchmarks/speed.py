@@ -8,9 +8,11 @@ Appends a JSON line with the machine's description to --out and prints it as tab
     training   records a second of training and of queries, each network, against a DataLoader with 4 workers
     location   wall time of pretrain, prune and mia on Location (which must be there or can be downloaded)
     threshold  the threshold search against one that tries every pair
+    private    clipped gradients of DP-SGD, against torch.func and Opacus, which write out each record's
     shadows    time and peak memory of pretrain on Location with 1 to 256 shadow models
 """
 import argparse
+import copy
 import datetime
 import json
 import multiprocessing
@@ -36,6 +38,8 @@ from attackers.calibration import best_threshold  # noqa: E402
 from base_model import BaseModel, Recipe, choose_device, choose_precision  # noqa: E402
 from console import table  # noqa: E402
 from datasets import Records  # noqa: E402
+from defenders.dp import clipped_sum, one_by_one  # noqa: E402
+from models.layers import Dropout  # noqa: E402
 from workers import cores, keep_freed_memory, side_by_side  # noqa: E402
 
 IMAGE, COLUMNS = (3, 32, 32), (446,)
@@ -200,6 +204,59 @@ def threshold(device: str, *, sizes=(10**3, 10**4, 10**5, 10**6), quadratic_up_t
     return rows
 
 
+# ---- private gradients -----------------------------------------------------------------------------------------------
+
+def private(device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats: int = 5) -> list[dict]:
+    """Seconds of the sum of clipped gradients of one batch, the fastest of some; all of it on one thread."""
+    from opacus import GradSampleModule
+
+    torch.set_num_threads(1)
+    place, rows = choose_device(device), []
+    for name, size in cases:
+        shape = IMAGE if name == "resnet18" else COLUMNS
+        network = models.build(name, shape=shape, num_cls=10, generator=torch.Generator()).to(place)
+        if name == "columnfc":  # Opacus sees records in training mode only, torch.func knows no generator of ours
+            network = torch.nn.Sequential(*(layer for layer in network if not isinstance(layer, Dropout)))
+        else:
+            network.eval()
+        x, y = torch.rand(size, *shape, device=place), torch.randint(10, (size,), device=place)
+        named, buffers = dict(network.named_parameters()), dict(network.named_buffers())
+
+        def loss_of_one(parameters, record, label):
+            logits = torch.func.functional_call(network, (parameters, buffers), (record[None],))
+            return torch.nn.functional.cross_entropy(logits, label[None])
+
+        each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+        ways = {"seconds": lambda: clipped_sum(network, x, y, max_grad_norm=1.0),
+                "one_by_one": lambda: one_by_one(network, list(named.values()), x, y, 1.0),
+                "torch_func": lambda: _clipped(list(each(named, x, y).values()))}
+        if name == "columnfc":
+            twin = GradSampleModule(copy.deepcopy(network), loss_reduction="sum")
+
+            def of_opacus():
+                twin.zero_grad()
+                torch.nn.functional.cross_entropy(twin(x), y, reduction="sum").backward()
+                return _clipped([parameter.grad_sample for parameter in twin.parameters()])
+
+            ways["opacus"] = of_opacus
+        rows.append({"network": name, "records": size, "opacus": None} | {
+            way: min(_seconds(run, place) for _ in range(repeats)) for way, run in ways.items()})
+    return rows
+
+
+def _clipped(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    return [torch.einsum("i,i...", (1 / norms).clamp(max=1), gradient) for gradient in gradients]
+
+
+def _seconds(run, place: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+    return time.perf_counter() - start
+
+
 # ---- whole stages ----------------------------------------------------------------------------------------------------
 
 def stage(name: str, device: str, results: str, *words: str, watch: bool = False) -> tuple[float, int | None]:
@@ -262,8 +319,9 @@ def shadows(device: str, *, counts=(1, 4, 16, 64, 256)) -> list[dict]:
     return rows
 
 
-PARTS = {"training": training, "threshold": threshold, "shadows": shadows, "location": location}
+PARTS = {"training": training, "threshold": threshold, "private": private, "shadows": shadows, "location": location}
 QUICK = {"training": {"names": ("columnfc",), "tables": 512}, "threshold": {"sizes": (100, 1000)},
+         "private": {"cases": (("columnfc", 16),), "repeats": 1},
          "shadows": {"counts": (1,)}, "location": {"attack_lists": ("threshold",)}}
 
 
@@ -279,6 +337,11 @@ def show(part: str, rows: list[dict]) -> None:
         table("threshold search: seconds", ["records", "one sort", "every pair", "ratio"], [
             [f"{row['records']:,}", number(row["seconds"]), number(row["quadratic_seconds"]),
              ratio(row["quadratic_seconds"], row["seconds"])] for row in rows])
+    elif part == "private":
+        table("clipped gradients of a batch: milliseconds", ["network", "records", "ours", "one by one", "torch.func",
+                                                            "Opacus"],
+              [[row["network"], str(row["records"]), *(number(row[way] and 1000 * row[way]) for way in (
+                  "seconds", "one_by_one", "torch_func", "opacus"))] for row in rows])
     elif part == "location":
         table("Location, 5 shadow models", ["stage", "seconds"],
               [[row["stage"], number(row["seconds"])] for row in rows])

@@ -118,7 +118,7 @@ def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
     layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
     if all(isinstance(layer, nn.Linear) for layer in layers) and x.dim() >= 2:
         return _of_linear_layers(network, layers, x, y, max_grad_norm)
-    return _one_by_one(network, parameters, x, y, max_grad_norm)
+    return one_by_one(network, parameters, x, y, max_grad_norm)
 
 
 def _of_linear_layers(network, layers, x, y, max_grad_norm):
@@ -149,7 +149,8 @@ def _of_linear_layers(network, layers, x, y, max_grad_norm):
     return losses.detach().mean(), sums
 
 
-def _one_by_one(network, parameters, x, y, max_grad_norm):
+def one_by_one(network, parameters, x, y, max_grad_norm):
+    """`clipped_sum` of any network."""
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     total = 0
     for number in range(len(y)):

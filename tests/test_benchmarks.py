@@ -8,7 +8,7 @@ from conftest import PROJECT
 
 def test_the_benchmark_writes_a_line_and_tables(tmp_path):
     out = tmp_path / "new" / "speed.jsonl"
-    command = [sys.executable, PROJECT / "benchmarks/speed.py", "cpu", "--quick", "--parts", "training,threshold"]
+    command = [sys.executable, PROJECT / "benchmarks/speed.py", "cpu", "--quick", "--parts", "training,threshold,private"]
     for _ in range(2):  # the second run adds its line to the first's
         ran = subprocess.run([*command, "--out", out], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -18,6 +18,8 @@ def test_the_benchmark_writes_a_line_and_tables(tmp_path):
     assert all(row[name] > 0 for name in ("train", "train_plain", "queries", "queries_plain"))
     assert [row["records"] for row in lines[0]["threshold"]] == [100, 1000]
     assert "training: records a second" in ran.stdout and "threshold search: seconds" in ran.stdout
+    row, = lines[0]["private"]
+    assert all(row[way] > 0 for way in ("seconds", "one_by_one", "torch_func", "opacus"))
 
 
 def test_an_unknown_part_is_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_the_sum_of_clipped_gradients_is_that_of_a_loop_over_records(max_grad_no
     if way == "chosen":
         loss, sums = clipped_sum(network, x, y, max_grad_norm=max_grad_norm)
     else:
-        loss, sums = dp._one_by_one(network, list(network.parameters()), x, y, max_grad_norm)
+        loss, sums = dp.one_by_one(network, list(network.parameters()), x, y, max_grad_norm)
     assert max_grad_norm != 6.0 or min(norms) < 6.0 < max(norms)
     assert float(loss) == pytest.approx(F.cross_entropy(network(x), y).item())
     for name, parameter in network.named_parameters():
