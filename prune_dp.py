@@ -34,8 +34,8 @@ epsilon by accountant, of which the smallest counts: pyvacy {given.pyvacy:.2f}, 
     else:
         console.say("but it started from weights that were trained on the same records without privacy: the network as "
                     "a whole has NO such guarantee (--from_scratch makes one that has)")
-    console.say("not covered: dev records, which choose the epoch that is kept; your choice of options, if you made it "
-                "by looking at results, the learning rate first of all")
+    console.say("not covered: dev records, which choose the epoch that is kept; the train accuracy above and in the "
+                "manifest; your choice of options, the learning rate first of all, if you made it by looking at results")
 
 
 if __name__ == "__main__":
