@@ -322,6 +322,8 @@ def _complete(options: SimpleNamespace) -> None:
         options.prune_epochs = options.epochs // 2
     if options.stage == "prune_dp":
         options.defend = options.defend or "dp"
+    if options.stage in ("pretrain", "prune"):  # what a config says of other runs does not count here
+        options.from_scratch = False
     if not options.defend:
         options.defend_arg = None
     elif options.defend_arg is None:
@@ -342,6 +344,9 @@ def _check_together(options: SimpleNamespace) -> None:
                         f"`{command(maker, options)}`")
     if options.defend == "dp" and not options.defend_arg > 0:
         raise UserError(f"--defend_arg, the noise multiplier of dp, must be above 0, not {options.defend_arg:g}")
+    if options.from_scratch and options.stage == "prune_dp" and options.pruner_name == "slim":
+        raise UserError("slim prunes by BatchNorm's weights, which are all 1 in a network that is not trained: "
+                        "use another --pruner_name with --from_scratch")
     if options.from_scratch and options.stage == "mia" and options.defend != "dp":
         raise UserError("--from_scratch attacks what `prune_dp.py --from_scratch` made: name it with --defend dp")
     if options.stage == "pretrain" and options.split == "inout":

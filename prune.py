@@ -15,7 +15,7 @@ def main(argv=None):
 
 
 def prune(options) -> dict:
-    """All of the stage; returns each role's checkpoint."""
+    """All of the stage; returns what differential privacy guarantees of each role, see `store.Checkpoint`."""
     import torch
 
     from pruner import mask

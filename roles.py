@@ -104,6 +104,8 @@ def train_all(start: Callable[[str], Start], device: torch.device, records: Reco
         return _train_and_store(groups[group], start, on_device(records, device), parts, store=store, version=version,
                                 epochs=epochs, defend=defend, watch=watch, label=group, parents=parents or {})
 
+    for part in parts.values():  # that there is a guarantee is known before any work
+        _privacy(options, part, _defender(options, defend), epochs)
     most = 1 if device.type == "cpu" or options.workers > 1 else _stackable(start, defend, device)
     groups = stacks(parts, most=most)
     rows, privacy = {}, {}
@@ -115,6 +117,15 @@ def train_all(start: Callable[[str], Start], device: torch.device, records: Reco
     if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
         say(f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing")
     return privacy
+
+
+def _defender(options: SimpleNamespace, defend: str) -> Basic:
+    own = {name: getattr(options, name) for name in DEFENDERS[defend].options.get("own", ())}
+    return DEFENDERS.load(defend)(options.defend_arg, **own)
+
+
+def _privacy(options: SimpleNamespace, part: Part, defender: Basic, epochs: int) -> dict | None:
+    return defender.privacy(n=len(part.train), batch_size=options.batch_size, epochs=epochs, delta=options.delta)
 
 
 def _stackable(start: Callable[[str], Start], defend: str, device: torch.device) -> int:
@@ -179,11 +190,12 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
     starts = [start(role) for role in roles]
     resume = store.resume(roles, version, parts, precision=starts[0].model.precision, device=place.type,
                           parents=[parents.get(role, "") for role in roles])
-    draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
+    # where noise is drawn that must hide something, no two trainings may share it: not even of one seed
+    purpose = ("private", repr(sorted(store.record.items(), key=str))) if DEFENDERS[defend].options.get("own") else ()
+    draws = [generator(options.train_seed, options.stage, role, "order", *purpose, device=place) for role in roles]
     indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
                for name in vars(parts[roles[0]])}
-    own = {name: getattr(options, name) for name in DEFENDERS[defend].options.get("own", ())}
-    defender = DEFENDERS.load(defend)(options.defend_arg, **own)
+    defender = _defender(options, defend)
     on_epoch, close = watch(epochs, label)
     try:
         if len(roles) == 1:
@@ -201,7 +213,8 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
                                     defender=defender, resume=resume, on_epoch=on_epoch)
     except Diverged as error:
-        raise UserError(f"{label}: {error}: try a smaller --lr") from error
+        smaller = "--dp_lr or --max_grad_norm" if defend == "dp" else "--lr"
+        raise UserError(f"{label}: {error}: try a smaller {smaller}") from error
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
                         f"try --batch_size {max(2, options.batch_size // 2)}") from error
@@ -215,6 +228,6 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             options=store.record | {"precision": one.model.precision}, epoch=training.best_epoch,
             ran=len(training.dev_accuracy), accuracy=accuracy, split=digest(parts[role]), data=store.data,
             parent=parents.get(role, ""), masks=one.masks,
-            privacy=defender.privacy(epochs=recipe.epochs, delta=options.delta))
+            privacy=_privacy(options, parts[role], defender, epochs))
         store.save(role, version, made[role], device=str(place), start=began)
     return made

@@ -411,7 +411,9 @@ class Store:
         return own | (dict.fromkeys(_PRUNING) if version == ORIGINAL else {})
 
     def _same_attack(self, line: dict, own: dict) -> bool:
-        return all(line.get(name) == value for name, value in own.items())
+        # an option that there was not yet had its default
+        return all(line.get(name, OPTIONS[name].default if name in OPTIONS else None) == value
+                   for name, value in own.items())
 
     def has_attack(self, attack: str, version: str, models: str) -> bool:
         """Whether all of an attack's verdicts are recorded of these models and options, and their scores."""

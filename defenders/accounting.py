@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
+from console import UserError
+
 PRV_FROM = 0.5  # the noise multiplier below which the PRV accountant takes tens of gigabytes
 
 
@@ -15,7 +17,9 @@ class Guarantee:
 
     Attributes:
         noise_multiplier, sampling_rate, steps, delta: what it follows from.
-        pyvacy, rdp, prv: epsilon by each accountant, all of them upper bounds; None where one was left out.
+        pyvacy, rdp, prv: epsilon by each accountant; None where one was left out. pyvacy's is too low for much noise
+            (even negative, above a noise multiplier of about 8: it goes to orders at which its sums fail), so that it
+            counts only where the PRV accountant, which is all but exact, is left out for having little noise.
     """
 
     noise_multiplier: float
@@ -28,8 +32,9 @@ class Guarantee:
 
     @property
     def epsilon(self) -> float:
-        """The smallest."""
-        return min(bound for bound in (self.pyvacy, self.rdp, self.prv) if bound is not None)
+        """The smallest valid one."""
+        others = [self.prv] if self.prv is not None else [self.pyvacy] if self.noise_multiplier < PRV_FROM else []
+        return max(0.0, min(self.rdp, *others))
 
 
 def default_delta(n: int) -> float:
@@ -44,6 +49,7 @@ def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, 
     Args:
         n: records; each step draws each of them with probability batch_size / n.
         delta: None = the default.
+    Raises UserError where there is no accounting for such numbers.
     """
     rate, steps = min(1.0, batch_size / n), epochs * math.ceil(n / batch_size)
     delta = default_delta(n) if delta is None else delta
@@ -59,6 +65,11 @@ def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, 
             warnings.simplefilter("ignore")
             return float(accountant.get_epsilon(delta))
 
-    return Guarantee(**how, rdp=by(RDPAccountant()), prv=by(PRVAccountant()) if noise_multiplier >= PRV_FROM else None,
-                     # it counts epochs of n / batch_size steps each
-                     pyvacy=float(moments_accountant(n, rate * n, noise_multiplier, steps * rate, delta)))
+    try:
+        return Guarantee(
+            **how, rdp=by(RDPAccountant()), prv=by(PRVAccountant()) if noise_multiplier >= PRV_FROM else None,
+            # it counts epochs of n / batch_size steps each
+            pyvacy=float(moments_accountant(n, rate * n, noise_multiplier, steps * rate, delta)))
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"no epsilon can be computed for noise multiplier {noise_multiplier:g} and delta {delta:g} "
+                        f"({error}): take a less extreme one") from error

@@ -9,7 +9,8 @@ from datasets import Records, batches
 
 
 class Basic:
-    """Cross-entropy alone. Other defences override `criterion`, or `loss` and `start`.
+    """Cross-entropy alone. Other defences override `criterion`, or `loss` and `start`, or the step itself with its
+    batches and optimiser.
 
     Args:
         strength: the option `--defend_arg`.
@@ -58,12 +59,12 @@ class Basic:
         """What the best epoch is the best of, of a model or each of a stack: the accuracy on dev."""
         return model.accuracies(records, dev)
 
-    def privacy(self, *, epochs: int, delta: float | None) -> dict | None:
-        """What a training of at most so many epochs guarantees; None = nothing."""
+    def privacy(self, *, n: int, batch_size: int, epochs: int, delta: float | None) -> dict | None:
+        """What a training on n records for at most so many epochs guarantees; None = nothing."""
         return None
 
     def state(self) -> dict:
-        """All that `loss` changes, as tensors and plain values, for a training to be resumed."""
+        """All that `loss` or `step` changes, as tensors and plain values, for a training to be resumed."""
         return {}
 
     def set_state(self, state: dict) -> None:

@@ -80,17 +80,18 @@ class PrivateSGD(Basic):
         if self.engine == "opacus":
             optimizer.step()
         else:
-            with torch.random.fork_rng(devices=[]):  # pyvacy draws from the CPU's global generator
-                torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=self.noise)))
+            with torch.random.fork_rng(devices=[]):  # pyvacy draws from the CPU's global generator: lend it our state
+                torch.set_rng_state(self.noise.get_state())
                 optimizer.step()
+                self.noise.set_state(torch.get_rng_state())
         with torch.no_grad():
             for parameter in sums:
                 if (kept := getattr(parameter, "kept", None)) is not None:
                     parameter.mul_(kept)  # the noise of pruned weights
         return value
 
-    def privacy(self, *, epochs, delta):
-        return asdict(guarantee(n=self.count, batch_size=self.expected, noise_multiplier=self.strength, epochs=epochs,
+    def privacy(self, *, n, batch_size, epochs, delta):
+        return asdict(guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs,
                                 delta=delta))
 
     def state(self) -> dict:
@@ -116,20 +117,31 @@ def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
     if len(y) == 0:
         return torch.zeros((), device=x.device), {parameter: torch.zeros_like(parameter) for parameter in parameters}
     layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
-    if all(isinstance(layer, nn.Linear) for layer in layers) and x.dim() >= 2:
-        return _of_linear_layers(network, layers, x, y, max_grad_norm)
+    own = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+    if all(isinstance(layer, nn.Linear) for layer in layers) and len(own) == len(parameters):  # none is shared
+        found = _of_linear_layers(network, layers, x, y, max_grad_norm)
+        if found is not None:
+            return found
     return one_by_one(network, parameters, x, y, max_grad_norm)
 
 
 def _of_linear_layers(network, layers, x, y, max_grad_norm):
+    """None where a layer is not seen once, with one vector a record."""
     seen: dict[nn.Module, tuple] = {}
-    hooks = [layer.register_forward_hook(lambda layer, inputs, output: seen.update({layer: (inputs[0], output)}))
-             for layer in layers]
+    calls = []
+
+    def note(layer, inputs, output):
+        calls.append(inputs[0].dim())
+        seen[layer] = inputs[0], output
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
         losses = F.cross_entropy(network(x), y, reduction="none")
     finally:
         for hook in hooks:
             hook.remove()
+    if calls != [2] * len(layers) or len(seen) != len(layers):
+        return None
     below = torch.autograd.grad(losses.sum(), [seen[layer][1] for layer in layers])
     with torch.no_grad():
         squares = torch.zeros_like(losses)
