@@ -242,7 +242,9 @@ def test_pyvacy_runs_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: True)
         step = private(network, engine="pyvacy", count=9, expected=9)
+    before = flat(network)
     step(*batch())  # it would move its noise to a GPU
+    assert not torch.equal(flat(network), before)
 
 
 def test_samples_are_poisson_and_an_epoch_has_as_many_as_it_would_have_batches():
