@@ -134,7 +134,8 @@ def closing_table(store) -> None:
     basic = store.undefended()
     columns = {"original": (store, ORIGINAL, store, ORIGINAL), "pruned": (basic, basic.pruned, basic, basic.pruned)}
     if options.defend:
-        columns[f"{options.defend} {options.defend_arg:g}"] = (store, store.pruned, basic, basic.pruned)
+        scratch = " scratch" if options.from_scratch else ""
+        columns[f"{options.defend} {options.defend_arg:g}{scratch}"] = (store, store.pruned, basic, basic.pruned)
         columns["adaptive"] = (store, store.pruned, store, store.pruned)
     found = {}
     for title, (victim, version, shadows, shadow_version) in columns.items():

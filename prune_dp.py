@@ -3,6 +3,7 @@
     python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0
     python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0 --from_scratch
 """
+import math
 import sys
 
 import console
@@ -20,16 +21,18 @@ def tell(options, privacy: dict) -> None:
     """What has been guaranteed, and what has not."""
     from defenders.accounting import PRV_FROM, Guarantee
 
-    given = Guarantee(**privacy["victim"])
+    facts = dict(privacy["victim"])
+    epsilon = math.ceil(100 * facts.pop("epsilon")) / 100  # rounded up: less is not proven
+    given = Guarantee(**facts)
     what = "the victim" if options.from_scratch else "the victim's fine-tuning"
     prv = "PRV left out, as it takes tens of GB here" if given.prv is None else f"PRV {given.prv:.2f}"
-    used = "" if given.noise_multiplier < PRV_FROM else " (not counted, as it can be too low)"
+    used = "" if given.noise_multiplier < PRV_FROM else " (not counted: with much noise it is too low)"
     console.say(f"""
-{what} is ({given.epsilon:.2f}, {given.delta:g})-differentially private: epsilon for adding or removing one train record
+{what} is ({epsilon:.2f}, {given.delta:g})-differentially private: epsilon for adding or removing one train record
 noise multiplier {given.noise_multiplier:g}, sampling rate {given.sampling_rate:.4f}, {given.steps} planned steps, \
 whether it stopped early or not
 epsilon by accountant, of which the smallest counts: pyvacy {given.pyvacy:.2f}{used}, Opacus RDP {given.rdp:.2f}, {prv}""")
-    if given.epsilon > 10:
+    if epsilon > 10:
         console.say("an epsilon above 10 is hardly any protection: take a larger --defend_arg")
     if options.from_scratch:
         console.say("it started from random weights and saw train records in private steps only: this holds for the "

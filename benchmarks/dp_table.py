@@ -21,7 +21,6 @@ from scipy.stats import binomtest  # noqa: E402
 
 from attackers import Verdict  # noqa: E402
 from attackers.metrics import accuracy_interval, balanced_accuracy  # noqa: E402
-from defenders.accounting import Guarantee  # noqa: E402
 from files import read_arrays, read_sealed  # noqa: E402
 
 EPOCHS = 75  # at most, of private training from scratch; the 25 of fine-tuning are too few
@@ -91,7 +90,7 @@ def main() -> None:
         pooled = {name: tuple(map(np.concatenate, zip(*pairs))) for name, pairs in pooled.items()}
         best = max(THRESHOLDS, key=lambda name: balanced_accuracy(*pooled[name]))
         privacy = manifests[0]["privacy"]
-        epsilon = privacy and Guarantee(**privacy).epsilon
+        epsilon = privacy and privacy["epsilon"]
         accuracies = [100 * found["accuracy"]["test"] for found in manifests]
         rows.append(["-" if noise is None else f"{noise:g}", "-" if epsilon is None else f"{epsilon:.3g}",
                      f"{statistics.mean(accuracies):.1f}", f"{_cell(pooled[best])} (`{best}`)",

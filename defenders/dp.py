@@ -91,8 +91,8 @@ class PrivateSGD(Basic):
         return value
 
     def privacy(self, *, n, batch_size, epochs, delta):
-        return asdict(guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs,
-                                delta=delta))
+        given = guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs, delta=delta)
+        return {"epsilon": given.epsilon} | asdict(given)
 
     def state(self) -> dict:
         return {"noise": generator_state(self.noise)}

@@ -392,7 +392,10 @@ class TestStage:
         privacy = manifest("l1unstructure_0.7_dp_2_model")["privacy"]
         n, size = 54, 54
         assert privacy["steps"] == 2 * math.ceil(n / 128) and privacy["sampling_rate"] == size / n
-        assert privacy == vars(guarantee(n=n, batch_size=size, noise_multiplier=2.0, epochs=2, delta=None))
+        given = guarantee(n=n, batch_size=size, noise_multiplier=2.0, epochs=2, delta=None)
+        assert privacy == vars(given) | {"epsilon": given.epsilon}
+        shown = float(said.split("fine-tuning is (")[1].split(",")[0])
+        assert given.epsilon <= shown < given.epsilon + 0.01
         assert "the victim's fine-tuning is (" in said and "NO such guarantee" in said and "dev records" in said
         weights = torch.load(MADE / "l1unstructure_0.7_dp_2_model/best.pth", weights_only=True)
         masks = torch.load(MADE / "l1unstructure_0.7_dp_2_model/best_mask.pth", weights_only=True)
