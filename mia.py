@@ -36,7 +36,7 @@ def main(argv=None):
                 f"and {options.shadow_num} of {shadow_store.folder('shadow_*', shadow_version)}")
 
     models = models_digest(checkpoints.values())
-    kept = [name for name in attacks if not options.fresh and store.has_attack(name, victim_version, models)]
+    kept = [] if options.fresh else store.recorded(attacks, victim_version, models)
     if kept:
         console.say(f"{', '.join(kept)}: kept what {store.folder('victim', victim_version)} holds of "
                     f"{'it' if len(kept) == 1 else 'them'}")

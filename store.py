@@ -415,13 +415,18 @@ class Store:
         return all(line.get(name, OPTIONS[name].default if name in OPTIONS else None) == value
                    for name, value in own.items())
 
-    def has_attack(self, attack: str, version: str, models: str) -> bool:
-        """Whether all of an attack's verdicts are recorded of these models and options, and their scores."""
-        own = self._attack_options(version, attack) | {"models": models}
-        names = {verdict for verdict, of in VERDICTS.items() if of == attack}
-        scores = self._scores(version)
-        return names <= {line["attack"] for line in self.attacks(version)
-                         if self._same_attack(line, own) and set(_arrays_of(line)) <= set(scores)}
+    def recorded(self, attacks: Iterable[str], version: str, models: str) -> list[str]:
+        """Those attacks of which all verdicts are recorded of these models and options, and their scores."""
+        scores = set(self._scores(version))
+        lines = [line for line in self.attacks(version)
+                 if line["models"] == models and set(_arrays_of(line)) <= scores]
+
+        def complete(attack: str) -> bool:
+            own = self._attack_options(version, attack)
+            names = {verdict for verdict, of in VERDICTS.items() if of == attack}
+            return names <= {line["attack"] for line in lines if self._same_attack(line, own)}
+
+        return [attack for attack in attacks if complete(attack)]
 
     def _scores(self, version: str) -> dict[str, np.ndarray]:
         path = self.folder("victim", version) / "scores.npz"

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import console
 import models
 from attackers.calibration import judge
-from attackers.signals import Evidence, Measured, Signals, Verdict
+from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
 from base_model import BaseModel, Recipe, generator
 from console import UserError
 from defenders.basic import Basic
@@ -21,11 +21,8 @@ RECIPE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_st
 
 def margin(signals: Signals, labels: np.ndarray) -> np.ndarray:
     """s = z_y - max_{c != y} z_c, (N,)."""
-    z = signals.logits.astype(np.float64)
-    rows = np.arange(len(z))
-    own = z[rows, labels].copy()
-    z[rows, labels] = -np.inf
-    return own - z.max(axis=1)
+    own, others = true_and_others(signals.logits, labels)
+    return own - others.max(axis=1)
 
 
 class GaussianHead(Basic):

@@ -60,6 +60,14 @@ class Signals:
         return p, complement
 
 
+def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The true class's logits (N,), and all (N, C) with -inf in its place; float64."""
+    others, rows = logits.astype(np.float64), np.arange(len(logits))
+    own = others[rows, labels]
+    others[rows, labels] = -np.inf
+    return own, others
+
+
 def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
     """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022, section IV-C).
 
@@ -67,11 +75,8 @@ def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) 
     """
     from scipy.special import logsumexp
 
-    z = signals.logits.astype(np.float64) / temperature
-    rows = np.arange(len(z))
-    own = z[rows, labels].copy()
-    z[rows, labels] = -np.inf
-    return own - logsumexp(z, axis=1)
+    own, others = true_and_others(signals.logits.astype(np.float64) / temperature, labels)
+    return own - logsumexp(others, axis=1)
 
 
 def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:

@@ -86,8 +86,7 @@ class PrivateSGD(Basic):
                 self.noise.set_state(torch.get_rng_state())
         with torch.no_grad():
             for parameter in sums:
-                if (kept := getattr(parameter, "kept", None)) is not None:
-                    parameter.mul_(kept)  # the noise of pruned weights
+                parameter.mul_(_kept(parameter))  # away with the noise of pruned weights
         return value
 
     def privacy(self, *, n, batch_size, epochs, delta):
