@@ -39,6 +39,20 @@ def unpacked(path: Path, digest: str):
         return unpack(content)
 
 
+def digested(content) -> bytes:
+    """The bytes of tensors and plain values, behind their digest; read by `read_digested`."""
+    content = packed(content)
+    return hashlib.sha256(content).digest() + content
+
+
+def read_digested(path: Path):
+    with reading(path):
+        content = path.read_bytes()
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            raise ValueError("its digest is another")
+        return unpack(content[32:])
+
+
 def sealed(facts: dict) -> dict:
     """The facts with their digest; what has been read is so tested by `tested`."""
     return facts | {"sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}

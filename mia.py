@@ -5,6 +5,7 @@
     python mia.py 0 config/cifar10_resnet18.json --attacks samia --defend ppb --defend_arg 4 --adaptive
 """
 import sys
+from functools import partial
 
 import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
@@ -52,7 +53,7 @@ def main(argv=None):
             try:
                 verdicts = attack(
                     name, evidence, device=device, seed=options.train_seed, watch=watch, **own,
-                    resume=store.resume_attack(name, victim_version, models, device.type))
+                    keep=partial(store.network, device=device.type))
             except console.UserError as error:
                 raise console.UserError(f"{name}: {error}") from error
             targets, labels = evidence.numbers[evidence.target], evidence.labels[evidence.target]

@@ -186,6 +186,8 @@ OPTIONS: dict[str, Option] = {
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
                                              "command goes on after an interruption", result=False),
+    "wait": Option(not_negative, 0.0, "seconds to wait for a model that another process is making, before giving up",
+                   result=False),
     "precision": Option(choice("fp32", "bf16"), None,
                         "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: bf16 for "
                         "convolutions on a GPU that has it, else fp32)", _TRAINING),
@@ -266,7 +268,7 @@ def command(stage: str, options: SimpleNamespace) -> str:
 def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
     root = os.environ.get("MIA_DATA") or "data/datasets"
-    of_no_matter = [(name, getattr(options, name)) for name in ("attacks", "workers", "save_every", "per_class")]
+    of_no_matter = [(name, getattr(options, name)) for name in ("attacks", "workers", "save_every", "wait", "per_class")]
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
             ("data_root", root), ("fresh", True), *of_no_matter}
 

@@ -1,7 +1,8 @@
 """Every path and every file format under the results folder. No other file builds a path.
 
-    results/{dataset}_{model}/
+    results/{dataset}_{model}/                             of a study: results/{study}/seed_{seed}/{dataset}_{model}/
         split.npz                                      each role's train, dev and test records
+        attack_networks/{attack}_{digest}.pth          what attacks learnt on shadow models, for any victim
         victim_model/  shadow_model_{i}/               original models
         {version}_model/  shadow_{version}_model_{i}/  pruned ones;
                                                        version = {pruner}_{sparsity}[_{defend}_{arg}[_scratch]]
@@ -25,6 +26,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -40,8 +42,8 @@ from attackers import ATTACKS, VERDICTS, Verdict
 from console import UserError, say
 from datasets import SPLITS, Part, check_even
 from defenders import DEFENDERS
-from files import (locked, packed, packed_arrays, read_arrays, read_sealed, reading, replacing, sealed, sealed_json,
-                   tested, unpack, unpacked, write)
+from files import (digested, locked, packed, packed_arrays, read_arrays, read_digested, read_sealed, reading, replacing,
+                   sealed, sealed_json, tested, unpacked, write)
 from options import OPTIONS, command, record
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT, _MASK, _MANIFEST, _MODEL = "best.pth", "best_mask.pth", "manifest.json", "model"
 _PARTS = ("train", "dev", "test")
+_LONG = 7 * 24 * 3600.0  # seconds; a lock is gone with the process that holds it
 ORIGINAL = ""  # the version of a model that is not pruned
 # what a reader's options must share with those that a model was made with; its maker's must share all of _MAKING
 _SAME = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
@@ -294,17 +297,27 @@ class Store:
         return Resume(path, facts, [device, *roles], self.options,
                       functools.partial(self._refuse, role=role, version=version))
 
-    def resume_attack(self, name: str, version: str, models: str, device: str) -> Resume:
-        """Where the training of an attack keeps its state."""
-        facts = self._attack_options(version, name) | {"attack": name, "models": models}
-        path = self.folder("victim", version) / f"{self.attack_lock(name)}.resume"
+    def network(self, name: str, facts: list, train: Callable[[Resume], dict], *, device: str) -> dict:
+        """Weights of an attack's network: those that lie there, or else `train(resume)`'s, which are kept.
 
-        def refuse(path, have, wanted):
-            if have != wanted:
-                raise UserError(f"{path} is the state of an attack on other models or with other options: "
-                                f"start over with --fresh")
+        An attacker who has trained on shadow models once need not do it again for the next victim. Whoever comes while
+        another process trains the same network waits for it.
 
-        return Resume(path, facts, [device], self.options, refuse)
+        Args:
+            facts: all that the weights depend on but the options `threads` and device, which may be arrays.
+        """
+        said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
+        facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
+        folder, name = self.root / "attack_networks", f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
+        path = folder / f"{name}.pth"
+        with locked(folder, name, wait=_LONG, makes=[f"{name}."]):
+            if path.exists() and not self.options.fresh:
+                return read_digested(path)
+            resume = Resume(folder / f"{name}.resume", facts, [device], self.options, _refuse_other_network)
+            weights = train(resume)
+            write(path, digested(weights))
+            resume.path.unlink(missing_ok=True)
+        return weights
 
     def attack_lock(self, name: str) -> str:
         """What `making` locks for an attack."""
@@ -314,11 +327,11 @@ class Store:
     def making(self, role: str, version: str, what: str = _MODEL, *, wait: float = 0):
         """Hold the lock of a model's folder. It is gone with the process that holds it, however that ends.
 
-        Raises UserError where another process holds it after `wait` seconds.
+        Raises UserError where another process holds it after `wait` seconds, or those that the options say if more.
         """
         makes = {_MODEL: (_CHECKPOINT, _MASK, _MANIFEST, f"{_MODEL}.resume"),
                  "attacks": ("attacks.jsonl", "scores.npz")}.get(what, (f"{what}.",))
-        with locked(self.folder(role, version), what, wait=wait, makes=makes):
+        with locked(self.folder(role, version), what, wait=max(wait, self.options.wait), makes=makes):
             yield
 
     def models_digest(self, version: str, shadows: Store, shadow_version: str) -> str | None:
@@ -400,7 +413,6 @@ class Store:
             # each says how many there are, so that a file that was cut between two is noticed
             lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
             write(folder / "attacks.jsonl", "".join(lines).encode())
-        (folder / f"{self.attack_lock(attack)}.resume").unlink(missing_ok=True)
         return folder / "attacks.jsonl"
 
     def _attack_options(self, version: str, attack: str) -> dict:
@@ -476,11 +488,7 @@ class Resume:
         """The state last saved, tensors on the CPU; None where there is none."""
         if not self.path.exists():
             return None
-        with reading(self.path):
-            content = self.path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() != content[:32]:
-                raise ValueError("its digest is another")
-            have = unpack(content[32:])
+        have = read_digested(self.path)
         if have["form"] != self.form:
             return None
         self.refuse(self.path, have["facts"], self.facts)
@@ -490,9 +498,19 @@ class Resume:
     def save(self, state: Callable[[], dict]) -> None:
         """Save `state()` if the last time is `save_every` seconds ago."""
         if time.monotonic() - self.saved >= self.every:
-            content = packed({"facts": self.facts, "form": self.form, "state": state()})
-            write(self.path, hashlib.sha256(content).digest() + content)
+            write(self.path, digested({"facts": self.facts, "form": self.form, "state": state()}))
             self.saved = time.monotonic()
+
+
+def study_folder(results: str, study: str, said: dict) -> Path:
+    """The results folder of those cells of a study that share the options in `said`."""
+    words = "_".join(f"{name}_{value}" for name, value in said.items())
+    return Path(results) / study / re.sub(r"[^A-Za-z0-9._-]+", "-", words)
+
+
+def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:
+    if have != wanted:  # hardly ever: its name has their digest
+        raise UserError(f"{path} is the state of another network: start over with --fresh")
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:

@@ -81,7 +81,12 @@ def _begin(threads: int) -> None:
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
-    if sys.platform == "linux":  # also where it is killed and can't: nothing may go on holding locks
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Have this process end with its parent, also where that is killed: nothing may go on holding locks."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

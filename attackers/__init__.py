@@ -1,12 +1,13 @@
 """Membership inference attacks.
 
-An attack is a function `attack(evidence, *, device, seed, watch, resume, **own options) -> {name: Verdict}`:
+An attack is a function `attack(evidence, *, device, seed, watch, keep, **own options) -> {name: Verdict}`:
 
     evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was trained on
     device    where an attack network is trained
     seed      of all its randomness
     watch     called with (epochs, label) before a training, see `console.epoch_bar`
-    resume    for `BaseModel.train`, which keeps its state there
+    keep      called with (name, facts, train) where a network is trained on shadow models alone: returns its weights,
+              those of an earlier attack or of `train(resume)`; see `store.Store.network`
 
 All of these but `evidence` may be left out. Used without models or options:
 
@@ -65,7 +66,7 @@ def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
 
     Raises TypeError where `how` is no option of this attack.
     """
-    unknown = set(how) - {"device", "seed", "watch", "resume", *ATTACKS[name].options.get("own", ())}
+    unknown = set(how) - {"device", "seed", "watch", "keep", *ATTACKS[name].options.get("own", ())}
     if unknown:
         raise TypeError(f"{name} has no option {', '.join(sorted(unknown))}")
     return ATTACKS.load(name)(evidence, **how)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import base_model
 import console
-from attackers.networks import perceptron, posterior_and_class
+from attackers.networks import not_kept, perceptron, posterior_and_class
 from attackers.signals import Evidence, Signals, Verdict
 from base_model import BaseModel, Recipe
 from datasets import Records
@@ -45,8 +45,8 @@ def _features(signals: Signals, labels: np.ndarray, rows: np.ndarray, select: Ca
 
 
 def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module], evidence: Evidence, *,
-                     device="cpu", seed: int = 0, watch: Callable = console.epoch_bar, resume=None,
-                     **_) -> dict[str, Verdict]:
+                     device="cpu", seed: int = 0, watch: Callable = console.epoch_bar,
+                     keep: Callable = not_kept, **_) -> dict[str, Verdict]:
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
     features = torch.cat([_features(shadow, evidence.labels, own, select)
                           for shadow, own in zip(evidence.shadows, evidence.own)])
@@ -56,11 +56,16 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
     network = build(features)
     initialise(network, draw)
     attack = BaseModel(network, device=device, generator=draw)
-    on_epoch, close = watch(RECIPE.epochs, name)
-    attack.train(records, torch.arange(len(records), device=device), recipe=RECIPE,
-                 generator=base_model.generator(seed, "mia", name, "order", device=device),
-                 resume=resume, on_epoch=on_epoch)
-    close()
+
+    def train(resume) -> dict:
+        on_epoch, close = watch(RECIPE.epochs, name)
+        attack.train(records, torch.arange(len(records), device=device), recipe=RECIPE,
+                     generator=base_model.generator(seed, "mia", name, "order", device=device),
+                     resume=resume, on_epoch=on_epoch)
+        close()
+        return network.state_dict()
+
+    network.load_state_dict(keep(name, [seed, RECIPE, features.numpy(), member.numpy()], train))
     x = _features(evidence.victim, evidence.labels, evidence.target, select)
     questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()

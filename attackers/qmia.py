@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import console
 import models
 from attackers.calibration import judge
+from attackers.networks import not_kept
 from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
 from base_model import BaseModel, Recipe, generator
 from console import UserError
@@ -49,7 +50,8 @@ class GaussianHead(Basic):
         return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
 
 
-def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch_bar, **_) -> dict[str, Verdict]:
+def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch_bar, keep=not_kept,
+         **_) -> dict[str, Verdict]:
     """The margin against its distribution on non-members like the record: (s - mu(x, y)) / sigma(x, y).
 
     mu and sigma come from a network (resnet18 for images from 32x32, columnfc for all else) that learns from the
@@ -79,11 +81,18 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
                             torch.from_numpy(evidence.labels).to(device))
         network = models.build(network_name, shape=records.shape, num_cls=2 * count, generator=draw)
         regressor = BaseModel(network, device=device, generator=draw)
-        on_epoch, close = watch(RECIPE.epochs, f"qmia {who}")
-        regressor.train(records, train, dev=held_out, defender=head, recipe=RECIPE,
-                        generator=generator(seed, "mia", "qmia", who, "order", device=device),
-                        on_epoch=lambda epoch, _: on_epoch(epoch, None))
-        close()
+
+        def fit(resume) -> dict:
+            on_epoch, close = watch(RECIPE.epochs, f"qmia {who}")
+            regressor.train(records, train, dev=held_out, defender=head, recipe=RECIPE, resume=resume,
+                            generator=generator(seed, "mia", "qmia", who, "order", device=device),
+                            on_epoch=lambda epoch, _: on_epoch(epoch, None))
+            close()
+            return network.state_dict()
+
+        keeping = keep if measured.playing is not None else not_kept  # that of the victim serves no other
+        network.load_state_dict(keeping(f"qmia_{who}", [
+            seed, RECIPE, network_name, count, evidence.numbers, evidence.labels, population, standard], fit))
         targets = torch.from_numpy(np.flatnonzero(measured.target)).to(records.y.device)
         mean, variance = head.predict(regressor.logits(records, targets), targets)
         mean, deviation = (values.double().cpu().numpy() for values in (mean, variance.sqrt()))
