@@ -66,6 +66,14 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
+def duration(seconds: float) -> str:
+    """About how long, in the unit that fits."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}" if unit == "h" else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     """Print a small table: first column to the left, all others to the right."""
     columns = list(zip(header, *rows))

@@ -207,8 +207,11 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> SimpleNamespace:
+def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: dict | None = None,
+          where: str = "") -> SimpleNamespace:
     """The options of a stage: an attribute for each name of OPTIONS, and `device`, `config_path`, `stage`.
+
+    Those of a cell of a `study` count more than the config's; `where` names its file in errors.
 
     Raises:
         UserError: an unknown option or config key, a value that does not fit, or values that contradict.
@@ -220,7 +223,7 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
     names = [name for name, option in OPTIONS.items() if stage in option.stages.split()]
     for name in names:
         option = OPTIONS[name]
-        default = "" if option.default in (None, False, "") else f" (default: {_shown(option.default)})"
+        default = "" if option.default in (None, False, "") else f" (default: {shown(option.default)})"
         how = {"action": "store_true"} if option.kind is flag else {"metavar": "X"}
         parser.add_argument(f"--{name}", default=None, help=(option.help + default).replace("%", "%%"), **how)
     given, unknown = parser.parse_known_args(argv)
@@ -232,8 +235,9 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
         raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
 
     values = {name: option.default for name, option in OPTIONS.items()}
-    config = _read_config(given.config_path)
+    config = read_config(given.config_path)
     values |= {name: _read(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
+    values |= {name: _read(f"{where}: {name}", name, value) for name, value in (study or {}).items()}
     for name in names:
         if getattr(given, name) is not None:
             values[name] = _read(f"--{name}", name, getattr(given, name))
@@ -247,6 +251,14 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "") -> Simp
     return options
 
 
+def for_stage(stage: str, options: SimpleNamespace, **instead) -> SimpleNamespace:
+    """Another stage's options: these, with some in place of others. Raises UserError as `parse` does."""
+    own = SimpleNamespace(**{**vars(options), **instead, "stage": stage})
+    _complete(own)
+    _check_together(own)
+    return own
+
+
 def record(options: SimpleNamespace) -> dict:
     """The options that can change a result, by name, as they are stored with it."""
     return {name: getattr(options, name) for name, option in OPTIONS.items() if option.result}
@@ -255,13 +267,13 @@ def record(options: SimpleNamespace) -> dict:
 def command(stage: str, options: SimpleNamespace) -> str:
     """The command line that runs another stage with the options that differ from config and defaults."""
     before = {name: option.default for name, option in OPTIONS.items()}
-    before |= {name: _read(name, name, value) for name, value in _read_config(options.config_path).items()}
+    before |= {name: _read(name, name, value) for name, value in read_config(options.config_path).items()}
     words = ["python", f"{stage}.py", options.device, options.config_path]
     for name, option in OPTIONS.items():
         value = getattr(options, name)
         if stage in option.stages.split() and value is not None and value != before[name] \
                 and (name, value) not in _derived(options):
-            words += [f"--{name}"] if option.kind is flag else [f"--{name}", _shown(value)]
+            words += [f"--{name}"] if option.kind is flag else [f"--{name}", shown(value)]
     return shlex.join(words)
 
 
@@ -273,7 +285,8 @@ def _derived(options) -> set:
             ("data_root", root), ("fresh", True), *of_no_matter}
 
 
-def _shown(value) -> str:
+def shown(value) -> str:
+    """A value as a command line takes it."""
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, float):
@@ -281,7 +294,8 @@ def _shown(value) -> str:
     return str(value)
 
 
-def _read_config(path: str) -> dict:
+def read_config(path: str) -> dict:
+    """What a config says, as it stands there. Raises UserError where it is none or has an unknown key."""
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -90,15 +90,16 @@ class Ray:
             self.stop()
             raise UserError(f"a task asks for {gpus:g} GPU and {cpus:g} CPU, the cluster at {address} has "
                             f"{have.get('GPU', 0):g} and {have.get('CPU', 0):g}")
-        self.token = None if ship else results / f".shared_{uuid.uuid4().hex}"
+        self.token = None if ship else results.absolute() / f".shared_{uuid.uuid4().hex}"
         if self.token:
             write(self.token, b"")
         self.task = ray.remote(_run_there).options(num_gpus=gpus, num_cpus=cpus, max_retries=5)
 
     def start(self, job) -> None:
-        files = self.ray.put(_read(job.results, job.reads)) if self.ship else None
-        config = Path(job.argv[1]).read_text(encoding="utf-8")
-        self.running[self.task.remote(job.stage, job.argv, config, str(job.results), files, self.token)] = job
+        results = Path(job.options.results).absolute()
+        files = self.ray.put(_read(results, [place.absolute() for place in job.reads()])) if self.ship else None
+        config = Path(job.options.config_path).read_text(encoding="utf-8")
+        self.running[self.task.remote(job.stage, job.argv, config, str(results), files, self.token)] = job
 
     def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=timeout)
@@ -110,7 +111,7 @@ class Ray:
                 status, said, made = 1, f"error: {error}".encode(), {}
             write(job.log, said)
             for name in sorted(made, key=lambda name: Path(name).name in _LAST):
-                write(job.results / name, made[name])
+                write(Path(job.options.results, name), made[name])
             yield job, status
 
     def stop(self) -> None:
@@ -133,13 +134,13 @@ def _run_there(stage: str, argv: list[str], config: str, results: str, files: di
         path.write_text(config, encoding="utf-8")
         argv = [argv[0], str(path), *argv[2:]]
         if files is not None:
-            results = Path(folder, "results")
+            results = str(Path(folder, "results"))
             for name, content in files.items():
-                write(results / name, content)
-            argv += ["--results", str(results)]  # the last one counts
+                write(Path(results, name), content)
+        argv += ["--results", results]  # the last one counts
         ran = subprocess.run([sys.executable, f"{stage}.py", *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              preexec_fn=die_with_parent)
-        made = {} if files is None else _read(results, [results])
+        made = {} if files is None else _read(Path(results), [Path(results)])
         return ran.returncode, ran.stdout, {name: content for name, content in made.items()
                                             if files.get(name) != content}
 

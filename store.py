@@ -129,6 +129,14 @@ class Store:
             return self.root / f"{version or 'victim'}_model"
         return self.root / "_".join(["shadow", *([version] if version else []), "model", index])
 
+    def roles(self) -> list[str]:
+        """The victim and its shadow models."""
+        return ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
+
+    def common(self) -> list[Path]:
+        """What belongs to no single model."""
+        return [self.root / "split.npz", self.root / "attack_networks"]
+
     @property
     def record(self) -> dict:
         """The options as they are stored with a result."""
@@ -189,7 +197,7 @@ class Store:
         in vain.
         """
         path = self.root / "split.npz"
-        roles = ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]
+        roles = self.roles()
         if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             self._not_yet(path, "pretrain")
         self.options.split, have = self._split()
@@ -308,7 +316,7 @@ class Store:
         """
         said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
-        folder, name = self.root / "attack_networks", f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
+        folder, name = self.common()[1], f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
         path = folder / f"{name}.pth"
         with locked(folder, name, wait=_LONG, makes=[f"{name}."]):
             if path.exists() and not self.options.fresh:
