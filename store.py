@@ -337,13 +337,14 @@ class Store:
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
 
     def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray] | None, *,
-                fresh: bool) -> np.ndarray:
+                records: np.ndarray | None, fresh: bool) -> np.ndarray:
         """A model's answers to an attacker: those that lie there of just these facts, else `ask()`'s, which are kept.
 
         Args:
             what: logits, sensitivity or generated.
             facts: all that they depend on.
             ask: None = they must be there.
+            records: numbers of the records asked, in order, which are kept beside the answers; None of those made up.
             fresh: ask in any case.
         Raises UserError where they must be there and another command has replaced them.
         """
@@ -356,7 +357,8 @@ class Store:
             if ask is None:
                 raise UserError(f"{path} has been replaced by another command: give this one again")
             answers = ask()
-            write(path, packed_arrays(facts, {"answers": answers}))
+            asked = {} if records is None else {"records": records}
+            write(path, packed_arrays(facts, {"answers": answers} | asked))
         return answers
 
     def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
