@@ -443,14 +443,7 @@ class Store:
     def attacks(self, version: str) -> list[dict]:
         """What attacks on a victim have found so far, as `add_attack` wrote it; lines from before there were scores are
         left out."""
-        path = self.folder("victim", version) / "attacks.jsonl"
-        if not path.exists():
-            return []
-        with reading(path):
-            lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if not lines or any(line.pop("lines") != len(lines) for line in lines):
-                raise ValueError("lines are missing")
-            return [line for line in lines if "targets" in line]
+        return _read_lines(self.folder("victim", version) / "attacks.jsonl")
 
     def _maker(self, version: str) -> str:
         """The stage that makes models of this version."""
@@ -495,6 +488,94 @@ class Resume:
             content = packed({"facts": self.facts, "form": self.form, "state": state()})
             write(self.path, hashlib.sha256(content).digest() + content)
             self.saved = time.monotonic()
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What lies in the folder of a victim, for who reads results without options.
+
+    Attributes:
+        folder: of the victim.
+        lines: what attacks on the models that lie there now have found, an object a verdict.
+        stale: how many more lines there are, on models that are gone or have been made anew.
+        manifest: of the victim; {} where it is not finished.
+    """
+
+    folder: Path
+    lines: list[dict]
+    stale: int
+    manifest: dict
+
+    @functools.cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The arrays of scores.npz, see `_arrays_of`."""
+        return read_arrays(self.folder / "scores.npz")[1]
+
+    def truth(self, line: dict) -> dict[str, np.ndarray]:
+        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`."""
+        scores, _, *rest = _arrays_of(line)
+        with reading(self.folder / "scores.npz"):
+            return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
+
+    def answers(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
+        or from before the numbers were kept."""
+        path = self.folder / f"{what}.npz"
+        if not path.exists():
+            return None
+        facts, arrays = read_arrays(path)
+        current = facts.get("model") == self.manifest.get("files", {}).get(_CHECKPOINT)
+        return (arrays["records"], arrays["answers"]) if current and "records" in arrays else None
+
+
+def attacked(results: Path) -> list[Attacked]:
+    """All victims below a folder, at any depth, those not attacked yet included.
+
+    Raises UserError where there is no such folder, or a file is damaged.
+    """
+    def fail(error: OSError):
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    roots = set()
+    for folder, _, files in os.walk(results, onerror=fail):
+        roots |= {Path(folder)} if "split.npz" in files else set()
+        roots |= {Path(folder).parent} if "attacks.jsonl" in files else set()
+    return [_attacked(root, folder) for root in sorted(roots)
+            for folder in sorted(root.glob(f"*_{_MODEL}")) if not folder.name.startswith("shadow_")]
+
+
+def _attacked(root: Path, folder: Path) -> Attacked:
+    manifest = folder / _MANIFEST
+    told = read_sealed(manifest) if manifest.exists() else {}
+
+    @functools.cache
+    def now(original: bool, adaptive: bool, options: str) -> str | None:
+        """The digest of the models that a line of these options is about."""
+        store = Store(SimpleNamespace(**json.loads(options)), "")
+        shadows = store if adaptive or original else store.undefended()
+        store.root = shadows.root = root  # wherever it lies now
+        return store.models_digest(*((ORIGINAL, shadows, ORIGINAL) if original else
+                                     (store.pruned, shadows, shadows.pruned)))
+
+    def current(line: dict) -> bool:
+        names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *_PRUNING)
+        return now(line["original"], line["adaptive"],
+                   json.dumps({name: line.get(name, OPTIONS[name].default) for name in names} | {"results": ""})) == line["models"]
+
+    lines = _read_lines(folder / "attacks.jsonl")
+    kept = [line for line in lines if current(line)]
+    return Attacked(folder, kept, len(lines) - len(kept), told)
+
+
+def _read_lines(path: Path) -> list[dict]:
+    """The lines of an attacks.jsonl, [] where there is none; those from before there were scores are left out."""
+    if not path.exists():
+        return []
+    with reading(path):
+        lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not lines or any(line.pop("lines") != len(lines) for line in lines):
+            raise ValueError("lines are missing")
+        return [line for line in lines if "targets" in line]
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:
