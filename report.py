@@ -329,7 +329,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
                  mean_cell(row.test, row.test_sd), Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
-                Cell(f"{row.epsilon:.3g}", row.epsilon), Cell(f"{row.delta:g}", row.delta)]
+                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon), Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
     return Table("Accuracy of the victims", "Percent, mean ± standard deviation over seeds; gap = train - test." + (
         " ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning only, not for "
@@ -379,8 +379,8 @@ def of_sparsity(summary: pd.DataFrame) -> Picture | str:
         return "Attack accuracy against sparsity: no victim was pruned to more than one sparsity."
     shown = pd.concat(series.values())
     return picture("sparsity", "Attack accuracy against sparsity",
-                   f"Accuracy of each attack over the share of weights that is pruned; at the left, where there is one, "
-                   f"the original. Bars are a standard deviation to both sides, shifted a little so that they can be "
+                   f"Accuracy of each attack over the share of weights that is pruned; at the left, beside the "
+                   f"scale, the original. Bars are a standard deviation to both sides, shifted a little so that they can be "
                    f"told apart; dotted: guessing. {count(shown)}.", figures.sparsity(series))
 
 
@@ -456,7 +456,8 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
     made.insert(0, picture(
         "histograms", "What the victim answers for members and for non-members",
         f"Left to right: {', then '.join(drawn[what] for what in whats)}. The share of all members and of all "
-        f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. {said(whats[-1])}.",
+        f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
+        f"{' '.join(f'{what.capitalize()}: {said(what)}.' for what in whats)}",
         figures.histograms({victim: {what: found[victim][what] for what in whats} for victim in shown})))
     for what in whats:
         means = {victim: figures.class_means(found[victim][what], least=FEW) for victim in shown}
@@ -518,7 +519,7 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
                    f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. Beside "
                    f"a point its sparsity and which attack that is. Filled: the strongest attacker, who may know the "
                    f"defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which no "
-                   f"other is as accurate and as private. Dotted: guessing. Means, {count(data)}.",
+                   f"other is as accurate and as private. Means, {count(data)}.",
                    figures.privacy(points))
 
 
@@ -530,8 +531,8 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
     data = summary[(summary["measure"] == "accuracy") & np.isfinite(summary["epsilon"]) & (summary["epsilon"] > 0)]
     if data.empty:
         return None
-    names = {(scratch, adaptive): f"{'network' if scratch else 'fine-tuning only'}, "
-                                  f"{'adaptive' if adaptive else 'not adaptive'}"
+    names = {(scratch, adaptive): f"{'network private' if scratch else 'fine-tuning private'}, "
+                                  f"{'adaptive attack' if adaptive else 'attack not adaptive'}"
              for scratch in (False, True) for adaptive in (False, True)}
     panels = {names[key]: rows for key, rows in data.groupby(["from_scratch", "adaptive"])}
     bounded = {names[True, adaptive] for adaptive in (False, True)} & set(panels)
