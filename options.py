@@ -202,7 +202,9 @@ OPTIONS: dict[str, Option] = {
 _REQUIRED = ("dataset_name", "model_name", "num_cls", "input_dim")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises UserError where a command line is wrong."""
+
     def error(self, message):  # argparse would print the usage too, and exit
         raise UserError(f"{message} (see {self.prog} --help)")
 
@@ -216,7 +218,7 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
     Raises:
         UserError: an unknown option or config key, a value that does not fit, or values that contradict.
     """
-    parser = _Parser(prog=f"{stage}.py", description=about, allow_abbrev=False,
+    parser = Parser(prog=f"{stage}.py", description=about, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("device", help="a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu")
     parser.add_argument("config_path", help="JSON file of options, see config/")

@@ -358,13 +358,14 @@ class Store:
         return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
 
     def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray] | None, *,
-                fresh: bool) -> np.ndarray:
+                records: np.ndarray | None, fresh: bool) -> np.ndarray:
         """A model's answers to an attacker: those that lie there of just these facts, else `ask()`'s, which are kept.
 
         Args:
             what: logits, sensitivity or generated.
             facts: all that they depend on.
             ask: None = they must be there.
+            records: numbers of the records asked, in order, which are kept beside the answers; None of those made up.
             fresh: ask in any case.
         Raises UserError where they must be there and another command has replaced them.
         """
@@ -377,7 +378,8 @@ class Store:
             if ask is None:
                 raise UserError(f"{path} has been replaced by another command: give this one again")
             answers = ask()
-            write(path, packed_arrays(facts, {"answers": answers}))
+            asked = {} if records is None else {"records": records}
+            write(path, packed_arrays(facts, {"answers": answers} | asked))
         return answers
 
     def add_attack(self, attack: str, version: str, victim: Checkpoint, models: str, device: str,
@@ -461,14 +463,7 @@ class Store:
     def attacks(self, version: str) -> list[dict]:
         """What attacks on a victim have found so far, as `add_attack` wrote it; lines from before there were scores are
         left out."""
-        path = self.folder("victim", version) / "attacks.jsonl"
-        if not path.exists():
-            return []
-        with reading(path):
-            lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if not lines or any(line.pop("lines") != len(lines) for line in lines):
-                raise ValueError("lines are missing")
-            return [line for line in lines if "targets" in line]
+        return _read_lines(self.folder("victim", version) / "attacks.jsonl")
 
     def _maker(self, version: str) -> str:
         """The stage that makes models of this version."""
@@ -519,6 +514,94 @@ def study_folder(results: str, study: str, said: dict) -> Path:
 def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:
     if have != wanted:  # hardly ever: its name has their digest
         raise UserError(f"{path} is the state of another network: start over with --fresh")
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What lies in the folder of a victim, for who reads results without options.
+
+    Attributes:
+        folder: of the victim.
+        lines: what attacks on the models that lie there now have found, an object a verdict.
+        stale: how many more lines there are, on models that are gone or have been made anew.
+        manifest: of the victim; {} where it is not finished.
+    """
+
+    folder: Path
+    lines: list[dict]
+    stale: int
+    manifest: dict
+
+    @functools.cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The arrays of scores.npz, see `_arrays_of`."""
+        return read_arrays(self.folder / "scores.npz")[1]
+
+    def truth(self, line: dict) -> dict[str, np.ndarray]:
+        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`."""
+        scores, _, *rest = _arrays_of(line)
+        with reading(self.folder / "scores.npz"):
+            return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
+
+    def answers(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
+        or from before the numbers were kept."""
+        path = self.folder / f"{what}.npz"
+        if not path.exists():
+            return None
+        facts, arrays = read_arrays(path)
+        current = facts.get("model") == self.manifest.get("files", {}).get(_CHECKPOINT)
+        return (arrays["records"], arrays["answers"]) if current and "records" in arrays else None
+
+
+def attacked(results: Path) -> list[Attacked]:
+    """All victims below a folder, at any depth, those not attacked yet included.
+
+    Raises UserError where there is no such folder, or a file is damaged.
+    """
+    def fail(error: OSError):
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    roots = set()
+    for folder, _, files in os.walk(results, onerror=fail):
+        roots |= {Path(folder)} if "split.npz" in files else set()
+        roots |= {Path(folder).parent} if "attacks.jsonl" in files else set()
+    return [_attacked(root, folder) for root in sorted(roots)
+            for folder in sorted(root.glob(f"*_{_MODEL}")) if not folder.name.startswith("shadow_")]
+
+
+def _attacked(root: Path, folder: Path) -> Attacked:
+    manifest = folder / _MANIFEST
+    told = read_sealed(manifest) if manifest.exists() else {}
+
+    @functools.cache
+    def now(original: bool, adaptive: bool, options: str) -> str | None:
+        """The digest of the models that a line of these options is about."""
+        store = Store(SimpleNamespace(**json.loads(options)), "")
+        shadows = store if adaptive or original else store.undefended()
+        store.root = shadows.root = root  # wherever it lies now
+        return store.models_digest(*((ORIGINAL, shadows, ORIGINAL) if original else
+                                     (store.pruned, shadows, shadows.pruned)))
+
+    def current(line: dict) -> bool:
+        names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *_PRUNING)
+        return now(line["original"], line["adaptive"],
+                   json.dumps({name: line.get(name, OPTIONS[name].default) for name in names} | {"results": ""})) == line["models"]
+
+    lines = _read_lines(folder / "attacks.jsonl")
+    kept = [line for line in lines if current(line)]
+    return Attacked(folder, kept, len(lines) - len(kept), told)
+
+
+def _read_lines(path: Path) -> list[dict]:
+    """The lines of an attacks.jsonl, [] where there is none; those from before there were scores are left out."""
+    if not path.exists():
+        return []
+    with reading(path):
+        lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not lines or any(line.pop("lines") != len(lines) for line in lines):
+            raise ValueError("lines are missing")
+        return [line for line in lines if "targets" in line]
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:

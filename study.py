@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import console
 from console import UserError
 from defenders import DEFENDERS
-from options import OPTIONS, command, for_stage, parse, shown
+from options import OPTIONS, Parser, command, for_stage, parse, shown
 from registry import nearest
 from store import ORIGINAL, Store, study_folder
 
@@ -91,9 +91,8 @@ class Job:
 
 @console.stage
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="study.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = _wrong
+    parser = Parser(prog="study.py", description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="JSON file of options, see config/studies/")
     parser.add_argument("--device", default="0", help="as in the stages: a GPU's number (0: the first, or the CPU "
                                                       "where there is none), cuda:N or cpu (default: 0)")
@@ -380,10 +379,6 @@ def _share(text: str) -> float:
     if not 0 <= number < 1e6:
         raise argparse.ArgumentTypeError("must be 0 or more")
     return number
-
-
-def _wrong(message: str):
-    raise UserError(f"{message} (see study.py --help)")
 
 
 if __name__ == "__main__":

@@ -72,10 +72,12 @@ def _answers(role: str, store: Store, version: str, checkpoint: Checkpoint, reco
     model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoint))
     place = partial(on_device, records, device)
 
-    def kept(what: str, asked: np.ndarray, query: Callable[[], np.ndarray], **more) -> np.ndarray:
+    def kept(what: str, asked: np.ndarray, query: Callable[[], np.ndarray], *, numbered: bool = True,
+             **more) -> np.ndarray:
         facts = {"model": checkpoint.digest, "data": checkpoint.data, "records": digest_of(asked),
                  "device": device.type, "threads": options.threads, **more}
-        return store.answers(role, version, what, facts, query if ask else None, fresh=ask and options.fresh)
+        return store.answers(role, version, what, facts, query if ask else None, records=asked if numbered else None,
+                             fresh=ask and options.fresh)
 
     def sensitivity() -> np.ndarray:
         noise = generator(options.train_seed, "mia", role, "noise", device=device)
@@ -87,5 +89,5 @@ def _answers(role: str, store: Store, version: str, checkpoint: Checkpoint, reco
                                     train_seed=options.train_seed)
     if made is not None:
         found["generated"] = kept("generated", made.x.numpy(),
-                                  lambda: query(model(), made.to(device), np.arange(len(made))))
+                                  lambda: query(model(), made.to(device), np.arange(len(made))), numbered=False)
     return found

@@ -1,0 +1,557 @@
+"""What attacks have found, to read and to look at: one page, the same as CSV and Markdown.
+
+    python report.py results/
+    python report.py results/ --study config/studies/location.json
+
+Writes report.html (one file, images inside), report.csv, report.md and report_figures/ into the results folder, of a
+study into its folder there. As a table in Python: `report.load_results("results/")`.
+"""
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import console
+from attackers import ATTACKS, VERDICTS
+from console import UserError, percent
+from options import OPTIONS, Parser
+from page import Cell, Section, Table, as_html, as_markdown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from figures import Answers, Picture
+    from store import Attacked
+
+TITLES = {"accuracy": "Attack accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "TPR at FPR 1 %",
+          "tpr_at_0.001": "TPR at FPR 0.1 %"}
+SECTION = ["dataset_name", "model_name", "split"]
+VICTIM = ["pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch", "adaptive", "original"]
+REPEATED = ["seed", "train_seed"]
+OWN = [name for attack in ATTACKS for name in ATTACKS[attack].options.get("own", ())]
+RECORDED = [name for name, option in OPTIONS.items() if option.result]
+SHOWN = 0.7  # figures of a single pruned victim take the one nearest to this sparsity
+CURVES = 8  # attacks in a ROC figure
+FEW = 5  # fewer members or non-members of a class are no mean to look at
+
+
+@console.stage
+def main(argv=None):
+    parser = Parser(prog="report.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("results", help="folder of results, at any depth")
+    parser.add_argument("--study", metavar="FILE", help="only what this study (see study.py) has made")
+    parser.add_argument("--out", metavar="DIR", help="folder of what is written (default: that of the results)")
+    given = parser.parse_args(argv)
+    results, title, about = Path(given.results), "Membership inference", ""
+    if given.study is not None:
+        about = read_about(Path(given.study))
+        results, title = results / Path(given.study).stem, f"{title}: {Path(given.study).stem}"
+
+    from files import write
+    from store import attacked
+
+    found = attacked(results)
+    notes = left_out(found, results)
+    table = frame(found, results)
+    if table.empty:
+        raise UserError(f"{results} holds no results of attacks: run mia.py first" + "".join(f"; {n}" for n in notes))
+    for note in notes:
+        console.say(f"left out: {note}")
+    words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
+    table, doubles = described(table)
+    notes += doubles
+    summary, accuracies = summarised(table), victims(table)
+    sections = [section(*of) for of in sections_of(table, summary, accuracies)]
+
+    out = Path(given.out) if given.out is not None else results
+    page = {"title": title, "about": about, "command": shlex.join(map(str, words)), "facts": facts(table),
+            "notes": notes, "sections": sections}
+    pictures = [(f"{number}_{picture.name}.png", picture) for number, one in enumerate(sections, 1)
+                for picture in one.pictures]
+    for name, picture in pictures:
+        write(out / "report_figures" / name, picture.png)
+    write(out / "report.csv", as_csv(summary, accuracies).encode())
+    write(out / "report.md", as_markdown(**page).encode())
+    write(out / "report.html", as_html(**page).encode())
+    console.say(f"saved {out / 'report.html'}, report.csv, report.md and {len(pictures)} figures: "
+                f"{facts(table)}")
+
+
+def read_about(path: Path) -> str:
+    """What a study says it is about."""
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"study {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"study {path} is not JSON: {error}") from error
+    if not isinstance(study, dict) or not isinstance(study.get("about", ""), str):
+        raise UserError(f"study {path} must be a JSON object, its \"about\" a text")
+    return study.get("about", "")
+
+
+# ---- reading
+
+def load_results(results: str | Path) -> pd.DataFrame:
+    """All that attacks have found below a folder: a row for each (configuration, seed, attack, measure).
+
+    Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`, `measure`, its `value`
+    and the 95 % interval `low`, `high`; numbers of `members` and `non_members`; the victim's `train_accuracy` and
+    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private). All but percentages: fractions. An
+    original has no pruner, sparsity or defence. Lines on models that have been made anew since are left out, and said.
+
+    Raises UserError where there is no such folder, or a file is damaged.
+    """
+    from store import attacked
+
+    found = attacked(Path(results))
+    for note in left_out(found, Path(results)):
+        console.say(f"left out: {note}")
+    return frame(found, Path(results)).drop(columns=["place", "line"])
+
+
+def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
+    """The table of `load_results`, and of each row its `place` (an `Attacked`) and `line`."""
+    import pandas as pd
+
+    rows = []
+    for place in found:
+        privacy = place.manifest.get("privacy") or {}
+        for line in place.lines:
+            of_line = {"folder": str(place.folder.relative_to(results))}
+            of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
+            after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
+            after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line}
+            for measure in TITLES:
+                if line[measure] is not None:
+                    low, high = line[f"{measure}_interval"]
+                    rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
+                                           "value": line[measure], "low": low, "high": high} | after)
+    head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
+            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line"]
+    table = pd.DataFrame(rows, columns=head)
+    numbers = ["prune_sparsity", "defend_arg", "epsilon", "delta", "value", "low", "high"]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def left_out(found: list[Attacked], results: Path) -> list[str]:
+    """What lies there and is in no table, and why."""
+    def of(place: Attacked) -> str:
+        return str(place.folder.relative_to(results))
+
+    stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
+             f"anew since" for place in found if place.stale]
+    unfinished = [of(place) for place in found if not place.manifest]
+    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale]
+    return [*stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
+            *([f"not attacked: {', '.join(silent)}"] if silent else [])]
+
+
+# ---- means over seeds
+
+def described(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with names for what they are about, in order; and what was left out, as it was there twice.
+
+    Adds `model`, the victim; `victim`, the same with what the attacker has; and to `attack` those of its own options
+    that differ among the attacks on a victim.
+    """
+    table = table.copy()
+    order = {name: place for place, name in enumerate(VERDICTS)}
+    table["defend"] = table["defend"].astype(object).where(table["defend"].notna(), "")
+    table["order"] = table["attack"].map(order).fillna(len(order))
+    table = table.sort_values([*SECTION, "original", "pruner_name", "defend", "defend_arg", "from_scratch",
+                               "prune_sparsity", "adaptive", "shadow_num", "order", *REPEATED, "folder"],
+                              ascending=[True] * 3 + [False] + [True] * 11, na_position="first")
+    table = table.drop(columns="order").reset_index(drop=True)
+    parts = table[["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]]
+    table["model"] = [model_name(*row) for row in parts.itertuples(index=False, name=None)]
+    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta", "data_path"}
+    table["model"] = with_differing(table, "model", [name for name in RECORDED if name not in known])
+    table["victim"] = table["model"] + table["adaptive"].map({True: ", adaptive attack", False: ""})
+    table["victim"] += [f", {n} shadow models" if many else "" for n, many in
+                        zip(table["shadow_num"], table.groupby(SECTION)["shadow_num"].transform("nunique") > 1)]
+    table["attack"] = with_differing(table, "attack", OWN, within=["victim"])
+    same = table.duplicated([*SECTION, "victim", "attack", "measure", *REPEATED])
+    folders = sorted(set(table.loc[same, "folder"]))
+    return table[~same].reset_index(drop=True), [
+        f"{', '.join(folders)}: the same configuration and seeds lie in another folder too, which counts"
+    ] if folders else []
+
+
+def model_name(original: bool, pruner: str, sparsity: float, defend: str, strength: float, scratch: bool) -> str:
+    if original:
+        return "original"
+    return f"{pruner} {100 * sparsity:g} %" + (f", {defend} {strength:g}" if defend else "") + \
+        (" from scratch" if scratch else "")
+
+
+def with_differing(table: pd.DataFrame, column: str, options: list[str], *, within: Iterable[str] = ()) -> pd.Series:
+    """The names in a column, and behind those that mean several configurations which options differ."""
+    keys = [*SECTION, *within, column]
+    # as text: options are of mixed types, and a missing one is a value too
+    values = table[options].astype(object).where(table[options].notna(), None).map(str)
+    differ = values.groupby([table[key] for key in keys]).transform("nunique") > 1
+    more = [" ".join(f"{name} {value}" for name, value, differs in zip(options, row, which) if differs)
+            for row, which in zip(values.to_numpy(), differ.to_numpy())] if differ.to_numpy().any() else ""
+    return table[column] + [f" ({one})" if one else "" for one in more or [""] * len(table)]
+
+
+def summarised(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1; NaN of one) and number of seeds of each attack's measures; `best` is whether
+    no attack on this victim has a higher mean."""
+    keys = [*SECTION, "victim", "attack", "measure"]
+    groups = table.groupby(keys, sort=False)
+    found = groups[["model", "shadow_num", *VICTIM]].first()
+    found = found.join(groups["value"].agg(mean="mean", sd="std", seeds="count")).join(
+        groups[["epsilon", "delta", "members", "non_members"]].mean()).reset_index()
+    found["best"] = found["mean"] == found.groupby([*SECTION, "victim", "measure"])["mean"].transform("max")
+    return found
+
+
+def victims(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of each victim: mean and standard deviation over seeds, and its guarantee."""
+    groups = table.drop_duplicates([*SECTION, "model", *REPEATED]).groupby([*SECTION, "model"], sort=False)
+    found = groups[VICTIM].first()
+    for part in ("train", "test"):
+        found = found.join(groups[f"{part}_accuracy"].agg(**{part: "mean", f"{part}_sd": "std"}))
+    return found.join(groups[["epsilon", "delta"]].mean()).join(groups.size().rename("seeds")).reset_index()
+
+
+def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether no other point has as much gain and as little loss, and more of one of them."""
+    import numpy as np
+
+    gain, loss = np.asarray(gain), np.asarray(loss)
+    no_worse = (gain[:, None] >= gain) & (loss[:, None] <= loss)
+    better = (gain[:, None] > gain) | (loss[:, None] < loss)
+    return ~(no_worse & better).any(axis=0)
+
+
+# ---- a section: tables and figures of one data set, network and split
+
+def sections_of(table, summary, accuracies):
+    """The rows of each section."""
+    for key, rows in table.groupby(SECTION, sort=False):
+        yield rows, *(other[(other[SECTION] == list(key)).all(axis=1)] for other in (summary, accuracies))
+
+
+def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> Section:
+    dataset, network, split = rows[SECTION].iloc[0]
+    made = Section(f"{dataset}, {network}" + (", in/out split" if split == "inout" else ""))
+    made.tables += [accuracy_table(accuracies)]
+    made.tables += [measure_table(summary[summary["measure"] == measure], measure) for measure in TITLES
+                    if (summary["measure"] == measure).any()]
+    usual = rows.groupby("shadow_num")["folder"].nunique().idxmax()  # what figures show, where it varies
+    main = summary[summary["shadow_num"] == usual]
+    shown = chosen(main)
+    rows = rows[rows["victim"].isin(shown)]
+    for part in (of_sparsity(main), of_roc(rows, shown), of_low_fpr(main, shown), *of_signals(rows, shown),
+                 of_privacy(main, accuracies), of_epsilon(main), of_shadows(summary)):
+        (made.absent if isinstance(part, str) else made.pictures).extend([part] if part else [])
+    return made
+
+
+def chosen(summary: pd.DataFrame) -> list[str]:
+    """The original, and the undefended pruned victim with most attacks, of those the nearest to SHOWN."""
+    original = summary.loc[summary["original"], "victim"].unique().tolist()
+    pruned = summary[~summary["original"] & (summary["defend"] == "")]
+    if pruned.empty:
+        pruned = summary[~summary["original"]]
+    ranked = pruned.groupby("victim", sort=False).agg(attacks=("attack", "nunique"), at=("prune_sparsity", "first"))
+    ranked["far"] = (ranked["at"] - SHOWN).abs()
+    return original[:1] + ranked.sort_values(["attacks", "far"], ascending=[False, True]).index[:1].tolist()
+
+
+def count(rows: pd.DataFrame) -> str:
+    """How many records and seeds rows are about, in words."""
+    def span(name: str) -> str:
+        least, most = int(rows[name].min()), int(rows[name].max())
+        return f"{least}" if least == most else f"{least} to {most}"
+
+    return f"{span('members')} members and {span('non_members')} non-members, {seeds_of(rows)}"
+
+
+def seeds_of(rows: pd.DataFrame) -> str:
+    """How many seeds stand behind means, in words."""
+    most = int(rows["seeds"].max())
+    fewer = [f"{attack} {int(n)}" for attack, n in rows.groupby("attack", sort=False)["seeds"].min().items()
+             if n < most] if "attack" in rows else []
+    said = f"{most} seed{'s' * (most > 1)}"
+    return said + (f" (fewer somewhere: {', '.join(fewer)})" if fewer else "")
+
+
+def mean_cell(mean: float, spread: float, *, best: bool = False, seeds: int | None = None) -> Cell:
+    under = ("" if spread != spread else f"± {percent(spread)}") + (f" (n = {seeds})" if seeds else "")
+    return Cell(percent(mean), mean, under.strip(), best)
+
+
+def accuracy_table(accuracies: pd.DataFrame) -> Table:
+    private = bool(accuracies["epsilon"].notna().any())
+    rows = []
+    for row in accuracies.itertuples():
+        cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), mean_cell(row.train, row.train_sd),
+                 mean_cell(row.test, row.test_sd), Cell(percent(row.train - row.test), row.train - row.test)]
+        if private:
+            cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
+                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon), Cell(f"{row.delta:g}", row.delta)]
+        rows.append(cells)
+    return Table("Accuracy of the victims", "Percent, mean ± standard deviation over seeds; gap = train - test." + (
+        " ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning only, not for "
+        "the network." if private else ""), ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
+
+
+def measure_table(summary: pd.DataFrame, measure: str) -> Table:
+    """Rows are victims, columns attacks."""
+    order = {name: place for place, name in enumerate(VERDICTS)}
+    attacks = sorted(summary["attack"].unique(), key=lambda name: (order[name.split()[0]], name))
+    rows = []
+    for victim, found in summary.groupby("victim", sort=False):
+        by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
+        rows.append([Cell(victim, victim), Cell(str(most), most), *(
+            Cell("", None) if name not in by_attack else mean_cell(
+                by_attack[name].mean, by_attack[name].sd, best=by_attack[name].best,
+                seeds=None if by_attack[name].seeds == most else by_attack[name].seeds) for name in attacks)])
+    chance = {"accuracy": "50 = guessing", "auc": "50 = guessing"}.get(measure, f"{100 * float(measure[7:] or 0):g} = "
+                                                                       f"guessing" if measure[:3] == "tpr" else "")
+    return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds, the strongest attack on "
+                 f"each victim in bold; (n = …) where an attack has fewer seeds than the row.",
+                 ["victim", "seeds", *attacks], rows)
+
+
+def picture(name: str, title: str, caption: str, png: bytes) -> Picture:
+    from figures import Picture
+
+    return Picture(name, title, caption, png)
+
+
+def of_sparsity(summary: pd.DataFrame) -> Picture | str:
+    import pandas as pd
+
+    import figures
+
+    data = summary[summary["measure"] == "accuracy"].assign(sparsity=100 * summary["prune_sparsity"])
+    original = data[data["original"]].assign(sparsity=0.0)
+    series = {}
+    pruned = data[~data["original"]]
+    # the name of a series is its victims' without the sparsity
+    name = pruned["victim"].str.replace(r" [0-9.e-]+ %", "", n=1, regex=True)
+    for title, points in pruned.groupby(name, sort=False):
+        if points["sparsity"].nunique() > 1:
+            plain = (points["defend"] == "").all() and original["victim"].nunique() == 1
+            series[title] = pd.concat([original, points] if plain else [points])
+    if not series:
+        return "Attack accuracy against sparsity: no victim was pruned to more than one sparsity."
+    shown = pd.concat(series.values())
+    return picture("sparsity", "Attack accuracy against sparsity",
+                   f"Accuracy of each attack over the share of weights that is pruned; at the left, beside the "
+                   f"scale, the original. Bars are a standard deviation to both sides, shifted a little so that they can be "
+                   f"told apart; dotted: guessing. {count(shown)}.", figures.sparsity(series))
+
+
+def of_roc(rows: pd.DataFrame, shown: list[str]) -> Picture | str:
+    import numpy as np
+
+    import figures
+
+    areas = rows[rows["measure"] == "auc"]
+    best = areas[areas["victim"] == shown[-1]].groupby("attack")["value"].mean().sort_values().index[::-1][:CURVES]
+    grid = np.geomspace(1 / areas["non_members"].max(), 1, 300)
+    panels, seeds = {}, areas.assign(seeds=areas.groupby(["victim", "attack"])["value"].transform("count"))
+    for victim in shown:
+        curves = {attack: (grid, np.mean([rates(row.place, row.line, grid) for row in of.itertuples()], axis=0),
+                           of["value"].mean())
+                  for attack, of in areas[areas["victim"] == victim].groupby("attack") if attack in best}
+        if curves:
+            panels[victim] = curves
+    seeds = seeds[seeds["attack"].isin(best)]
+    return picture("roc", "ROC", f"True-positive rate over false-positive rate, both logarithmic, mean over seeds: the "
+                   f"{len(best)} attacks with the largest AUC on {shown[-1]}. Dashed: guessing. The axes begin at one "
+                   f"false positive; nothing is interpolated. {count(seeds)}.", figures.roc(panels))
+
+
+def rates(place: Attacked, line: dict, grid: np.ndarray) -> np.ndarray:
+    """The largest TPR of a threshold whose FPR does not exceed each of the grid's."""
+    import numpy as np
+    from sklearn.metrics import roc_curve
+
+    truth = place.truth(line)
+    fpr, tpr, _ = roc_curve(truth["member"], truth["scores"], drop_intermediate=False)
+    return tpr[np.searchsorted(fpr, grid * (1 + 1e-9), side="right") - 1]
+
+
+def of_low_fpr(summary: pd.DataFrame, shown: list[str]) -> Picture | str:
+    import figures
+
+    data = summary[summary["victim"].isin(shown)]
+    measures = [name for name in ("tpr_at_0.01", "tpr_at_0.001", "tpr_at_0.1") if (data["measure"] == name).any()]
+    if not measures:
+        return "TPR at low FPR: too few non-members to tell such rates by."
+    panels = {TITLES[name]: data[data["measure"] == name] for name in measures}
+    return picture("low_fpr", "True-positive rate at low false-positive rates",
+                   f"How many of the members an attacker names with few false alarms, sorted by the first panel; "
+                   f"{' (hatched) and '.join(shown)} (filled). Bars are a standard deviation to both sides; dashed: "
+                   f"guessing. {count(data[data['measure'].isin(measures)])}.",
+                   figures.low_fpr(panels, shown))
+
+
+def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
+    """Histograms of what the victims answer, and its means by class."""
+    import figures
+
+    found = {victim: {what: answers_of(rows[rows["victim"] == victim], file) for what, file in
+                      (("confidence", "logits"), ("sensitivity", "sensitivity"))} for victim in shown}
+    made = []
+    whats = [what for what in figures.AXES if all(found[victim][what] for victim in shown)]
+    for what in figures.AXES:
+        if what not in whats:
+            made.append(f"Members and non-members by {what}: not every victim shown has kept its answers with the numbers "
+                        f"of the records asked" + (" (only samia asks for sensitivities)" * (what == "sensitivity")) +
+                        "; ask again with mia.py --fresh.")
+    if not whats:
+        return made
+
+    def said(what: str) -> str:
+        return "; ".join(f"{victim}: {int(of.member.sum())} members and {int((~of.member).sum())} non-members, "
+                         f"{of.seeds} seed{'s' * (of.seeds > 1)} together"
+                         for victim, of in ((victim, found[victim][what]) for victim in shown))
+
+    drawn = {"confidence": "the posterior of the true class", "sensitivity": "the sensitivity of the true class's "
+             "posterior to small noise on the record (values of 0 at the left end)"}
+    made.insert(0, picture(
+        "histograms", "What the victim answers for members and for non-members",
+        f"Left to right: {', then '.join(drawn[what] for what in whats)}. The share of all members and of all "
+        f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
+        f"{' '.join(f'{what.capitalize()}: {said(what)}.' for what in whats)}",
+        figures.histograms({victim: {what: found[victim][what] for what in whats} for victim in shown})))
+    for what in whats:
+        means = {victim: figures.class_means(found[victim][what], least=FEW) for victim in shown}
+        if min(map(len, means.values())) == 0:
+            made.append(f"{what.capitalize()} by class: no class has {FEW} members and {FEW} non-members.")
+            continue
+        made.append(picture(
+            f"classes_{what}", f"{what.capitalize()} by class",
+            f"Means of members and of non-members of each class of {drawn[what].split(' (')[0]}, and the gap between "
+            f"them, by which the classes are sorted ({shown[-1]}). Classes with fewer than {FEW} of either are left "
+            f"out. {said(what)}.", figures.by_class(means, what)))
+    return made
+
+
+def answers_of(rows: pd.DataFrame, file: str) -> Answers | None:
+    """A victim's answers for the true class of its targets, of all seeds; None where a seed's are not there for
+    confidence, or no seed's are."""
+    import numpy as np
+
+    from attackers import Signals
+    from figures import Answers
+
+    parts = []
+    for row in rows.drop_duplicates(REPEATED).itertuples():
+        kept, truth = row.place.answers(file), row.place.truth(row.line)
+        if kept is None or not np.isin(truth["records"], kept[0]).all():
+            continue
+        records, answers = kept
+        order = np.argsort(records)
+        own = answers[order[np.searchsorted(records, truth["records"], sorter=order)]]
+        values = own if file == "sensitivity" else Signals(own).posteriors()[0]
+        parts.append((values[np.arange(len(own)), truth["labels"]], truth["labels"], truth["member"]))
+    return Answers(*(np.concatenate(part) for part in zip(*parts)), seeds=len(parts)) if parts else None
+
+
+def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str:
+    import figures
+
+    data = summary[summary["measure"] == "accuracy"]
+    common = set.intersection(*(set(of["attack"]) for _, of in data.groupby("victim")))
+    if data["model"].nunique() < 2 or not common:
+        return "Privacy against accuracy: " + ("no attack was made on all victims." if not common else
+                                                "there is one victim only.")
+    data = data[data["attack"].isin(common)]
+    strongest = data.loc[data.groupby("victim")["mean"].idxmax()]  # of each victim, adaptive and not
+    worst = strongest.loc[strongest.groupby("model")["mean"].idxmax()].set_index("model")
+    points = accuracies[accuracies["model"].isin(worst.index)].set_index("model")
+    blind = strongest[~strongest["adaptive"] & (strongest["defend"] != "")].groupby("model")["mean"].max()
+    points = points.assign(worst=100 * worst["mean"], attack=worst["attack"], blind=100 * blind,
+                           test=100 * points["test"])
+    points["series"] = [model.replace(f" {100 * row.prune_sparsity:g} %", "", 1)
+                        for model, row in zip(points.index, points.itertuples())]
+    points["defend"] = points["defend"].astype(object).where(~points["original"].astype(bool), None)
+    points["label"] = [attack if original else f"{100 * sparsity:g} % {attack}" for original, sparsity, attack in
+                       points[["original", "prune_sparsity", "attack"]].itertuples(index=False, name=None)]
+    points["front"] = pareto(points["test"].to_numpy(), points["worst"].to_numpy())
+    return picture("privacy", "Privacy against accuracy",
+                   f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
+                   f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. Beside "
+                   f"a point its sparsity and which attack that is. Filled: the strongest attacker, who may know the "
+                   f"defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which no "
+                   f"other is as accurate and as private. Means, {count(data)}.",
+                   figures.privacy(points))
+
+
+def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
+    import numpy as np
+
+    import figures
+
+    data = summary[(summary["measure"] == "accuracy") & np.isfinite(summary["epsilon"]) & (summary["epsilon"] > 0)]
+    if data.empty:
+        return None
+    names = {(scratch, adaptive): f"{'network private' if scratch else 'fine-tuning private'}, "
+                                  f"{'adaptive attack' if adaptive else 'attack not adaptive'}"
+             for scratch in (False, True) for adaptive in (False, True)}
+    panels = {names[key]: rows for key, rows in data.groupby(["from_scratch", "adaptive"])}
+    bounded = {names[True, adaptive] for adaptive in (False, True)} & set(panels)
+    return picture("epsilon", "Epsilon against attack advantage",
+                   f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential privacy; "
+                   f"by whether the guarantee holds for the network or for its fine-tuning only, and whether the "
+                   f"attacker's shadow models carry the defence. Dash-dotted: what no attack on the network can exceed, "
+                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. "
+                   f"delta {data['delta'].max():g}, {count(data)}.",
+                   figures.epsilon(panels, bounded, data["delta"].max()))
+
+
+def of_shadows(summary: pd.DataFrame) -> Picture | None:
+    import figures
+
+    data = summary[(summary["measure"] == "accuracy") & (summary["defend"] == "")]
+    numbers = data.groupby("model", sort=False)["shadow_num"].nunique()
+    if numbers.empty or numbers.max() < 2:
+        return None
+    best = data[data["model"].isin(numbers[numbers == numbers.max()].index)]
+    victim = best.loc[(best["prune_sparsity"] - SHOWN).abs().fillna(1).idxmin(), "model"]
+    data = data[data["model"] == victim]
+    return picture("shadows", "Attack accuracy against the number of shadow models",
+                   f"Accuracy of each attack on {victim} by attackers with more or fewer shadow models. Bars are a "
+                   f"standard deviation to both sides. {count(data)}.", figures.shadows(data, victim))
+
+
+# ---- writing
+
+def facts(table: pd.DataFrame) -> str:
+    """From what a report is made, in a sentence."""
+    lines = table.drop_duplicates([*SECTION, "victim", "attack", *REPEATED])
+    seeds = table.drop_duplicates(REPEATED)[REPEATED].sort_values(REPEATED)
+    said = [f"{seed}" if seed == train else f"{seed} (training {train})" for seed, train in seeds.to_numpy().tolist()]
+    devices = ", ".join(sorted(set(table["device"].dropna())))
+    return (f"{table['folder'].nunique()} victims, {len(lines)} results of attacks, seed{'s' * (len(said) > 1)} "
+            f"{', '.join(said)}, made on {devices or 'an unknown device'}")
+
+
+def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
+    """All means of the tables as fractions: a line for each victim, attack and measure; accuracies of the victims
+    themselves without an attack."""
+    import pandas as pd
+
+    own = [accuracies.assign(victim=accuracies["model"], measure=f"{part}_accuracy", mean=accuracies[part],
+                             sd=accuracies[f"{part}_sd"]) for part in ("train", "test")]
+    columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
+               "seeds", "best"]
+    return pd.concat([summary, *own]).reindex(columns=columns).to_csv(index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
