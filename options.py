@@ -186,6 +186,8 @@ OPTIONS: dict[str, Option] = {
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
                                              "command goes on after an interruption", result=False),
+    "tensorboard": Option(flag, False, "write loss and accuracy on dev of each epoch to tensorboard/ in each "
+                                       "model's folder; needs `pip install tensorboard`", _ANY_TRAINING, result=False),
     "precision": Option(choice("fp32", "bf16"), None,
                         "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: bf16 for "
                         "convolutions on a GPU that has it, else fp32)", _TRAINING),
@@ -357,3 +359,9 @@ def _check_together(options: SimpleNamespace) -> None:
                             "leave out --defend and --adaptive")
         if options.adaptive and not options.defend:
             raise UserError("--adaptive means that the attacker knows the defence: name it with --defend")
+    elif options.tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except Exception as error:  # one that is there and broken raises anything
+            raise UserError(f"--tensorboard needs a package that cannot be imported here ({error}): "
+                            f"`pip install tensorboard`") from error
