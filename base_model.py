@@ -119,7 +119,7 @@ class BaseModel:
 
     def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generator: torch.Generator,
               dev: torch.Tensor | None = None, defender: Basic | None = None, resume=None,
-              on_epoch: Callable[[int, float | None], None] | None = None) -> Training:
+              on_epoch: Callable[[int, float | None], None] | None = None, scalars=None) -> Training:
         """Train on `indices` of `records`; with `dev`, keep the weights of the best epoch on it.
 
         Best is the first epoch of the highest accuracy; training stops when more than `recipe.early_stop`
@@ -131,15 +131,16 @@ class BaseModel:
             defender: supplies the loss of a batch, see `defenders`; None = cross-entropy.
             resume: keeps the state on disk and hands back what is there (see `store.Resume`); None = nothing is kept.
             on_epoch: called after each epoch with its number and accuracy on dev.
+            scalars: writes down loss and accuracy on dev of each epoch (see `store.Scalars`); None = nobody does.
         """
         defender = defender or Basic()
         training, = self._epochs(records, indices, loss=defender.loss, recipe=recipe, generators=[generator], dev=dev,
-                                 defender=defender, resume=resume, on_epoch=on_epoch)
+                                 defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
         return training
 
     def _epochs(self, records: Records, indices: torch.Tensor, *, loss: Callable, recipe: Recipe,
-                generators: list[torch.Generator], dev: torch.Tensor | None, defender: Basic, resume,
-                on_epoch) -> list[Training]:
+                generators: list[torch.Generator], dev: torch.Tensor | None, defender: Basic, resume, on_epoch,
+                scalars) -> list[Training]:
         """The epoch loop, for one model or a stack of them: one generator and one Training each."""
         optimizer = defender.build_optimizer(self.network, recipe)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones)
@@ -174,23 +175,30 @@ class BaseModel:
         for epoch in range(done + 1, recipe.epochs + 1):
             self.network.train()
             losses = torch.zeros(len(trainings), device=self.device)  # summed on the device, read once an epoch
+            seen = 0.0  # records, in epochs: of DP's random batches not always 1
             for batch in defender.batches(indices, recipe.batch_size, *generators):
-                losses += defender.step(self.network, optimizer, in_precision, *records.batch(batch))
-            for number, (training, sum_of_losses) in enumerate(zip(trainings, losses.tolist()), start=1):
-                if not (math.isfinite(sum_of_losses) or training.stopped):
+                share = batch.shape[-1] / indices.shape[-1]
+                losses.add_(defender.step(self.network, optimizer, in_precision, *records.batch(batch)), alpha=share)
+                seen += share
+            losses = [loss / seen if seen else math.nan for loss in losses.tolist()]
+            for number, (training, own) in enumerate(zip(trainings, losses), start=1):
+                if seen and not (math.isfinite(own) or training.stopped):
                     which = f"of model {number} of {len(trainings)} " if len(trainings) > 1 else ""
                     raise Diverged(f"the loss {which}is no longer finite in epoch {epoch}, at learning rate "
                                    f"{schedule.get_last_lr()[0]:g}")
             schedule.step()
-            accuracy = None
+            accuracy, told = None, {"loss": losses}
+            running = [not training.stopped for training in trainings]
             if dev is not None:
-                accuracies = defender.quality(self, records, dev)
+                told["dev accuracy"] = accuracies = defender.quality(self, records, dev)
                 accuracy = sum(accuracies) / len(accuracies)
                 better = [training.after(own, recipe.early_stop) for training, own in zip(trainings, accuracies)]
                 if any(better):
                     best_weights = self._kept(better, best_weights)
             if on_epoch is not None:
                 on_epoch(epoch, accuracy)
+            if scalars is not None:
+                scalars.add(epoch, told, running)
             if all(training.stopped for training in trainings):
                 break
             if resume is not None:
@@ -283,7 +291,7 @@ class Stack(BaseModel):
         self._query_batch = QUERY_BATCH
 
     def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generators: list[torch.Generator],
-              dev: torch.Tensor, defender: Basic, resume=None, on_epoch=None) -> list[Training]:
+              dev: torch.Tensor, defender: Basic, resume=None, on_epoch=None, scalars=None) -> list[Training]:
         """As `BaseModel.train` does, for K models at once; returns a Training each.
 
         Args:
@@ -296,7 +304,7 @@ class Stack(BaseModel):
             return torch.func.vmap(defender.criterion)(network(x), y)
 
         trainings = self._epochs(records, indices, loss=loss, recipe=recipe, generators=generators, dev=dev,
-                                 defender=defender, resume=resume, on_epoch=on_epoch)
+                                 defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
         stack.unstack(self.network, [model.network for model in self.models])
         return trainings
 

@@ -188,6 +188,8 @@ OPTIONS: dict[str, Option] = {
                                              "command goes on after an interruption", result=False),
     "wait": Option(not_negative, 0.0, "seconds to wait for a model that another process is making, before giving up",
                    result=False),
+    "tensorboard": Option(flag, False, "write loss and accuracy on dev of each epoch to tensorboard/ in each "
+                                       "model's folder; needs `pip install tensorboard`", _ANY_TRAINING, result=False),
     "precision": Option(choice("fp32", "bf16"), None,
                         "of training: fp32, or bf16 for operations that bfloat16 is safe for (default: bf16 for "
                         "convolutions on a GPU that has it, else fp32)", _TRAINING),
@@ -375,3 +377,9 @@ def _check_together(options: SimpleNamespace) -> None:
                             "leave out --defend and --adaptive")
         if options.adaptive and not options.defend:
             raise UserError("--adaptive means that the attacker knows the defence: name it with --defend")
+    elif options.tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except Exception as error:  # one that is there and broken raises anything
+            raise UserError(f"--tensorboard needs a package that cannot be imported here ({error}): "
+                            f"`pip install tensorboard`") from error

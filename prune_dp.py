@@ -42,8 +42,10 @@ epsilon by accountant, of which the smallest counts: pyvacy {given.pyvacy:.2f}{u
                     "a whole has NO such guarantee (--from_scratch makes one that has)")
     console.say(f"the noise follows from --train_seed, here {options.train_seed}: for a model that is published take a "
                 f"seed that nobody knows, and another one for each model")
-    console.say("not covered: dev records, which choose the epoch that is kept; the train accuracy above and in the "
-                "manifest; your choice of options, the learning rate first of all, if you made it by looking at results")
+    losses = " and the losses in tensorboard/" if options.tensorboard else ""
+    console.say(f"not covered: dev records, which choose the epoch that is kept; the train accuracy above and in the "
+                f"manifest{losses}; your choice of options, the learning rate first of all, if you made it by looking "
+                f"at results")
 
 
 if __name__ == "__main__":

@@ -197,6 +197,7 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
                for name in vars(parts[roles[0]])}
     defender = _defender(options, defend)
     on_epoch, close = watch(epochs, label)
+    scalars = store.scalars(roles, version)
     try:
         if len(roles) == 1:
             model = starts[0].model
@@ -204,20 +205,22 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
             defender.start(records, train=indices["train"], dev=indices["dev"], batch_size=options.batch_size,
                            generator=draws[0])
             trainings = [model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generator=draws[0],
-                                     defender=defender, resume=resume, on_epoch=on_epoch)]
+                                     defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)]
         else:
             model = Stack([one.model for one in starts])
             if starts[0].masks is not None:
                 mask.apply(model.network, {name: torch.stack([one.masks[name] for one in starts])
                                            for name in starts[0].masks})
             trainings = model.train(records, indices["train"], dev=indices["dev"], recipe=recipe, generators=draws,
-                                    defender=defender, resume=resume, on_epoch=on_epoch)
+                                    defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
     except Diverged as error:
         smaller = "--dp_lr or --max_grad_norm" if defend == "dp" else "--lr"
         raise UserError(f"{label}: {error}: try a smaller {smaller}") from error
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
                         f"try --batch_size {max(2, options.batch_size // 2)}") from error
+    finally:
+        scalars.close()
     close()
     accuracies = [dict(zip(indices, values))
                   for values in zip(*(model.accuracies(records, numbers) for numbers in indices.values()))]

@@ -12,6 +12,7 @@
             logits.npz  sensitivity.npz  generated.npz answers to an attacker's queries, made when first asked for
             attacks.jsonl                              what attacks on this model found, an object a line
             scores.npz                                 what each of them said of each target record
+            tensorboard/                               loss and accuracy on dev of each epoch, if asked for
             *.resume                                   state of a training that is not finished
             .*.lock, .*.lock.json, .*.part             what is held, by whom, and what is half written
 
@@ -30,7 +31,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +50,7 @@ from options import OPTIONS, command, record
 if TYPE_CHECKING:
     import torch
 
-_CHECKPOINT, _MASK, _MANIFEST, _MODEL = "best.pth", "best_mask.pth", "manifest.json", "model"
+_CHECKPOINT, _MASK, _MANIFEST, _MODEL, _SCALARS = "best.pth", "best_mask.pth", "manifest.json", "model", "tensorboard"
 _PARTS = ("train", "dev", "test")
 _LONG = 7 * 24 * 3600.0  # seconds; a lock is gone with the process that holds it
 ORIGINAL = ""  # the version of a model that is not pruned
@@ -304,6 +305,10 @@ class Store:
         path = self.folder(role, version) / f"{_MODEL}.resume"
         return Resume(path, facts, [device, *roles], self.options,
                       functools.partial(self._refuse, role=role, version=version))
+
+    def scalars(self, roles: list[str], version: str) -> Scalars:
+        """Where the training of one role's model, or of a stack of several, writes down what TensorBoard shows."""
+        return Scalars([self.folder(role, version) / _SCALARS for role in roles], self.options)
 
     def network(self, name: str, facts: list, train: Callable[[Resume], dict], *, device: str) -> dict:
         """Weights of an attack's network: those that lie there, or else `train(resume)`'s, which are kept.
@@ -602,6 +607,48 @@ def _read_lines(path: Path) -> list[dict]:
         if not lines or any(line.pop("lines") != len(lines) for line in lines):
             raise ValueError("lines are missing")
         return [line for line in lines if "targets" in line]
+
+
+class Scalars:
+    """Numbers of each epoch for TensorBoard, where the options ask for it: a folder for each of the models trained.
+
+    What a training from the first epoch finds there is another's and goes, asked for or not; one that goes on hides
+    the epochs that it runs again.
+    """
+
+    def __init__(self, folders: list[Path], options: SimpleNamespace):
+        self.folders, self.asked, self.writers = folders, options.tensorboard, []
+        if options.fresh:
+            self._remove()
+
+    def close(self) -> None:
+        for writer in self.writers:
+            with suppress(OSError):  # all is written but where `add` has said so
+                writer.close()
+
+    def add(self, epoch: int, told: dict[str, list[float]], running: list[bool]) -> None:
+        """Write down an epoch's numbers: of each name one a model. Those of models not `running` are left out."""
+        if epoch == 1:
+            self._remove()
+        if not self.asked:
+            return
+        try:
+            if not self.writers:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.writers = [SummaryWriter(folder, purge_step=epoch) for folder in self.folders]
+            for number, writer in enumerate(self.writers):
+                if running[number]:
+                    for name, values in told.items():
+                        writer.add_scalar(name, values[number], epoch)
+                    writer.flush()  # before the state is saved from which a killed training goes on
+        except OSError as error:
+            raise UserError(f"cannot write in {self.folders[0]}: {error.strerror or error}") from error
+
+    def _remove(self) -> None:
+        for folder in self.folders:
+            for old in folder.glob("events.*"):
+                old.unlink(missing_ok=True)
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:
