@@ -508,8 +508,8 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
     return picture("epsilon", "Epsilon against attack advantage",
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential privacy; "
                    f"by whether the guarantee holds for the network or for its fine-tuning only, and whether the "
-                   f"attacker's shadow models carry the defence. Dash-dotted: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. "
+                   f"attacker's shadow models carry the defence. Dash-dotted, where it is low enough to be in sight: what no "
+                   f"attack on the network can exceed, given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. "
                    f"delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
