@@ -487,8 +487,8 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
     return picture("privacy", "Privacy against accuracy",
                    f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
                    f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. "
-                   f"Beside a point its sparsity and which attack that is. Filled: the strongest attacker, who may know "
-                   f"the defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which "
+                   f"Beside a point its sparsity and which attack that is. Filled: the strongest attacker, who may "
+                   f"know the defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which "
                    f"no other is as accurate and as private. Means, {count(data)}.",
                    figures.privacy(points))
 
@@ -551,7 +551,8 @@ def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
                              sd=accuracies[f"{part}_sd"]) for part in ("train", "test")]
     columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
                "seeds", "best"]
-    return pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"}).to_csv(index=False, lineterminator="\n")
+    table = pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"})
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
