@@ -109,7 +109,7 @@ def _curves(axis, data: pd.DataFrame, x: str, *, shift: float = 0.0, scale: floa
     for attack, points in data.sort_values(x).groupby("attack", sort=False):
         beside = shift * (attacks.index(attack.split()[0]) - len(attacks) / 2)  # so that bars don't hide one another
         axis.errorbar(points[x] + beside, scale * points["mean"] - offset, scale * points["sd"].fillna(0.0),
-                      elinewidth=0.7, capsize=0, **look(attack))
+                      elinewidth=0.8, ecolor=(look(attack)["color"], 0.4), **look(attack))
 
 
 def _strongest(data: pd.DataFrame) -> list[str]:
@@ -131,7 +131,7 @@ def sparsity(series: dict[str, pd.DataFrame]) -> Figure:
             axis.set_visible(False)
             continue
         data = data.assign(sparsity=data["sparsity"].where(data["sparsity"] > 0, beside))
-        _curves(axis, data, "sparsity", shift=step / 80)
+        _curves(axis, data, "sparsity", shift=step / 45)
         axis.axhline(50, color="#777777", linewidth=0.8, linestyle=(0, (1, 2)))
         axis.set_xticks([beside, *there], ["original", *(f"{tick:g}" for tick in there)])
         axis.set(title=title.replace(", ", "\n", 1), xlabel="sparsity (% of weights pruned)")
@@ -301,11 +301,14 @@ def _place_labels(figure: Figure, axis, points: pd.DataFrame) -> None:
         for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             left, low = x + right * gap - width * (1 - right) / 2, y + up * gap - height * (1 - up) / 2
             box = (left, low, left + width, low + height)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            inside = axis.bbox.x0 < box[0] and box[2] < axis.bbox.x1 and axis.bbox.y0 < box[1] and box[3] < axis.bbox.y1
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 taken.append(box)
-                at = axis.transData.inverted().transform((left + width / 2, low + height / 2))
-                axis.text(*at, label, fontsize=9, color="#333333", ha="center", va="center",
-                          bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5})
+                point, middle = axis.transData.inverted().transform([(x, y), (left + width / 2, low + height / 2)])
+                axis.annotate(label, point, middle, fontsize=9, color="#333333", ha="center", va="center",
+                              bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5},
+                              arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6},
+                              in_layout=False)  # else the axes would move under it
                 break
 
 

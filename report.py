@@ -281,6 +281,8 @@ def seeds_of(rows: pd.DataFrame) -> str:
     most = int(rows["seeds"].max())
     fewer = [f"{attack} {int(n)}" for attack, n in rows.groupby("attack", sort=False)["seeds"].min().items()
              if n < most] if "attack" in rows else []
+    if "attack" in rows and len(fewer) == rows["attack"].nunique():
+        return f"{int(rows['seeds'].min())} to {most} seeds"
     said = f"{most} seed{'s' * (most > 1)}"
     return said + (f" (fewer somewhere: {', '.join(fewer)})" if fewer else "")
 
@@ -426,7 +428,7 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
              "posterior to small noise on the record (values of 0 at the left end)"}
     made.insert(0, picture(
         "histograms", "What the victim answers for members and for non-members",
-        f"Left to right: {', then '.join(drawn[what] for what in whats)}. The share of all members and of all "
+        f"{', and to its right '.join(drawn[what] for what in whats).capitalize()}: the share of all members and of all "
         f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
         f"{' '.join(f'{what.capitalize()}: {said(what)}.' for what in whats)}",
         figures.histograms({victim: {what: found[victim][what] for what in whats} for victim in shown})))
@@ -487,8 +489,8 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
     return picture("privacy", "Privacy against accuracy",
                    f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
                    f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. "
-                   f"Beside a point its sparsity and which attack that is. Filled: the strongest attacker, who may "
-                   f"know the defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which "
+                   f"Beside a point, where there is room, its sparsity and which attack that is; the tables have all. "
+                   f"Filled: the strongest attacker, who may know the defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which "
                    f"no other is as accurate and as private. Means, {count(data)}.",
                    figures.privacy(points))
 
