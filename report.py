@@ -428,8 +428,8 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
              "posterior to small noise on the record (values of 0 at the left end)"}
     made.insert(0, picture(
         "histograms", "What the victim answers for members and for non-members",
-        f"{', and to its right '.join(drawn[what] for what in whats).capitalize()}: the share of all members and of all "
-        f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
+        f"{', and to its right '.join(drawn[what] for what in whats).capitalize()}: the share of all members and of "
+        f"all non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
         f"{' '.join(f'{what.capitalize()}: {said(what)}.' for what in whats)}",
         figures.histograms({victim: {what: found[victim][what] for what in whats} for victim in shown})))
     for what in whats:
@@ -490,8 +490,9 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
                    f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
                    f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. "
                    f"Beside a point, where there is room, its sparsity and which attack that is; the tables have all. "
-                   f"Filled: the strongest attacker, who may know the defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which "
-                   f"no other is as accurate and as private. Means, {count(data)}.",
+                   f"Filled: the strongest attacker, who may know the defence; hollow and joined to it: who does not. "
+                   f"Ringed: the Pareto front, victims than which no other is as accurate and as private. Means, "
+                   f"{count(data)}.",
                    figures.privacy(points))
 
 
