@@ -109,7 +109,7 @@ def _curves(axis, data: pd.DataFrame, x: str, *, shift: float = 0.0, scale: floa
     for attack, points in data.sort_values(x).groupby("attack", sort=False):
         beside = shift * (attacks.index(attack.split()[0]) - len(attacks) / 2)  # so that bars don't hide one another
         axis.errorbar(points[x] + beside, scale * points["mean"] - offset, scale * points["sd"].fillna(0.0),
-                      elinewidth=0.7, capsize=0, **look(attack))
+                      elinewidth=0.8, ecolor=(look(attack)["color"], 0.4), **look(attack))
 
 
 def _strongest(data: pd.DataFrame) -> list[str]:
@@ -123,18 +123,18 @@ def sparsity(series: dict[str, pd.DataFrame]) -> Figure:
 
     columns = min(len(series), 3)
     figure, axes = _panels(-(-len(series) // columns), columns, height=3.6, sharey=True, sharex=True)
+    there = np.unique(pd.concat(series.values()).query("sparsity > 0")["sparsity"])
+    step = np.diff(there).mean()
+    beside = there[0] - step  # the original, which has no place on this axis
     for axis, (title, data) in itertools.zip_longest(axes.flat, series.items(), fillvalue=(None, None)):
         if data is None:
             axis.set_visible(False)
             continue
-        there = np.unique(data.loc[data["sparsity"] > 0, "sparsity"])
-        beside = there[0] - np.diff(there).mean()  # the original, which has no place on this axis
         data = data.assign(sparsity=data["sparsity"].where(data["sparsity"] > 0, beside))
-        _curves(axis, data, "sparsity", shift=np.diff(there).mean() / 80)
+        _curves(axis, data, "sparsity", shift=step / 45)
         axis.axhline(50, color="#777777", linewidth=0.8, linestyle=(0, (1, 2)))
-        ticks = sorted(set(data["sparsity"]))
-        axis.set_xticks(ticks, ["original" if tick == beside else f"{tick:g}" for tick in ticks])
-        axis.set(title=title, xlabel="sparsity (% of weights pruned)")
+        axis.set_xticks([beside, *there], ["original", *(f"{tick:g}" for tick in there)])
+        axis.set(title=title.replace(", ", "\n", 1), xlabel="sparsity (% of weights pruned)")
         axis.xaxis.set_tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("attack accuracy (%)")
@@ -301,10 +301,14 @@ def _place_labels(figure: Figure, axis, points: pd.DataFrame) -> None:
         for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             left, low = x + right * gap - width * (1 - right) / 2, y + up * gap - height * (1 - up) / 2
             box = (left, low, left + width, low + height)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            inside = axis.bbox.x0 < box[0] and box[2] < axis.bbox.x1 and axis.bbox.y0 < box[1] and box[3] < axis.bbox.y1
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 taken.append(box)
-                at = axis.transData.inverted().transform((left, low))
-                axis.text(*at, label, fontsize=9, color="#333333")
+                point, middle = axis.transData.inverted().transform([(x, y), (left + width / 2, low + height / 2)])
+                axis.annotate(label, point, middle, fontsize=9, color="#333333", ha="center", va="center",
+                              bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5},
+                              arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6},
+                              in_layout=False)  # else the axes would move under it
                 break
 
 
@@ -314,7 +318,7 @@ def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) ->
     (epsilon, delta) sets to TPR - FPR: (e^epsilon - 1 + 2 delta) / (e^epsilon + 1) (Humphries et al., CSF 2023)."""
     import pandas as pd
 
-    columns, every = min(len(panels), 2), pd.concat(panels.values())["epsilon"]
+    columns, every, seen = min(len(panels), 2), pd.concat(panels.values())["epsilon"], False
     figure, axes = _panels(-(-len(panels) // columns), columns, height=3.4, sharey=True, sharex=True)
     for axis in list(axes.flat)[len(panels):]:
         axis.set_visible(False)
@@ -327,12 +331,13 @@ def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) ->
         top = axis.get_ylim()
         if title in bounded:
             grid = np.geomspace(every.min() / 1.3, every.max() * 1.3, 200)
-            axis.plot(grid, 100 * (np.tanh(grid / 2) + 2 * delta / (np.exp(np.minimum(grid, 700)) + 1)),
-                      color="#777777", linestyle="-.")
+            limit = 100 * (np.tanh(grid / 2) + 2 * delta / (np.exp(np.minimum(grid, 700)) + 1))
+            seen |= bool(limit.min() < top[1])
+            axis.plot(grid, limit, color="#777777", linestyle="-.")
             axis.set_ylim(top)
     for axis in axes[:, 0]:
         axis.set_ylabel("attack advantage, TPR - FPR (%)")
-    bound = [Line2D([], [], color="#777777", linestyle="-.", label="bound")] if bounded else []
+    bound = [Line2D([], [], color="#777777", linestyle="-.", label="bound")] if seen else []
     _legend(figure, [*_handles(_strongest(pd.concat(panels.values()))), *bound])
     return figure
 

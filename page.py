@@ -73,7 +73,8 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 th button { font: inherit; font-weight: 600; border: 0; background: none; padding: 0; cursor: pointer; color: inherit; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
-tbody tr:hover td { background: #f4f4f4; } td small { display: block; color: #555; font-size: 11px; white-space: nowrap; }
+tbody tr:hover td { background: #f4f4f4; }
+td small { display: block; color: #555; font-size: 11px; white-space: nowrap; }
 td b { font-weight: 800; } code { background: #f4f4f4; overflow-wrap: anywhere; }
 """
 SORT = """

@@ -166,7 +166,7 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table["order"] = table["attack"].map(order).fillna(len(order))
     table = table.sort_values([*SECTION, "original", "pruner_name", "defend", "defend_arg", "from_scratch",
                                "prune_sparsity", "adaptive", "shadow_num", "order", *REPEATED, "folder"],
-                              ascending=[True] * 3 + [False] + [True] * 11, na_position="first")
+                              ascending=[True] * 2 + [False] * 2 + [True] * 11, na_position="first")
     table = table.drop(columns="order").reset_index(drop=True)
     parts = table[["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]]
     table["model"] = [model_name(*row) for row in parts.itertuples(index=False, name=None)]
@@ -281,6 +281,8 @@ def seeds_of(rows: pd.DataFrame) -> str:
     most = int(rows["seeds"].max())
     fewer = [f"{attack} {int(n)}" for attack, n in rows.groupby("attack", sort=False)["seeds"].min().items()
              if n < most] if "attack" in rows else []
+    if "attack" in rows and len(fewer) == rows["attack"].nunique():
+        return f"{int(rows['seeds'].min())} to {most} seeds"
     said = f"{most} seed{'s' * (most > 1)}"
     return said + (f" (fewer somewhere: {', '.join(fewer)})" if fewer else "")
 
@@ -298,7 +300,8 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
                  mean_cell(row.test, row.test_sd), Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
-                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon), Cell(f"{row.delta:g}", row.delta)]
+                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon),
+                Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
     return Table("Accuracy of the victims", "Percent, mean ± standard deviation over seeds; gap = train - test." + (
         " ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning only, not for "
@@ -349,8 +352,8 @@ def of_sparsity(summary: pd.DataFrame) -> Picture | str:
     shown = pd.concat(series.values())
     return picture("sparsity", "Attack accuracy against sparsity",
                    f"Accuracy of each attack over the share of weights that is pruned; at the left, beside the "
-                   f"scale, the original. Bars are a standard deviation to both sides, shifted a little so that they can be "
-                   f"told apart; dotted: guessing. {count(shown)}.", figures.sparsity(series))
+                   f"scale, the original. Bars are a standard deviation to both sides, shifted a little so that they "
+                   f"can be told apart; dotted: guessing. {count(shown)}.", figures.sparsity(series))
 
 
 def of_roc(rows: pd.DataFrame, shown: list[str]) -> Picture | str:
@@ -409,23 +412,24 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
     whats = [what for what in figures.AXES if all(found[victim][what] for victim in shown)]
     for what in figures.AXES:
         if what not in whats:
-            made.append(f"Members and non-members by {what}: not every victim shown has kept its answers with the numbers "
-                        f"of the records asked" + (" (only samia asks for sensitivities)" * (what == "sensitivity")) +
-                        "; ask again with mia.py --fresh.")
+            only = " (only samia asks for sensitivities)" * (what == "sensitivity")
+            made.append(f"Members and non-members by {what}: not every victim shown has kept its answers with the "
+                        f"numbers of the records asked{only}; ask again with mia.py --fresh.")
     if not whats:
         return made
 
     def said(what: str) -> str:
-        return "; ".join(f"{victim}: {int(of.member.sum())} members and {int((~of.member).sum())} non-members, "
-                         f"{of.seeds} seed{'s' * (of.seeds > 1)} together"
-                         for victim, of in ((victim, found[victim][what]) for victim in shown))
+        each = {victim: f"{int(of.member.sum())} members and {int((~of.member).sum())} non-members, {of.seeds} seed"
+                f"{'s together' if of.seeds > 1 else ''}" for victim in shown for of in [found[victim][what]]}
+        same = len(set(each.values())) == 1
+        return each[shown[0]] if same else "; ".join(f"{victim}: {count}" for victim, count in each.items())
 
     drawn = {"confidence": "the posterior of the true class", "sensitivity": "the sensitivity of the true class's "
              "posterior to small noise on the record (values of 0 at the left end)"}
     made.insert(0, picture(
         "histograms", "What the victim answers for members and for non-members",
-        f"Left to right: {', then '.join(drawn[what] for what in whats)}. The share of all members and of all "
-        f"non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
+        f"{', and to its right '.join(drawn[what] for what in whats).capitalize()}: the share of all members and of "
+        f"all non-members in each of 40 bins, on a logarithmic axis; vertical lines are means. "
         f"{' '.join(f'{what.capitalize()}: {said(what)}.' for what in whats)}",
         figures.histograms({victim: {what: found[victim][what] for what in whats} for victim in shown})))
     for what in whats:
@@ -442,8 +446,7 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
 
 
 def answers_of(rows: pd.DataFrame, file: str) -> Answers | None:
-    """A victim's answers for the true class of its targets, of all seeds; None where a seed's are not there for
-    confidence, or no seed's are."""
+    """A victim's answers for the true class of its targets, of those seeds that have kept them; None where none has."""
     import numpy as np
 
     from attackers import Signals
@@ -485,10 +488,11 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
     points["front"] = pareto(points["test"].to_numpy(), points["worst"].to_numpy())
     return picture("privacy", "Privacy against accuracy",
                    f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
-                   f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. Beside "
-                   f"a point its sparsity and which attack that is. Filled: the strongest attacker, who may know the "
-                   f"defence; hollow and joined to it: who does not. Ringed: the Pareto front, victims than which no "
-                   f"other is as accurate and as private. Means, {count(data)}.",
+                   f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. "
+                   f"Beside a point, where there is room, its sparsity and which attack that is; the tables have all. "
+                   f"Filled: the strongest attacker, who may know the defence; hollow and joined to it: who does not. "
+                   f"Ringed: the Pareto front, victims than which no other is as accurate and as private. Means, "
+                   f"{count(data)}.",
                    figures.privacy(points))
 
 
@@ -506,11 +510,11 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
     panels = {names[key]: rows for key, rows in data.groupby(["from_scratch", "adaptive"])}
     bounded = {names[True, adaptive] for adaptive in (False, True)} & set(panels)
     return picture("epsilon", "Epsilon against attack advantage",
-                   f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential privacy; "
-                   f"by whether the guarantee holds for the network or for its fine-tuning only, and whether the "
-                   f"attacker's shadow models carry the defence. Dash-dotted: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. "
-                   f"delta {data['delta'].max():g}, {count(data)}.",
+                   f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
+                   f"privacy; by whether the guarantee holds for the network or for its fine-tuning only, and whether "
+                   f"the attacker's shadow models carry the defence. Dash-dotted, where it is low enough to be in "
+                   f"sight: what no attack on the network can exceed, given epsilon and delta; dotted: guessing. Bars "
+                   f"are a standard deviation to both sides. delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
 
@@ -550,7 +554,8 @@ def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
                              sd=accuracies[f"{part}_sd"]) for part in ("train", "test")]
     columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
                "seeds", "best"]
-    return pd.concat([summary, *own]).reindex(columns=columns).to_csv(index=False, lineterminator="\n")
+    table = pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"})
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

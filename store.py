@@ -580,9 +580,9 @@ def _attacked(root: Path, folder: Path) -> Attacked:
     told = read_sealed(manifest) if manifest.exists() else {}
 
     @functools.cache
-    def now(original: bool, adaptive: bool, options: str) -> str | None:
+    def now(original: bool, adaptive: bool, options: tuple) -> str | None:
         """The digest of the models that a line of these options is about."""
-        store = Store(SimpleNamespace(**json.loads(options)), "")
+        store = Store(SimpleNamespace(results="", **dict(options)), "")
         shadows = store if adaptive or original else store.undefended()
         store.root = shadows.root = root  # wherever it lies now
         return store.models_digest(*((ORIGINAL, shadows, ORIGINAL) if original else
@@ -590,8 +590,8 @@ def _attacked(root: Path, folder: Path) -> Attacked:
 
     def current(line: dict) -> bool:
         names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *_PRUNING)
-        return now(line["original"], line["adaptive"],
-                   json.dumps({name: line.get(name, OPTIONS[name].default) for name in names} | {"results": ""})) == line["models"]
+        options = tuple((name, line.get(name, OPTIONS[name].default)) for name in names)
+        return now(line["original"], line["adaptive"], options) == line["models"]
 
     lines = _read_lines(folder / "attacks.jsonl")
     kept = [line for line in lines if current(line)]
