@@ -4,9 +4,11 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -51,7 +53,8 @@ class Local:
 
 
 def _run_here(stage: str, argv: list[str], log: Path) -> None:
-    die_with_parent()
+    study = multiprocessing.parent_process()  # the process's parent is another: the one that forks
+    threading.Thread(target=lambda: study.join() or os.kill(os.getpid(), signal.SIGKILL), daemon=True).start()
     with open(log, "wb", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())

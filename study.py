@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import console
+from attackers import unfit
 from console import UserError
 from defenders import DEFENDERS
 from options import OPTIONS, Parser, command, for_stage, parse, shown
@@ -150,6 +151,9 @@ def read(path: str, *, device: str, results: str) -> list[SimpleNamespace]:
             seen = cells.setdefault(_same(cell, OPTIONS, ()), cell)
             both = tuple(dict.fromkeys(seen.attacks + cell.attacks))
             seen.attacks = ("all",) if "all" in both else both
+            for name in cell.attacks:
+                if name != "all" and (reason := unfit(name, online=cell.split == "inout", shadow_num=cell.shadow_num)):
+                    raise UserError(f"study {path}: {reason}")
     _give_folders(list(cells.values()), results=results, study=Path(path).stem)
     return list(cells.values())
 
@@ -173,8 +177,8 @@ def _combinations(path: str, grid: dict) -> Iterable[dict]:
 
 def _meant(path: str, cell: dict) -> dict:
     """A cell without what has no meaning in it: a defence of the original, knowledge of none."""
-    if isinstance(cell.get("defend"), list):
-        if len(cell["defend"]) != 2:
+    if not isinstance(cell.get("defend", ""), str):
+        if not isinstance(cell["defend"], list) or len(cell["defend"]) != 2:
             raise UserError(f"study {path}: defend is a list of names and of pairs such as [\"ppb\", 4]; "
                             f"{cell['defend']!r} is neither")
         cell["defend"], cell["defend_arg"] = cell["defend"]
