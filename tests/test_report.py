@@ -457,3 +457,14 @@ def test_numbers_are_sorted_as_numbers(tmp_path, browser):
     browser.find_element("css selector", "th button").click()
     shown = browser.execute_script("return [...document.querySelectorAll('td')].map(cell => cell.textContent)")
     assert shown == ["-3.0", "1e-05", "9.5", "10.25", "100.0", "None"]
+
+
+@pytest.mark.parametrize("epsilon, delta", [(0.1, 1e-5), (1.0, 1e-3), (2.0, 0.0), (0.5, 0.2)])
+def test_the_bound_of_the_advantage_by_brute_force(epsilon, delta):
+    """Over all pairs of rates that an exchange of one record allows, two steps of (epsilon, delta)."""
+    factor, slack = np.exp(2 * epsilon), delta * (1 + np.exp(epsilon))
+    fpr, tpr = np.meshgrid(np.linspace(0, 1, 2001), np.linspace(0, 1, 2001))
+    allowed = (tpr <= factor * fpr + slack) & (1 - fpr <= factor * (1 - tpr) + slack)
+    most = (tpr - fpr)[allowed].max()
+    assert figures.advantage(np.array([epsilon]), delta)[0] == pytest.approx(most, abs=2e-3)
+    assert figures.advantage(np.array([1e3]), delta)[0] == 1
