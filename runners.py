@@ -5,6 +5,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,11 +81,14 @@ class Ray:
             import ray
         except ImportError:
             raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        _reach(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a study goes elsewhere
+        excludes = [".git", "/data", "/benchmarks", "/tests", "/figs", "*.npz"]  # and what .gitignore names
+        if results.absolute().is_relative_to(PROJECT):
+            excludes.append(f"/{results.absolute().relative_to(PROJECT)}")
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={
-                "working_dir": str(PROJECT),
-                "excludes": [".git", ".venv", "/results*", "/data", "/benchmarks", "/tests", "/figs", "*.npz"]})
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR",
+                     runtime_env={"working_dir": str(PROJECT), "excludes": excludes})
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at {address}: {error}") from error
         self.ray, self.running, self.ship = ray, {}, ship
@@ -123,6 +127,18 @@ class Ray:
         self.ray.shutdown()
         if getattr(self, "token", None):
             self.token.unlink(missing_ok=True)
+
+
+def _reach(address: str) -> None:
+    """Raise UserError where nobody listens at host:port; Ray itself would take minutes to say so."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()
+        elif address != "auto":
+            raise OSError("an address is host:port, or auto")
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address}: {error}") from error
 
 
 def _run_there(stage: str, argv: list[str], config: str, results: str, files: dict[str, bytes] | None,

@@ -117,7 +117,7 @@ def main(argv=None):
         for job in jobs:
             console.say(shlex.join(job.words))
         return
-    console.say(f"{asked.study}: {len(_cells(jobs))} cells, {len(jobs)} stages to run or to keep")
+    console.say(f"{asked.study}: {_some(len(_cells(jobs)), 'cell')}, {_some(len(jobs), 'stage')} to run or to keep")
     place = _place(asked, jobs)
     try:
         run(jobs, place)
@@ -261,6 +261,10 @@ def _shared(options: SimpleNamespace) -> list[Path]:
     return [victim.folder("victim", version), shadow.folder("shadow_0", shadow_version)]
 
 
+def _some(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _cells(jobs: list[Job]) -> list[Job]:
     """Those jobs that end a cell: each has one attack."""
     return [job for job in jobs if job.stage == "mia"]
@@ -343,9 +347,9 @@ def report_failures(jobs: list[Job]) -> None:
     console.say(f"\n{len(_cells(failed))} of {len(_cells(jobs))} cells failed; given again, the study tries "
                 f"these again:")
     for job in causes:
-        more = sum(job in cell.needs for cell in _cells(failed))
-        console.say(f"  {job.label}{f' (and {more} cells that need it)' if more else ''}\n"
-                    f"    {job.error}\n    log: {job.log}")
+        lost = sum(job in cell.needs for cell in _cells(failed))
+        more = f" (and {_some(lost, 'cell')} that need it)" if lost else ""
+        console.say(f"  {job.label}{more}\n    {job.error}\n    log: {job.log}")
     sys.exit(1)
 
 
