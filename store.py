@@ -513,7 +513,7 @@ class Resume:
 def study_folder(results: str, study: str, said: dict) -> Path:
     """The results folder of those cells of a study that share the options in `said`."""
     words = "_".join(f"{name}_{value}" for name, value in said.items())
-    return Path(results) / study / re.sub(r"[^A-Za-z0-9._-]+", "-", words)
+    return Path(results) / study / re.sub(r"[^A-Za-z0-9._+-]+", "-", words)
 
 
 def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:

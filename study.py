@@ -348,7 +348,7 @@ def report_failures(jobs: list[Job]) -> None:
                 f"these again:")
     for job in causes:
         lost = sum(job in cell.needs for cell in _cells(failed))
-        more = f" (and {_some(lost, 'cell')} that need it)" if lost else ""
+        more = f" (and {_some(lost, 'cell')} behind it)" if lost else ""
         console.say(f"  {job.label}{more}\n    {job.error}\n    log: {job.log}")
     sys.exit(1)
 

@@ -203,7 +203,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(grid, capsys):
         study.main([path, "--device", "cpu"])
     said = capsys.readouterr().out
     assert end.value.code == 1
-    assert "2 of 4 cells failed" in said and "(and 2 cells that need it)" in said
+    assert "2 of 4 cells failed" in said and "(and 2 cells behind it)" in said
     assert "the loss is no longer finite" in said.split("2 of 4 cells failed")[1]
     log = Path(said.split("log: ")[1].split()[0])
     assert "error: " in log.read_text()
