@@ -284,7 +284,8 @@ def command(stage: str, options: SimpleNamespace) -> str:
 def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
     root = os.environ.get("MIA_DATA") or "data/datasets"
-    of_no_matter = [(name, getattr(options, name)) for name in ("attacks", "workers", "save_every", "wait", "per_class")]
+    of_no_matter = [(name, getattr(options, name))
+                    for name in ("attacks", "workers", "save_every", "wait", "per_class")]
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
             ("data_root", root), ("fresh", True), *of_no_matter}
 

@@ -170,7 +170,8 @@ def test_what_is_no_study_is_one_line(tmp_path, text, capsys):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--jobs", "0"], "--jobs"), (["--jobs", "x"], "--jobs"), (["--ship"], "--ray"), (["--gpus_per_task", "1"], "--ray"),
+    (["--jobs", "0"], "--jobs"), (["--jobs", "x"], "--jobs"), (["--ship"], "--ray"),
+    (["--gpus_per_task", "1"], "--ray"),
     (["--device", "tpu"], "device must be"), (["--ray", "127.0.0.1:1", "--device", "cpu"], "no Ray cluster at")])
 def test_a_wrong_command_is_one_line(grid, words, said, capsys):
     assert study.main([grid(), *words]) == 2
@@ -301,7 +302,8 @@ def test_a_node_that_dies_changes_no_result(cluster, tmp_path, ship):
     assert subprocess.run([*command, "local"], stdout=subprocess.DEVNULL).returncode == 0
     node = cluster.add_node(num_cpus=1)
     words = ["--ray", cluster.address] + ["--ship"] * ship
-    process = subprocess.Popen([*command, "on_ray", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen([*command, "on_ray", *words], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(lambda: list(Path("on_ray").rglob("manifest.json")) or process.poll() is not None)
     cluster.remove_node(node, allow_graceful=False)  # with what runs on it
     said, _ = process.communicate(timeout=300)
