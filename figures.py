@@ -62,7 +62,8 @@ class Answers:
 def look(attack: str) -> dict:
     """Colour, line and marker of an attack, or of one with options behind its name."""
     names = list(VERDICTS)
-    place = names.index(attack.split()[0])
+    name = attack.split()[0]
+    place = names.index(name) if name in names else len(names)  # one that is no more registered
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)],
             "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
 
@@ -105,7 +106,8 @@ def _handles(attacks: Iterable[str]) -> list[Line2D]:
 
 def _curves(axis, data: pd.DataFrame, x: str, *, shift: float = 0.0, scale: float = 100, offset: float = 0.0) -> None:
     """A line for each attack over column `x`, with a bar of a standard deviation to both sides."""
-    attacks = [name for name in VERDICTS if name in set(data["attack"].str.split().str[0])]
+    there = data["attack"].str.split().str[0].unique().tolist()
+    attacks = [name for name in VERDICTS if name in there] + [name for name in there if name not in VERDICTS]
     for attack, points in data.sort_values(x).groupby("attack", sort=False):
         beside = shift * (attacks.index(attack.split()[0]) - len(attacks) / 2)  # so that bars don't hide one another
         axis.errorbar(points[x] + beside, scale * points["mean"] - offset, scale * points["sd"].fillna(0.0),

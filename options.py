@@ -268,17 +268,28 @@ def record(options: SimpleNamespace) -> dict:
     return {name: getattr(options, name) for name, option in OPTIONS.items() if option.result}
 
 
+def as_config(options: SimpleNamespace) -> dict:
+    """All options as a config that says just them; `parse` makes the same of it, in the same stage."""
+    return {name: list(value) if isinstance(value := getattr(options, name), tuple) else value for name in OPTIONS}
+
+
 def command(stage: str, options: SimpleNamespace) -> str:
     """The command line that runs another stage with the options that differ from config and defaults."""
-    before = {name: option.default for name, option in OPTIONS.items()}
-    before |= {name: _read(name, name, value) for name, value in read_config(options.config_path).items()}
+    before = before_all(options.config_path)
+    derived = {(name, value) for name, value in _derived(options) if name not in read_config(options.config_path)}
     words = ["python", f"{stage}.py", options.device, options.config_path]
     for name, option in OPTIONS.items():
         value = getattr(options, name)
         if stage in option.stages.split() and value is not None and value != before[name] \
-                and (name, value) not in _derived(options):
-            words += [f"--{name}"] if option.kind is flag else [f"--{name}", shown(value)]
+                and (name, value) not in derived:
+            words += [f"--{name}"] * value if option.kind is flag else [f"--{name}", shown(value)]
     return shlex.join(words)
+
+
+def before_all(config_path: str) -> dict:
+    """The options as a config and the defaults say them, before a command line."""
+    return {name: option.default for name, option in OPTIONS.items()} | {
+        name: _read(name, name, value) for name, value in read_config(config_path).items()}
 
 
 def _derived(options) -> set:
@@ -292,6 +303,8 @@ def _derived(options) -> set:
 
 def shown(value) -> str:
     """A value as a command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, float):

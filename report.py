@@ -9,6 +9,7 @@ study into its folder there. As a table in Python: `report.load_results("results
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -112,11 +113,12 @@ def load_results(results: str | Path) -> pd.DataFrame:
     found = attacked(Path(results))
     for note in left_out(found, Path(results)):
         console.say(f"left out: {note}")
-    return frame(found, Path(results)).drop(columns=["place", "line"])
+    return frame(found, Path(results)).drop(columns=["place", "line", "asked_delta"])
 
 
 def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
-    """The table of `load_results`, and of each row its `place` (an `Attacked`) and `line`."""
+    """The table of `load_results`, and of each row its `place` (an `Attacked`), `line`, and `asked_delta`, the option
+    (`delta` is that of the guarantee)."""
     import pandas as pd
 
     rows = []
@@ -126,14 +128,16 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
             of_line = {"folder": str(place.folder.relative_to(results))}
             of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
             after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
-            after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line}
+            after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
+                      "asked_delta": line.get("delta")}
             for measure in TITLES:
                 if line[measure] is not None:
                     low, high = line[f"{measure}_interval"]
                     rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
                                            "value": line[measure], "low": low, "high": high} | after)
     head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
-            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line"]
+            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line",
+            "asked_delta"]
     table = pd.DataFrame(rows, columns=head)
     numbers = ["prune_sparsity", "defend_arg", "epsilon", "delta", "value", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
@@ -170,8 +174,10 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = table.drop(columns="order").reset_index(drop=True)
     parts = table[["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]]
     table["model"] = [model_name(*row) for row in parts.itertuples(index=False, name=None)]
-    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta", "data_path"}
-    table["model"] = with_differing(table, "model", [name for name in RECORDED if name not in known])
+    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta"}
+    made = [name for name in RECORDED if name not in known]
+    table["model"] = with_differing(table, "model", [name for name in made if name != "prune_epochs"], whole=True)
+    table["model"] = with_differing(table, "model", ["prune_epochs", "asked_delta"])
     table["victim"] = table["model"] + table["adaptive"].map({True: ", adaptive attack", False: ""})
     table["victim"] += [f", {n} shadow models" if many else "" for n, many in
                         zip(table["shadow_num"], table.groupby(SECTION)["shadow_num"].transform("nunique") > 1)]
@@ -190,9 +196,11 @@ def model_name(original: bool, pruner: str, sparsity: float, defend: str, streng
         (" from scratch" if scratch else "")
 
 
-def with_differing(table: pd.DataFrame, column: str, options: list[str], *, within: Iterable[str] = ()) -> pd.Series:
-    """The names in a column, and behind those that mean several configurations which options differ."""
-    keys = [*SECTION, *within, column]
+def with_differing(table: pd.DataFrame, column: str, options: list[str], *, within: Iterable[str] = (),
+                   whole: bool = False) -> pd.Series:
+    """The names in a column, and behind those that mean several configurations which options differ; `whole`: behind
+    all, where an option differs anywhere in the section, so that what belongs together has the same words."""
+    keys = [*SECTION, *within, *([] if whole else [column])]
     # as text: options are of mixed types, and a missing one is a value too
     values = table[options].astype(object).where(table[options].notna(), None).map(str)
     differ = values.groupby([table[key] for key in keys]).transform("nunique") > 1
@@ -203,14 +211,20 @@ def with_differing(table: pd.DataFrame, column: str, options: list[str], *, with
 
 def summarised(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation (n - 1; NaN of one) and number of seeds of each attack's measures; `best` is whether
-    no attack on this victim has a higher mean."""
+    no attack on this victim has a higher mean over those seeds that all attacks on it share."""
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
     found = groups[["model", "shadow_num", *VICTIM]].first()
     found = found.join(groups["value"].agg(mean="mean", sd="std", seeds="count")).join(
         groups[["epsilon", "delta", "members", "non_members"]].mean()).reset_index()
-    found["best"] = found["mean"] == found.groupby([*SECTION, "victim", "measure"])["mean"].transform("max")
-    return found
+    one = [*SECTION, "victim", "measure"]
+    number = table.groupby(one)["attack"].transform("nunique")
+    shared = table[table.groupby([*one, *REPEATED])["attack"].transform("nunique") == number]
+    means = shared.groupby(keys)["value"].mean().rename("shared").reset_index()
+    found = found.merge(means, how="left", on=keys)
+    compared = found["shared"].fillna(found["mean"])  # of no seed in common, all that there is
+    found["best"] = compared == compared.groupby([found[key] for key in one]).transform("max")
+    return found.drop(columns="shared")
 
 
 def victims(table: pd.DataFrame) -> pd.DataFrame:
@@ -246,7 +260,8 @@ def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame)
     made.tables += [accuracy_table(accuracies)]
     made.tables += [measure_table(summary[summary["measure"] == measure], measure) for measure in TITLES
                     if (summary["measure"] == measure).any()]
-    usual = rows.groupby("shadow_num")["folder"].nunique().idxmax()  # what figures show, where it varies
+    # where the number of shadow models varies, figures show what most attacks were made with, or else the most models
+    usual = max(rows.groupby("shadow_num")["attack"].nunique().items(), key=lambda item: (item[1], item[0]))[0]
     main = summary[summary["shadow_num"] == usual]
     shown = chosen(main)
     rows = rows[rows["victim"].isin(shown)]
@@ -258,13 +273,20 @@ def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame)
 
 def chosen(summary: pd.DataFrame) -> list[str]:
     """The original, and the undefended pruned victim with most attacks, of those the nearest to SHOWN."""
-    original = summary.loc[summary["original"], "victim"].unique().tolist()
     pruned = summary[~summary["original"] & (summary["defend"] == "")]
     if pruned.empty:
         pruned = summary[~summary["original"]]
     ranked = pruned.groupby("victim", sort=False).agg(attacks=("attack", "nunique"), at=("prune_sparsity", "first"))
     ranked["far"] = (ranked["at"] - SHOWN).abs()
-    return original[:1] + ranked.sort_values(["attacks", "far"], ascending=[False, True]).index[:1].tolist()
+    shown = ranked.sort_values(["attacks", "far"], ascending=[False, True]).index[:1].tolist()
+    originals = summary.loc[summary["original"], "victim"].unique().tolist()
+    alike = [name for name in originals if not shown or options_of(name) == options_of(shown[0])]
+    return alike[:1] + shown
+
+
+def options_of(victim: str) -> str:
+    """What a victim's name says of the options that it was trained with."""
+    return " ".join(re.findall(r"\([^)]*\)", victim))
 
 
 def count(rows: pd.DataFrame) -> str:
@@ -311,7 +333,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
 def measure_table(summary: pd.DataFrame, measure: str) -> Table:
     """Rows are victims, columns attacks."""
     order = {name: place for place, name in enumerate(VERDICTS)}
-    attacks = sorted(summary["attack"].unique(), key=lambda name: (order[name.split()[0]], name))
+    attacks = sorted(summary["attack"].unique(), key=lambda name: (order.get(name.split()[0], len(order)), name))
     rows = []
     for victim, found in summary.groupby("victim", sort=False):
         by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
@@ -321,8 +343,9 @@ def measure_table(summary: pd.DataFrame, measure: str) -> Table:
                 seeds=None if by_attack[name].seeds == most else by_attack[name].seeds) for name in attacks)])
     chance = {"accuracy": "50 = guessing", "auc": "50 = guessing"}.get(measure, f"{100 * float(measure[7:] or 0):g} = "
                                                                        f"guessing" if measure[:3] == "tpr" else "")
-    return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds, the strongest attack on "
-                 f"each victim in bold; (n = …) where an attack has fewer seeds than the row.",
+    return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds; (n = …) where an attack "
+                 f"has fewer seeds than the row. In bold the strongest attack on each victim, on the seeds that all "
+                 f"attacks on it share.",
                  ["victim", "seeds", *attacks], rows)
 
 
@@ -504,15 +527,13 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
     data = summary[(summary["measure"] == "accuracy") & np.isfinite(summary["epsilon"]) & (summary["epsilon"] > 0)]
     if data.empty:
         return None
-    names = {(scratch, adaptive): f"{'network private' if scratch else 'fine-tuning private'}, "
-                                  f"{'adaptive attack' if adaptive else 'attack not adaptive'}"
-             for scratch in (False, True) for adaptive in (False, True)}
-    panels = {names[key]: rows for key, rows in data.groupby(["from_scratch", "adaptive"])}
-    bounded = {names[True, adaptive] for adaptive in (False, True)} & set(panels)
+    # a panel for each series of victims: the name without the noise
+    series = data["victim"].str.replace(r", dp [0-9.e+-]+", ", dp", n=1, regex=True)
+    panels = {name.replace(", ", "\n", 1): rows for name, rows in data.groupby(series, sort=False)}
+    bounded = {name for name, rows in panels.items() if rows["from_scratch"].all()}
     return picture("epsilon", "Epsilon against attack advantage",
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
-                   f"privacy; by whether the guarantee holds for the network or for its fine-tuning only, and whether "
-                   f"the attacker's shadow models carry the defence. Dash-dotted, where it is low enough to be in "
+                   f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. Dash-dotted, where it is low enough to be in "
                    f"sight: what no attack on the network can exceed, given epsilon and delta; dotted: guessing. Bars "
                    f"are a standard deviation to both sides. delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))

@@ -74,8 +74,6 @@ class Ray:
         UserError: there is no such cluster, it has too little for a task, or Ray is not installed.
     """
 
-    capacity = 10**9  # Ray itself keeps waiting what does not fit
-
     def __init__(self, *, address: str, results: Path, ship: bool, gpus: float, cpus: float):
         try:
             import ray
@@ -91,7 +89,7 @@ class Ray:
                      runtime_env={"working_dir": str(PROJECT), "excludes": excludes})
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at {address}: {error}") from error
-        self.ray, self.running, self.ship = ray, {}, ship
+        self.ray, self.running, self.ship, self.shares = ray, {}, ship, {"GPU": gpus, "CPU": cpus}
         have = ray.cluster_resources()
         if have.get("GPU", 0) < gpus or have.get("CPU", 0) < cpus:
             self.stop()
@@ -102,10 +100,17 @@ class Ray:
             write(self.token, b"")
         self.task = ray.remote(_run_there).options(num_gpus=gpus, num_cpus=cpus, max_retries=5)
 
+    @property
+    def capacity(self) -> int:
+        """How many tasks the cluster, as it is now, has room for."""
+        have = self.ray.cluster_resources()
+        return max(1, int(min((have.get(what, 0) / share for what, share in self.shares.items() if share),
+                              default=len(self.running) + 1)))
+
     def start(self, job) -> None:
         results = Path(job.options.results).absolute()
         files = self.ray.put(_read(results, [place.absolute() for place in job.reads()])) if self.ship else None
-        config = Path(job.options.config_path).read_text(encoding="utf-8")
+        config = job.config.read_text(encoding="utf-8")
         self.running[self.task.remote(job.stage, job.argv, config, str(results), files, self.token)] = job
 
     def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
@@ -151,7 +156,7 @@ def _run_there(stage: str, argv: list[str], config: str, results: str, files: di
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(argv[1]).name)
         path.write_text(config, encoding="utf-8")
-        argv = [argv[0], str(path), *argv[2:]]
+        argv, named = [argv[0], str(path)], argv[1]
         if files is not None:
             results = str(Path(folder, "results"))
             for name, content in files.items():
@@ -160,7 +165,8 @@ def _run_there(stage: str, argv: list[str], config: str, results: str, files: di
         ran = subprocess.run([sys.executable, f"{stage}.py", *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              preexec_fn=die_with_parent)
         made = {} if files is None else _read(Path(results), [Path(results)])
-        return ran.returncode, ran.stdout, {name: content for name, content in made.items()
+        said = ran.stdout.replace(str(path).encode(), named.encode())  # as whoever reads it knows the file
+        return ran.returncode, said, {name: content for name, content in made.items()
                                             if files.get(name) != content}
 
 

@@ -1,6 +1,8 @@
 """Every path and every file format under the results folder. No other file builds a path.
 
-    results/{dataset}_{model}/                             of a study: results/{study}/seed_{seed}/{dataset}_{model}/
+    results/{study}/seed_{seed}/                           of a study, a results folder for each seed
+        logs/{number}.json  {number}.log                   what a stage was told, and what it said
+    results/{dataset}_{model}/
         split.npz                                      each role's train, dev and test records
         attack_networks/{attack}_{digest}.pth          what attacks learnt on shadow models, for any victim
         victim_model/  shadow_model_{i}/               original models
@@ -323,7 +325,12 @@ class Store:
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
         folder, name = self.common()[1], f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
         path = folder / f"{name}.pth"
-        with locked(folder, name, wait=_LONG, makes=[f"{name}."]):
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(folder, name, wait=2, makes=[f"{name}."]))
+            except UserError as busy:
+                say(f"waiting for a network of this attack: {busy}")
+                lock.enter_context(locked(folder, name, wait=_LONG, makes=[f"{name}."]))
             if path.exists() and not self.options.fresh:
                 return read_digested(path)
             resume = Resume(folder / f"{name}.resume", facts, [device], self.options, _refuse_other_network)
@@ -514,6 +521,11 @@ def study_folder(results: str, study: str, said: dict) -> Path:
     """The results folder of those cells of a study that share the options in `said`."""
     words = "_".join(f"{name}_{value}" for name, value in said.items())
     return Path(results) / study / re.sub(r"[^A-Za-z0-9._+-]+", "-", words)
+
+
+def study_job(results: str, number: int) -> Path:
+    """The config that a study gives to a stage; beside it, with another ending, what the stage says."""
+    return Path(results) / "logs" / f"{number:04d}.json"
 
 
 def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:

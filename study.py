@@ -11,6 +11,7 @@ list several such objects, each of which adds to what stands beside them. Given 
 import argparse
 import itertools
 import json
+import os
 import shlex
 import sys
 import time
@@ -23,9 +24,10 @@ import console
 from attackers import unfit
 from console import UserError
 from defenders import DEFENDERS
-from options import OPTIONS, Parser, command, for_stage, parse, shown
+from files import write
+from options import OPTIONS, Parser, as_config, before_all, command, for_stage, parse, read_config
 from registry import nearest
-from store import ORIGINAL, Store, study_folder
+from store import ORIGINAL, Store, study_folder, study_job
 
 _OWN = ("results", "fresh", "workers", "wait", "per_class")  # options that belong to a command, not to a study
 _WORDS = ("about", "config", "grids")  # keys of a study that are no options
@@ -40,13 +42,14 @@ class Job:
     """A stage's command. It starts when those it `needs` are done and those it comes `after` have ended.
 
     Attributes:
+        config: where what it is told is written down.
         state: waiting, running, done or failed.
     """
 
     stage: str
     options: SimpleNamespace
     needs: list["Job"]
-    log: Path
+    config: Path
     after: list["Job"] = field(default_factory=list)
     state: str = "waiting"
     began: float = 0.0
@@ -55,16 +58,19 @@ class Job:
 
     @property
     def words(self) -> list[str]:
-        """The command line."""
+        """The command line by which a person would run it."""
         words = shlex.split(command(self.stage, self.options))
         return words + ["--attacks", ",".join(self.options.attacks)] * (self.stage == "mia")
 
     @property
     def argv(self) -> list[str]:
-        """What the stage's main is given."""
-        own = {name: getattr(self.options, name) for name in ("wait", "workers")}
-        return self.words[2:] + [word for name, value in own.items() if value is not None
-                                 for word in (f"--{name}", shown(value))]
+        """What the stage's main is given: a config of its own says all of it."""
+        return [self.options.device, str(self.config)]
+
+    @property
+    def log(self) -> Path:
+        """What it said."""
+        return self.config.with_suffix(".log")
 
     @property
     def label(self) -> str:
@@ -86,7 +92,7 @@ class Job:
     def reads(self) -> list[Path]:
         """What it reads or adds to."""
         (victim, version), (shadow, shadow_version) = _stores(self.options)
-        places = {(victim, ORIGINAL): None, (victim, version): None, (shadow, shadow_version): None}
+        places = dict.fromkeys([(victim, ORIGINAL), (victim, version), (shadow, shadow_version)])
         return victim.common() + [store.folder(role, of) for store, of in places for role in store.roles()]
 
 
@@ -105,12 +111,14 @@ def main(argv=None):
                                                          "belongs to")
     parser.add_argument("--gpus_per_task", type=_share, metavar="X", help="a task's share of a GPU on a Ray cluster "
                                                                           "(default: 1; 0 with --device cpu)")
-    parser.add_argument("--cpus_per_task", type=_share, default=1.0, metavar="X", help="and of CPUs (default: 1)")
+    parser.add_argument("--cpus_per_task", type=_share, metavar="X", help="and of CPUs (default: 1)")
     parser.add_argument("--ship", action="store_true", help="the nodes share no results folder: files travel through "
                                                             "Ray's object store")
     asked = parser.parse_args(argv)
-    if asked.ray is None and (asked.ship or asked.gpus_per_task is not None):
-        raise UserError("--ship and --gpus_per_task are for --ray ADDRESS")
+    if asked.ray is None and (asked.ship or asked.gpus_per_task is not None or asked.cpus_per_task is not None):
+        raise UserError("--ship, --gpus_per_task and --cpus_per_task are for --ray ADDRESS")
+    if asked.ray is not None and asked.jobs is not None:
+        raise UserError("--jobs is for this machine: on a Ray cluster --cpus_per_task and --gpus_per_task say how many")
 
     jobs = plan(read(asked.study, device=asked.device, results=asked.results))
     if asked.dry_run:
@@ -141,20 +149,25 @@ def read(path: str, *, device: str, results: str) -> list[SimpleNamespace]:
         raise UserError(f"study {path} is not JSON: {error}")
     if not isinstance(study, dict):
         raise UserError(f"study {path} must be a JSON object of options, not a {type(study).__name__}")
+    if not isinstance(study.get("about", ""), str):
+        raise UserError(f"study {path}: about must be a text")
     grids = study.pop("grids", [{}])
-    if not (isinstance(grids, list) and grids and all(isinstance(grid, dict) for grid in grids)):
+    if not (isinstance(grids, list) and grids and all(isinstance(grid, dict) and not {"grids", "about"} & set(grid)
+                                                       for grid in grids)):
         raise UserError(f"study {path}: grids must be a list of objects of options")
     cells: dict[tuple, SimpleNamespace] = {}
     for grid in grids:
         for values in _combinations(path, study | grid):
-            cell = parse("mia", [device, values.pop("config")], study=_meant(path, values), where=f"study {path}")
+            config = values.pop("config")
+            given = _meant(path, read_config(config) | values)
+            cell = parse("mia", [device, config], study=given, where=f"study {path}")
+            cell.results, cell.fresh = str(_folder(cell, results=results, study=Path(path).stem)), False
             seen = cells.setdefault(_same(cell, OPTIONS, ()), cell)
             both = tuple(dict.fromkeys(seen.attacks + cell.attacks))
             seen.attacks = ("all",) if "all" in both else both
             for name in cell.attacks:
                 if name != "all" and (reason := unfit(name, online=cell.split == "inout", shadow_num=cell.shadow_num)):
                     raise UserError(f"study {path}: {reason}")
-    _give_folders(list(cells.values()), results=results, study=Path(path).stem)
     return list(cells.values())
 
 
@@ -168,6 +181,9 @@ def _combinations(path: str, grid: dict) -> Iterable[dict]:
             for key, value in grid.items() if key not in ("about", "attacks")}
     if not axes.get("config") or not all(isinstance(config, str) for config in axes["config"]):
         raise UserError(f"study {path}: config is missing: the path of a config, or a list of them")
+    for key, values in axes.items():
+        if len(values) > 1 and key in OPTIONS and not OPTIONS[key].result:
+            raise UserError(f"study {path}: {key} changes no result, so it can have one value only")
     if (empty := [key for key, values in axes.items() if not values]):
         raise UserError(f"study {path}: {empty[0]} is an empty list")
     more = {"attacks": grid["attacks"]} if "attacks" in grid else {}
@@ -176,42 +192,38 @@ def _combinations(path: str, grid: dict) -> Iterable[dict]:
 
 
 def _meant(path: str, cell: dict) -> dict:
-    """A cell without what has no meaning in it: a defence of the original, knowledge of none."""
+    """A cell, its config's values included, in which what has no meaning is at its default: a defence of the original,
+    knowledge of none."""
     if not isinstance(cell.get("defend", ""), str):
         if not isinstance(cell["defend"], list) or len(cell["defend"]) != 2:
             raise UserError(f"study {path}: defend is a list of names and of pairs such as [\"ppb\", 4]; "
                             f"{cell['defend']!r} is neither")
         cell["defend"], cell["defend_arg"] = cell["defend"]
     without = set()
-    if cell.get("original") is True:
+    if cell.get("original") in (True, "true"):
         without |= {"pruner_name", "prune_sparsity", "prune_epochs", "defend"}
-    if "defend" in without or cell.get("defend") == "":
+    if "defend" in without or not cell.get("defend"):
         without |= {"defend_arg", "adaptive"}
     if "defend" in without or cell.get("defend") != "dp":
         without |= {name for name, option in OPTIONS.items() if option.stages in ("prune_dp", "prune_dp mia")}
-    return {name: value for name, value in cell.items() if name not in without}
+    return cell | {name: OPTIONS[name].default for name in without}
 
 
 def _same(options: SimpleNamespace, names: Iterable[str], without: Iterable[str]) -> tuple:
     """Tells a stage's command from others, by the options of these names that can change a result."""
-    return options.stage, options.config_path, *(
+    return options.stage, *(
         (name, getattr(options, name)) for name in names if OPTIONS[name].result and name not in without)
 
 
-def _give_folders(cells: list[SimpleNamespace], *, results: str, study: str) -> None:
-    """Set each cell's results folder: one for each seed, and for all else that models' folders are not called after."""
-    networks: dict[tuple, list[SimpleNamespace]] = {}
-    for cell in cells:
-        networks.setdefault((cell.dataset_name, cell.model_name), []).append(cell)
-    makes = [name for name, option in OPTIONS.items()
-             if option.result and option.stages != "mia" and name not in _IN_NAMES]
-    follows = {"train_seed": lambda cell: cell.seed, "prune_epochs": lambda cell: cell.epochs // 2}
-    for alike in networks.values():
-        apart = [name for name in makes if len({getattr(cell, name) for cell in alike}) > 1 and not (
-                 name in follows and all(getattr(cell, name) == follows[name](cell) for cell in alike))]
-        for cell in alike:
-            cell.results = str(study_folder(results, study, {name: getattr(cell, name)
-                                                             for name in dict.fromkeys(["seed", *apart])}))
+def _folder(cell: SimpleNamespace, *, results: str, study: str) -> Path:
+    """A cell's results folder: one for each seed, and for whatever else makes other models than the config says, but
+    has no part in the name of a model's folder."""
+    plain = before_all(cell.config_path)
+    plain |= {name: value for name, value in (("train_seed", cell.seed), ("prune_epochs", cell.epochs // 2))
+              if plain[name] is None}  # which follow from others
+    apart = [name for name, option in OPTIONS.items() if option.result and option.stages != "mia"
+             and name not in ("seed", *_IN_NAMES) and getattr(cell, name) != plain[name]]
+    return study_folder(results, study, {name: getattr(cell, name) for name in ("seed", *apart)})
 
 
 def plan(cells: list[SimpleNamespace]) -> list[Job]:
@@ -221,13 +233,18 @@ def plan(cells: list[SimpleNamespace]) -> list[Job]:
     shadow models, come one after the other, as they share answers and attack networks.
     """
     jobs: dict[tuple, Job] = {}
+    made: dict[Path, Job] = {}
     last: dict[Path, Job] = {}
 
     def add(stage: str, cell: SimpleNamespace, needs: list[Job], **instead) -> Job:
         options = for_stage(stage, cell, **instead)
         own = [name for name, option in OPTIONS.items() if stage in option.stages.split() or stage == "mia"]
         key = options.results, _same(options, own, () if stage == "mia" else ("shadow_num",))
-        job = jobs.setdefault(key, Job(stage, options, needs, Path(options.results, "logs", f"{len(jobs):04d}.log")))
+        job = jobs.setdefault(key, Job(stage, options, needs, study_job(options.results, len(jobs))))
+        (victim, version), _ = _stores(options)
+        if stage != "mia" and made.setdefault(victim.folder("victim", version), job) is not job:
+            raise UserError(f"two kinds of {victim.folder('victim', version)} are asked for: options that differ too "
+                            f"little, or two configs of one network; make two studies of them")
         job.options.shadow_num = max(job.options.shadow_num, options.shadow_num)
         return job
 
@@ -266,7 +283,7 @@ def _some(number: int, what: str) -> str:
 
 
 def _cells(jobs: list[Job]) -> list[Job]:
-    """Those jobs that end a cell: each has one attack."""
+    """Those jobs that end a cell: each has one run of mia.py."""
     return [job for job in jobs if job.stage == "mia"]
 
 
@@ -280,7 +297,7 @@ def run(jobs: list[Job], place) -> None:
             ready = [job for job in jobs if job.state == "waiting" and all(need.state == "done" for need in job.needs)
                      and all(before.state in ("done", "failed") for before in job.after)]
             for job in ready[:max(0, place.capacity - len(place.running))]:
-                job.log.parent.mkdir(parents=True, exist_ok=True)
+                write(job.config, json.dumps(as_config(job.options), indent=1).encode())
                 job.state, job.began = "running", time.monotonic()
                 place.start(job)
             for job, status in place.finished(timeout=0.5) if place.running else ():
@@ -306,8 +323,9 @@ def _fail_with_what_they_need(jobs: list[Job]) -> None:
 
 def _overview(jobs: list[Job], place) -> str:
     failed = sum(cell.state == "failed" for cell in _cells(jobs))
+    at_work = sum(any(job.state == "running" for job in [cell, *cell.needs]) for cell in _cells(jobs))
     left = time_left(jobs, len(place.running))
-    return (f"{len(place.running)} stages running, {failed} cells failed"
+    return (f"{at_work} running, {failed} failed"
             + ("" if left is None else f", about {console.duration(left)} left"))
 
 
@@ -361,9 +379,11 @@ def _place(asked, jobs: list[Job]):
         job.options.wait = _WAIT
     if asked.ray is not None:
         gpus = asked.gpus_per_task if asked.gpus_per_task is not None else float(asked.device != "cpu")
+        cpus = 1.0 if asked.cpus_per_task is None else asked.cpus_per_task
         for job in jobs:  # Ray shows each task its own GPU as the first
-            job.options.device, job.options.workers = "0" if gpus else "cpu", 1
-        return Ray(address=asked.ray, results=Path(asked.results), ship=asked.ship, gpus=gpus, cpus=asked.cpus_per_task)
+            job.options.device, job.options.workers = "0" if gpus else "cpu", max(1, int(cpus)) if not gpus else None
+            _data_of_nodes(job.options, ship=asked.ship)
+        return Ray(address=asked.ray, results=Path(asked.results), ship=asked.ship, gpus=gpus, cpus=cpus)
     from base_model import choose_device
     from workers import cores
 
@@ -375,17 +395,29 @@ def _place(asked, jobs: list[Job]):
     return Local(jobs=at_once)
 
 
+def _data_of_nodes(options: SimpleNamespace, *, ship: bool) -> None:
+    """Name data so that nodes find it, which run elsewhere: by whole paths, or by each node's own default."""
+    if options.data_path is not None:
+        options.data_path = str(Path(options.data_path).absolute())
+    if Path(options.data_root).exists() and not ship:
+        options.data_root = str(Path(options.data_root).absolute())
+    elif options.data_root == (os.environ.get("MIA_DATA") or "data/datasets"):
+        options.data_root = None
+
+
 def _counted(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _share(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError("must be 0 or more")
+        raise argparse.ArgumentTypeError(f"must be a number of 0 or more, not {text!r}")
     return number
 
 

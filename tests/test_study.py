@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ import study
 from attackers import neural
 from base_model import Recipe
 from conftest import PROJECT, config_writer
+from options import OPTIONS, as_config, parse
 from store import Store
 
 SHIPPED = sorted((PROJECT / "config" / "studies").glob("*.json"))
@@ -97,9 +99,59 @@ def test_models_are_shared_among_numbers_of_shadows(grid):
 def test_what_names_do_not_tell_apart_has_folders_apart(grid):
     made = commands(grid(lr=[0.01, 0.001], seed=[1, 2], prune_sparsity=[0.5, 0.7]))
     folders = {line.split("--results ")[1].split()[0] for line in made}
-    assert folders == {f"results/grid/seed_{seed}_lr_{lr}" for seed in (1, 2) for lr in (0.01, 0.001)}
-    apart = {line.split("--results ")[1].split()[0] for line in commands(grid(epochs=[2, 3], train_seed=[1, 2]))}
-    assert apart == {f"results/grid/seed_7_epochs_{epochs}_train_seed_{draw}" for epochs in (2, 3) for draw in (1, 2)}
+    assert folders == {f"results/grid/seed_{seed}{lr}" for seed in (1, 2) for lr in ("", "_lr_0.01")}
+    apart = {line.split("--results ")[1].split()[0] for line in commands(grid(epochs=[2, 4], train_seed=[1, 7]))}
+    assert apart == {f"results/grid/seed_7{epochs}{draw}" for epochs in ("", "_epochs_2") for draw in (
+                     "", "_train_seed_1")}  # what the config says itself has no part in it
+
+
+def test_a_study_that_grows_finds_what_is_there(grid):
+    before = {job.options.results for job in planned(grid(lr=0.01))}
+    assert before < {job.options.results for job in planned(grid(lr=[0.01, 0.02, 0.001], seed=[7, 8]))}
+
+
+VALUES = {"prune_sparsity": [0.5, 0.7], "defend": ["", "ppb", ["adv", 2], ["dp", 1]], "adaptive": [True, False],
+          "original": [True, False], "from_scratch": [True, False], "seed": [7, 3], "train_seed": [7, 5],
+          "epochs": [4, 6], "prune_epochs": [2, 3], "lr": [0.001, 0.1], "shadow_num": [3, 5], "dp_lr": [1.0, 0.5],
+          "fix_variance": [True, False], "rmia_a": [0.3, "choose"], "precision": ["fp32"], "split": ["paper", "inout"],
+          "tensorboard": [True], "attacks": ["lira,rmia", "all"], "delta": [1e-5, 1e-4]}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_stage_is_told_just_what_was_planned(grid, write_config, tmp_path, seed):
+    """Over random studies of random configs: what the stage reads of its own config is what the study meant; so is the
+    command line that is shown, where the config itself says no flag, which a command line cannot take back."""
+    draw = np.random.default_rng(seed)
+
+    def some(number):
+        return draw.choice(sorted(VALUES), size=number, replace=False)
+
+    said = {name: VALUES[name][draw.integers(len(VALUES[name]))] for name in some(4)}
+    if isinstance(said.get("defend"), list):
+        said["defend"], said["defend_arg"] = said["defend"]
+    listed = {name: VALUES[name] if name != "attacks" else VALUES[name][0] for name in some(4)} | {"shadow_num": 8}
+    jobs = planned(grid(config=write_config(**said), **listed))
+    assert jobs
+    flags = {"adaptive", "original", "from_scratch", "tensorboard"} & set(said)
+    for number, job in enumerate(jobs):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(as_config(job.options)))
+        told = [(parse(job.stage, ["cpu", str(path)]), OPTIONS)]
+        if not flags:
+            own = [name for name, option in OPTIONS.items() if job.stage in option.stages.split()]
+            told.append((parse(job.stage, job.words[2:]), own))
+        for options, names in told:
+            assert {name: getattr(options, name) for name in names} == {
+                name: getattr(job.options, name) for name in names}, shlex.join(job.words)
+
+
+def test_a_config_counts_in_what_has_a_meaning(grid, write_config):
+    private = [job.options for job in planned(grid(config=write_config(defend="dp"), dp_lr=[0.1, 1.0]))]
+    assert {job.dp_lr for job in private if job.stage == "prune_dp"} == {0.1, 1.0}
+    known = planned(grid(config=write_config(adaptive=True), defend=["", "ppb"]))
+    assert [job.options.adaptive for job in known if job.stage == "mia"] == [False, True]
+    original = planned(grid(config=write_config(original=True), prune_sparsity=[0.5, 0.6]))
+    assert [job.stage for job in original] == ["pretrain", "mia"]
 
 
 def test_two_attacks_that_share_a_victim_or_shadows_are_never_at_work_at_once(grid):
@@ -151,12 +203,17 @@ def test_location_is_the_study_that_was_asked_for(monkeypatch):
     ({"grids": []}, "grids must be a list"),
     ({"grids": [{"seeds": 1}]}, "unknown key 'seeds'"),
     ({"results": "elsewhere"}, "results is not for a study"),
+    ({"grids": [{"grids": [{}]}]}, "grids must be a list"),
+    ({"about": 3}, "about must be a text"),
+    ({"tensorboard": [True, False]}, "tensorboard changes no result"),
+    ({"prune_sparsity": [0.7, 0.70000001]}, "options that differ too little"),
     ({"config": 3}, "config is missing"),
     ({"config": "absent.json"}, "absent.json"),
     ({"pruner_name": "slim"}, "slim prunes"),
 ])
 def test_a_wrong_study_is_one_line_and_nothing_is_written(grid, keys, said, capsys):
     path = grid(**keys)
+    capsys.readouterr()
     assert study.main([path, "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not Path("results").exists()
@@ -170,13 +227,14 @@ def test_what_is_no_study_is_one_line(tmp_path, text, capsys):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--jobs", "0"], "--jobs"), (["--jobs", "x"], "--jobs"), (["--ship"], "--ray"),
-    (["--gpus_per_task", "1"], "--ray"),
+    (["--jobs", "0"], "must be a whole number from 1, not '0'"), (["--jobs", "x"], "must be a whole number from 1"),
+    (["--ship"], "--ray"), (["--gpus_per_task", "1"], "--ray"), (["--cpus_per_task", "x"], "must be a number of 0"),
+    (["--ray", "auto", "--jobs", "2"], "--jobs is for this machine"), (["--results", "/proc/none"], "cannot write in"),
     (["--device", "tpu"], "device must be"), (["--ray", "127.0.0.1:1", "--device", "cpu"], "no Ray cluster at")])
 def test_a_wrong_command_is_one_line(grid, words, said, capsys):
     assert study.main([grid(), *words]) == 2
     error = capsys.readouterr().err
-    assert said in error.splitlines()[-1] and not list(Path().rglob("best.pth"))
+    assert said in error and error.count("\n") == 1 and not Path("results").exists()
 
 
 # ---- running it
@@ -199,7 +257,7 @@ def test_it_finds_what_the_stages_find_by_hand_and_keeps_it(grid, write_config, 
 
 
 def test_a_failed_cell_is_reported_and_stops_no_other(grid, capsys):
-    path = grid(lr=[1e30, 0.001], prune_sparsity=[0.5, 0.7])
+    path = grid(lr=[1e30, 0.01], prune_sparsity=[0.5, 0.7])
     with pytest.raises(SystemExit) as end:
         study.main([path, "--device", "cpu"])
     said = capsys.readouterr().out
@@ -208,22 +266,31 @@ def test_a_failed_cell_is_reported_and_stops_no_other(grid, capsys):
     assert "the loss is no longer finite" in said.split("2 of 4 cells failed")[1]
     log = Path(said.split("log: ")[1].split()[0])
     assert "error: " in log.read_text()
-    assert len(list(Path("results/grid/seed_7_lr_0.001").rglob("attacks.jsonl"))) == 2
+    assert len(list(Path("results/grid/seed_7_lr_0.01").rglob("attacks.jsonl"))) == 2
 
 
 def test_killed_it_leaves_nothing_running_and_goes_on(grid, write_config):
-    config = write_config(epochs=3000)
-    path = grid(config=config, seed=[1, 2], epochs=3000, save_every=0)
-    words = [sys.executable, PROJECT / "study.py", path, "--device", "cpu"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(list(Path("results").rglob("model.resume"))) > 1)
+    path = grid(config=write_config(epochs=300), seed=[1, 2], save_every=0)
+    words = [sys.executable, PROJECT / "study.py", path, "--device", "cpu", "--results"]
+    process = subprocess.Popen([*words, "killed"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: len(list(Path("killed").rglob("model.resume"))) > 1)
+    pids = {json.loads(path.read_text())["pid"] for path in Path("killed").rglob(".model.lock.json")}
     process.send_signal(signal.SIGKILL)
     process.wait()
-    holders = list(Path("results").rglob(".model.lock.json"))
-    time.sleep(1)
-    states = {path: path.stat().st_mtime_ns for path in Path("results").rglob("model.resume")}
-    time.sleep(1)
-    assert holders and states and states == {path: path.stat().st_mtime_ns for path in states}, "something runs on"
+    assert pids
+    wait_for(lambda: not [lock for lock in Path("killed").rglob(".model.lock") if held(lock)])
+    for results in ("killed", "whole"):
+        assert subprocess.run([*words, results], stdout=subprocess.DEVNULL).returncode == 0
+    assert found("killed") == found("whole") and len(found("whole")) > 15
+
+
+def held(lock):
+    """Whether a process holds this lock, and so runs on."""
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def wait_for(what, seconds=120):
@@ -308,6 +375,7 @@ def test_a_node_that_dies_changes_no_result(cluster, tmp_path, ship):
     cluster.remove_node(node, allow_graceful=False)  # with what runs on it
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "[3/3]" in said, said
+    assert "Task _run_there failed" in said  # Ray says so of what ran on the node
     assert found("on_ray") == found("local") and len(found("local")) > 20
     assert not list(Path("on_ray").rglob("*.resume")) and not list(Path("on_ray").glob(".shared*"))
     scores = [np.load(path)["facts"] for path in Path("on_ray").rglob("scores.npz")]
