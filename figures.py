@@ -114,8 +114,11 @@ def _curves(axis, data: pd.DataFrame, x: str, *, shift: float = 0.0, scale: floa
                       elinewidth=0.8, ecolor=(look(attack)["color"], 0.4), **look(attack))
 
 
-def _strongest(data: pd.DataFrame) -> list[str]:
-    return data.groupby("attack")["mean"].mean().sort_values(ascending=False).index.tolist()
+def _in_order(data: pd.DataFrame) -> list[str]:
+    """The attacks, as they are registered; a mean to sort by would be over other victims and seeds for each."""
+    names = list(VERDICTS)
+    return sorted(data["attack"].unique(), key=lambda name: (names.index(name.split()[0])
+                                                             if name.split()[0] in names else len(names), name))
 
 
 @_drawn
@@ -140,7 +143,7 @@ def sparsity(series: dict[str, pd.DataFrame]) -> Figure:
         axis.xaxis.set_tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("attack accuracy (%)")
-    _legend(figure, _handles(_strongest(pd.concat(series.values()))), title="strongest first")
+    _legend(figure, _handles(_in_order(pd.concat(series.values()))))
     return figure
 
 
@@ -350,7 +353,7 @@ def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) ->
     for axis in axes[:, 0]:
         axis.set_ylabel("attack advantage, TPR - FPR (%)")
     bound = [Line2D([], [], color="#777777", linestyle="-.", label="bound")] if seen else []
-    _legend(figure, [*_handles(_strongest(pd.concat(panels.values()))), *bound])
+    _legend(figure, [*_handles(_in_order(pd.concat(panels.values()))), *bound])
     return figure
 
 
@@ -364,5 +367,5 @@ def shadows(data: pd.DataFrame, victim: str) -> Figure:
     axis.set(xscale="log", title=victim, xlabel="number of shadow models (log scale)", ylabel="attack accuracy (%)")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
-    _legend(figure, _handles(_strongest(data)), title="strongest first")
+    _legend(figure, _handles(_in_order(data)))
     return figure

@@ -319,7 +319,8 @@ class Store:
         another process trains the same network waits for it.
 
         Args:
-            facts: all that the weights depend on but the options `threads` and device, which may be arrays.
+            facts: all that the weights depend on but the options `threads` and device: arrays, and what its `repr` tells
+                from others, such as a network.
         """
         said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}

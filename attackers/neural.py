@@ -65,7 +65,7 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
         close()
         return network.state_dict()
 
-    network.load_state_dict(keep(name, [seed, RECIPE, features.numpy(), member.numpy()], train))
+    network.load_state_dict(keep(name, [seed, RECIPE, network, features.numpy(), member.numpy()], train))
     x = _features(evidence.victim, evidence.labels, evidence.target, select)
     questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()

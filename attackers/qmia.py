@@ -92,7 +92,7 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
 
         keeping = keep if measured.playing is not None else not_kept  # that of the victim serves no other
         network.load_state_dict(keeping(f"qmia_{who}", [
-            seed, RECIPE, network_name, count, evidence.numbers, evidence.labels, population, standard], fit))
+            seed, RECIPE, network, evidence.numbers, evidence.labels, population, standard], fit))
         targets = torch.from_numpy(np.flatnonzero(measured.target)).to(records.y.device)
         mean, variance = head.predict(regressor.logits(records, targets), targets)
         mean, deviation = (values.double().cpu().numpy() for values in (mean, variance.sqrt()))

@@ -116,7 +116,7 @@ def rows(*values, **columns):
         "prune_sparsity": 0.7, "defend": "", "defend_arg": float("nan"), "from_scratch": False, "adaptive": False,
         "original": False, "device": "cpu", "measure": "accuracy", "members": 10, "non_members": 12,
         "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "place": None,
-        "line": None} | columns
+        "line": None, "asked_delta": None} | columns
     return pd.DataFrame([base | {"attack": attack, "seed": seed, "train_seed": seed, "value": value,
                                  "folder": f"{seed}"} for attack, seed, value in values])
 
@@ -139,6 +139,37 @@ def test_the_best_is_that_of_the_highest_mean_and_there_may_be_two():
     table = rows(("conf", 7, 0.6), ("gap", 7, 0.6), ("xent", 7, 0.4))
     found = report.summarised(report.described(table)[0])
     assert set(found.loc[found["best"], "attack"]) == {"conf", "gap"}
+
+
+def test_the_best_is_so_on_the_seeds_that_all_attacks_share():
+    found = report.summarised(report.described(rows(
+        ("conf", 7, 0.85), ("conf", 8, 0.7), ("conf", 9, 0.7), ("samia", 7, 0.8), ("gap", 8, 0.9), ("gap", 7, 0.6)))[0])
+    assert found.set_index("attack")["best"].to_dict() == {"conf": True, "samia": False, "gap": False}
+    none = report.summarised(report.described(rows(("conf", 7, 0.6), ("conf", 9, 0.6), ("gap", 8, 0.7)))[0])
+    assert none.set_index("attack")["best"].to_dict() == {"conf": False, "gap": True}  # no seed in common
+
+
+def test_victims_that_differ_in_delta_are_two():
+    both = pd.concat([rows(("conf", 7, 0.6), asked_delta=delta, defend="dp", defend_arg=1.0)
+                      for delta in (1e-4, 1e-5)], ignore_index=True)
+    named, doubles = report.described(both)
+    assert named["model"].nunique() == 2 and not doubles
+
+
+def test_a_training_option_that_differs_is_in_all_names():
+    """Else a curve over sparsity would join victims of two recipes."""
+    both = pd.concat([rows(("conf", 7, 0.6), epochs=epochs, prune_sparsity=at)
+                      for at, epochs in ((0.5, 5), (0.7, 9))], ignore_index=True)
+    assert report.described(both)[0]["model"].tolist() == ["l1unstructure 50 % (epochs 5)",
+                                                           "l1unstructure 70 % (epochs 9)"]
+
+
+def test_the_original_beside_a_pruned_victim_is_of_its_recipe():
+    table = pd.concat([rows(("conf", 7, 0.6), lr=lr, original=original, **({"prune_sparsity": float("nan")} if original
+                                                                          else {}))
+                       for lr in (0.01, 0.001) for original in (True, False)], ignore_index=True)
+    original, pruned = report.chosen(report.summarised(report.described(table)[0]))
+    assert original.startswith("original") and report.options_of(original) == report.options_of(pruned) != ""
 
 
 def test_configurations_that_differ_are_not_averaged():
