@@ -312,16 +312,22 @@ def shown(value) -> str:
     return str(value)
 
 
+def read_object(path: str | Path, what: str) -> dict:
+    """The object in a JSON file. Raises UserError where there is none; `what` names the file's kind."""
+    try:
+        said = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{what} {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} {path} is not JSON: {error}") from error
+    if not isinstance(said, dict):
+        raise UserError(f"{what} {path} must be a JSON object of options, not a {type(said).__name__}")
+    return said
+
+
 def read_config(path: str) -> dict:
     """What a config says, as it stands there. Raises UserError where it is none or has an unknown key."""
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path}: {error.strerror or error}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"config {path} is not JSON: {error}")
-    if not isinstance(config, dict):
-        raise UserError(f"config {path} must be a JSON object of options, not a {type(config).__name__}")
+    config = read_object(path, "config")
     for key in config:
         if key not in OPTIONS:
             raise UserError(f"config {path}: unknown key {key!r}"

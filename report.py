@@ -8,7 +8,6 @@ study into its folder there. As a table in Python: `report.load_results("results
 """
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import console
 from attackers import ATTACKS, VERDICTS
 from console import UserError, percent
-from options import OPTIONS, Parser
+from options import OPTIONS, Parser, read_object
 from page import Cell, Section, Table, as_html, as_markdown
 
 if TYPE_CHECKING:
@@ -85,14 +84,9 @@ def main(argv=None):
 
 def read_about(path: Path) -> str:
     """What a study says it is about."""
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"study {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"study {path} is not JSON: {error}") from error
-    if not isinstance(study, dict) or not isinstance(study.get("about", ""), str):
-        raise UserError(f"study {path} must be a JSON object, its \"about\" a text")
+    study = read_object(path, "study")
+    if not isinstance(study.get("about", ""), str):
+        raise UserError(f"study {path}: about must be a text")
     return study.get("about", "")
 
 

@@ -25,7 +25,8 @@ from attackers import unfit
 from console import UserError
 from defenders import DEFENDERS
 from files import write
-from options import OPTIONS, Parser, as_config, before_all, command, for_stage, parse, read_config
+from options import (OPTIONS, Parser, as_config, before_all, command, for_stage, parse, read_config,
+                     read_object)
 from registry import nearest
 from store import ORIGINAL, Store, study_folder, study_job
 
@@ -141,14 +142,7 @@ def read(path: str, *, device: str, results: str) -> list[SimpleNamespace]:
     Raises:
         UserError: it cannot be read, or a key or value is wrong.
     """
-    try:
-        study = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"study {path}: {error.strerror or error}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"study {path} is not JSON: {error}")
-    if not isinstance(study, dict):
-        raise UserError(f"study {path} must be a JSON object of options, not a {type(study).__name__}")
+    study = read_object(path, "study")
     if not isinstance(study.get("about", ""), str):
         raise UserError(f"study {path}: about must be a text")
     grids = study.pop("grids", [{}])
