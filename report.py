@@ -529,7 +529,8 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
                    f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. "
                    f"Dash-dotted, where it is low enough to be in sight: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. delta {data['delta'].max():g}, {count(data)}.",
+                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. delta "
+                   f"{data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
 
