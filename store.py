@@ -319,8 +319,8 @@ class Store:
         another process trains the same network waits for it.
 
         Args:
-            facts: all that the weights depend on but the options `threads` and device: arrays, and what its `repr` tells
-                from others, such as a network.
+            facts: all that the weights depend on but the option `threads` and the device: arrays, and what its `repr`
+                tells from others, such as a network.
         """
         said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
