@@ -116,7 +116,8 @@ def names_no_attack(word: str) -> bool:
 
 BAD_NAMES = ["", ".", "..", "...", "../up", "a/b", "/", "a\\b", "a b", "a\n", "-a", "_a", "é", "~", "a" * 101]
 OTHERWISE = {"lr": lambda value: value > 0, "weight_decay": lambda value: value >= 0,
-             "save_every": lambda value: value >= 0, "wait": lambda value: value >= 0, "rmia_gamma": lambda value: value > 0,
+             "save_every": lambda value: value >= 0, "wait": lambda value: value >= 0,
+             "rmia_gamma": lambda value: value > 0,
              "dp_lr": lambda value: value > 0, "max_grad_norm": lambda value: value > 0,
              "delta": lambda value: 0 < value < 1,
              "prune_sparsity": lambda value: 0 < value < 1, "defend_arg": lambda value: value >= 0}
