@@ -371,6 +371,17 @@ def local(tmp_path_factory):
     return path, found(folder / "results")
 
 
+def at_work(raylet):
+    """Whether a stage runs below this process."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+    processes = [line.split(maxsplit=2) for line in listed.splitlines()]
+    below = {str(raylet)}
+    while more := {pid for pid, parent, _ in processes if parent in below} - below:
+        below |= more
+    return any(stage in args for pid, _, args in processes if pid in below
+               for stage in ("pretrain.py", "prune.py", "mia.py"))
+
+
 @pytest.mark.parametrize("ship", [False, True], ids=["shared folder", "object store"])
 def test_a_node_that_dies_changes_no_result(cluster, local, ship):
     path, whole = local
@@ -378,7 +389,8 @@ def test_a_node_that_dies_changes_no_result(cluster, local, ship):
     words = ["--ray", cluster.address] + ["--ship"] * ship
     process = subprocess.Popen([sys.executable, PROJECT / "study.py", path, "--device", "cpu", "--results", "on_ray",
                                 *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: list(Path("on_ray").rglob("manifest.json")) or process.poll() is not None)
+    raylet = node.all_processes["raylet"][0].process.pid
+    wait_for(lambda: process.poll() is not None or list(Path("on_ray").rglob("manifest.json")) and at_work(raylet))
     cluster.remove_node(node, allow_graceful=False)  # with what runs on it
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "[3/3]" in said, said
