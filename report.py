@@ -429,9 +429,10 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
     whats = [what for what in figures.AXES if all(found[victim][what] for victim in shown)]
     for what in figures.AXES:
         if what not in whats:
-            only = " (only samia asks for sensitivities)" * (what == "sensitivity")
+            how = "samia, which asks for them, with mia.py --attacks samia" if what == "sensitivity" else "any attack " \
+                "again with mia.py --fresh"
             made.append(f"Members and non-members by {what}: not every victim shown has kept its answers with the "
-                        f"numbers of the records asked{only}; ask again with mia.py --fresh.")
+                        f"numbers of the records asked; to have them, run {how}.")
     if not whats:
         return made
 

@@ -365,7 +365,7 @@ def test_names_are_escaped(results, tmp_path):
 
 def test_without_sensitivities_the_page_says_so(written):
     page = (written / "report.html").read_text()
-    assert "only samia asks for sensitivities" in page and "Confidence by class" in page
+    assert "run samia, which asks for them" in page and "Confidence by class" in page
     assert "Sensitivity by class" not in page
 
 
