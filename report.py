@@ -429,8 +429,8 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
     whats = [what for what in figures.AXES if all(found[victim][what] for victim in shown)]
     for what in figures.AXES:
         if what not in whats:
-            how = "samia, which asks for them, with mia.py --attacks samia" if what == "sensitivity" else "any attack " \
-                "again with mia.py --fresh"
+            how = ("samia, which asks for them, with mia.py --attacks samia" if what == "sensitivity" else
+                   "any attack again with mia.py --fresh")
             made.append(f"Members and non-members by {what}: not every victim shown has kept its answers with the "
                         f"numbers of the records asked; to have them, run {how}.")
     if not whats:
