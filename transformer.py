@@ -25,7 +25,9 @@ class SelfAttentionAttack(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(3 * num_cls)
         self.embed = nn.Linear(3, width)
-        self.encoder = nn.ModuleList(EncoderLayer(width, heads, feedforward, dropout) for _ in range(layers))
+        first = EncoderLayer(width, heads, feedforward, dropout)
+        self.encoder = nn.ModuleList([first, *(EncoderLayer(width, heads, feedforward, dropout, attention_like=first)
+                                               for _ in range(layers - 1))])
         self.hidden = nn.Linear(num_cls * width, width)
         self.out = nn.Linear(width, 2)
 
@@ -100,10 +102,16 @@ class EncoderLayer(nn.Module):
     Dropout is on the attention weights, behind the attention, in and behind the feed-forward part. Torch's layer
     draws it from the global generator, and spends as much time on copies as on products; a test holds one against
     the other.
+
+    Args:
+        attention_like: a layer with whose attention weights this one starts. The authors' network starts so, since
+            nn.TransformerEncoder copies its layer.
     """
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, *,
+                 attention_like: "EncoderLayer | None" = None):
         super().__init__()
+        self._attention_like = (attention_like,)  # in a tuple, as it is no part of this layer
         self.heads = heads
         self.in_weight, self.in_bias = nn.Parameter(torch.empty(3 * width, width)), nn.Parameter(torch.empty(3 * width))
         self.out_weight, self.out_bias = nn.Parameter(torch.empty(width, width)), nn.Parameter(torch.empty(width))
@@ -113,8 +121,14 @@ class EncoderLayer(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """The attention as nn.MultiheadAttention starts: Xavier-uniform inward, nn.Linear's own outward, zero bias."""
-        nn.init.xavier_uniform_(self.in_weight, generator=generator)
-        nn.init.kaiming_uniform_(self.out_weight, a=math.sqrt(5), generator=generator)
+        first, = self._attention_like
+        if first is None:
+            nn.init.xavier_uniform_(self.in_weight, generator=generator)
+            nn.init.kaiming_uniform_(self.out_weight, a=math.sqrt(5), generator=generator)
+        else:
+            with torch.no_grad():
+                self.in_weight.copy_(first.in_weight)
+                self.out_weight.copy_(first.out_weight)
         nn.init.zeros_(self.in_bias)
         nn.init.zeros_(self.out_bias)
 

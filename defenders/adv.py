@@ -17,7 +17,9 @@ class AdversarialRegularization(Basic):
 
     The attack (the perceptron of `nn_cls`) sees posterior and class, and learns to tell train records from
     dev records, a batch of each a step. The classifier then minimises
-    cross-entropy - strength * (the attack's cross-entropy on the batch as members).
+    cross-entropy - strength * (the attack's cross-entropy on the batch as members). As in the code of Yuan & Zhang,
+    whose term is unbounded, the attack's own loss is multiplied by the strength too (Nasr et al. maximise the
+    attack's gain, log h, and leave it out).
     """
 
     def start(self, records, *, train, dev, batch_size, generator):
@@ -67,7 +69,7 @@ class AdversarialRegularization(Basic):
         is_member[: len(members)] = 1
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(x.device.type, enabled=False):
-            F.cross_entropy(self.attack(features), is_member).backward()
+            (self.strength * F.cross_entropy(self.attack(features), is_member)).backward()
         self.optimizer.step()
 
 

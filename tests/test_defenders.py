@@ -71,6 +71,16 @@ def test_adv_trains_its_attack_seven_steps_and_then_subtracts_its_loss():
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
+def test_adv_multiplies_its_attacks_own_loss_by_the_strength_too():
+    gradients = []
+    for strength in (1.0, 3.0):
+        records, defender, network = adv_setting(strength)
+        defender._attack_step(network.eval())
+        gradients.append([parameter.grad for parameter in defender.attack.parameters()])
+    for once, thrice in zip(*gradients, strict=True):
+        torch.testing.assert_close(thrice, 3 * once)
+
+
 def test_advs_attack_learns_to_tell_train_from_dev():
     records, defender, network = adv_setting(1.0)
     records.x[:30, 0] += 20  # a network that gives its members away

@@ -40,6 +40,15 @@ def shaken_layer(dropout, length=5):
     return layer, torch.randn(3, length, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
+def test_attention_starts_alike_in_all_layers_as_in_torchs_encoder_which_copies_its_layer():
+    first, *others = fresh(SelfAttentionAttack(num_cls=5)).encoder
+    for other in others:
+        assert torch.equal(other.in_weight, first.in_weight) and torch.equal(other.out_weight, first.out_weight)
+        assert other.in_weight.data_ptr() != first.in_weight.data_ptr()  # and is trained by itself
+        assert not torch.equal(other.linear1.weight, first.linear1.weight)
+    assert len(list(others[0].parameters())) == len(list(first.parameters()))
+
+
 @pytest.mark.parametrize("length", [5, 18])  # shorter and longer than a register, see `_softmax`
 def test_encoder_layer_equals_torchs_forward_and_backward(length):
     ours, x = shaken_layer(dropout=0.0, length=length)
