@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from console import UserError, say
+from core.console import UserError, say
 from datasets import Records
 from defenders.basic import Basic
 from models import stack

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from console import UserError
-from registry import Registry
+from core.console import UserError
+from core.registry import Registry
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@
 import sys
 from functools import partial
 
-import console
+from core import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
 from options import parse
 
@@ -22,7 +22,7 @@ def main(argv=None):
     from attackers.gather import gather
     from roles import prepare
     from store import ORIGINAL, Store, models_digest
-    from workers import side_by_side
+    from core.parallel import side_by_side
 
     device, records = prepare(options)
     store = Store(options, records.digest())

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from attackers import ATTACKS
-from console import UserError
+from core.console import UserError
 from datasets import DATASETS, SPLITS, check_even
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
-from registry import Registry, nearest
+from core.registry import Registry, nearest
 
 
 # ---- kinds of value: each takes what stands in the config or on the command line, and returns it or raises ValueError

@@ -4,7 +4,7 @@
 """
 import sys
 
-import console
+from core import console
 from options import parse
 
 

@@ -6,7 +6,7 @@
 import math
 import sys
 
-import console
+from core import console
 from options import parse
 from prune import prune
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import console
+from core import console
 from attackers import ATTACKS, VERDICTS
-from console import UserError, percent
+from core.console import UserError, percent
 from options import OPTIONS, Parser, read_object
 from page import Cell, Section, Table, as_html, as_markdown
 
@@ -52,7 +52,7 @@ def main(argv=None):
         about = read_about(Path(given.study))
         results, title = results / Path(given.study).stem, f"{title}: {Path(given.study).stem}"
 
-    from files import write
+    from core.files import write
     from store import attacked
 
     found = attacked(results)

@@ -10,18 +10,18 @@ from types import SimpleNamespace
 
 import torch
 
-import console
+from core import console
 import datasets
 import models
 from base_model import BaseModel, Diverged, Recipe, Stack, choose_device, choose_precision, generator
-from console import UserError, percent, say
+from core.console import UserError, percent, say
 from datasets import Part, Records
 from defenders import DEFENDERS
 from defenders.basic import Basic
 from models import MODELS, stack
 from pruner import mask
 from store import Checkpoint, Store, digest
-from workers import cores, keep_freed_memory, side_by_side
+from core.parallel import cores, keep_freed_memory, side_by_side
 
 
 def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from console import UserError
-from files import write
-from workers import die_with_parent
+from core.console import UserError
+from core.files import write
+from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent
 STAGES = ("pretrain", "prune", "prune_dp", "mia")

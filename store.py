@@ -42,11 +42,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import ATTACKS, VERDICTS, Verdict
-from console import UserError, say
+from core.console import UserError, say
 from datasets import SPLITS, Part, check_even
 from defenders import DEFENDERS
-from files import (digested, locked, packed, packed_arrays, read_arrays, read_digested, read_sealed, reading, replacing,
-                   sealed, sealed_json, tested, unpacked, write)
+from core.files import (digested, locked, packed, packed_arrays, read_arrays, read_digested, read_sealed, reading,
+                        replacing, sealed, sealed_json, tested, unpacked, write)
 from options import OPTIONS, command, record
 
 if TYPE_CHECKING:

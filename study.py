@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-import console
+from core import console
 from attackers import unfit
-from console import UserError
+from core.console import UserError
 from defenders import DEFENDERS
-from files import write
+from core.files import write
 from options import (OPTIONS, Parser, as_config, before_all, command, for_stage, parse, read_config,
                      read_object)
-from registry import nearest
+from core.registry import nearest
 from store import ORIGINAL, Store, study_folder, study_job
 
 _OWN = ("results", "fresh", "workers", "wait", "per_class")  # options that belong to a command, not to a study
@@ -379,7 +379,7 @@ def _place(asked, jobs: list[Job]):
             _data_of_nodes(job.options, ship=asked.ship)
         return Ray(address=asked.ray, results=Path(asked.results), ship=asked.ship, gpus=gpus, cpus=cpus)
     from base_model import choose_device
-    from workers import cores
+    from core.parallel import cores
 
     on_cpu = choose_device(asked.device).type == "cpu"
     at_once = min(asked.jobs or (cores() if on_cpu else 1), len(jobs))

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.layers import Dropout, Generator, dropout_generator
-from workers import cores
+from core.parallel import cores
 
 
 class SelfAttentionAttack(nn.Module):

@@ -15,9 +15,11 @@ All of these but `evidence` may be left out. Used without models or options:
     evidence = Evidence.of(labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member)
     verdict = attack("lira", evidence)["lira"]
     verdict.scores, verdict.threshold, verdict.member
+
+That works beside other packages called `datasets` or `models` too: see `core.imports`.
 """
 from attackers.signals import Evidence, Signals, Verdict
-from registry import Registry
+from core.registry import Registry
 
 __all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit"]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 
 from attackers.signals import Evidence, Signals, Verdict
-from console import UserError
+from core.console import UserError
 from datasets import Records
 
 COUNT = 20  # generated non-members, and targets in a batch

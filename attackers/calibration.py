@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 
 from attackers.signals import Evidence, Measured, Signals, Verdict
-from console import UserError
+from core.console import UserError
 
 
 def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndarray],

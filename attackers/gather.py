@@ -7,14 +7,14 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-import console
+from core import console
 from attackers import ATTACKS, blindmi
 from attackers.signals import DRAWS, EPSILON, Evidence, Signals, query, query_sensitivity
 from base_model import generator
 from datasets import Part, Records
 from roles import on_device, stored_model
 from store import Checkpoint, Store, digest_of
-from workers import side_by_side
+from core.parallel import side_by_side
 
 
 def gather(records: Records, parts: dict[str, Part], checkpoints: dict[str, Checkpoint], device: torch.device, *,

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from attackers.calibration import judge
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from console import UserError
+from core.console import UserError
 
 FEW = 64  # with fewer shadow models than this, all records share a variance
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none

@@ -7,7 +7,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 import base_model
-import console
+from core import console
 from attackers.networks import not_kept, perceptron, posterior_and_class
 from attackers.signals import Evidence, Signals, Verdict
 from base_model import BaseModel, Recipe

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-import console
+from core import console
 import models
 from attackers.calibration import judge
 from attackers.networks import not_kept
 from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
 from base_model import BaseModel, Recipe, generator
-from console import UserError
+from core.console import UserError
 from defenders.basic import Basic
 
 FEWEST = 20  # population records

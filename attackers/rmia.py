@@ -7,7 +7,7 @@ from scipy.special import expit
 from attackers.calibration import judge
 from attackers.metrics import area
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from console import UserError
+from core.console import UserError
 from datasets import Records
 
 TEMPERATURE = 2.0

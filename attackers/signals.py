@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from console import UserError
+from core.console import UserError
+from core.imports import import_own
 
 if TYPE_CHECKING:
     import torch
@@ -201,10 +202,9 @@ class Evidence:
                 raise ValueError(f"x must be (N, D) or (N, C, H, W) of the N = {n} labels, not {x.shape}")
             import torch
 
-            from datasets import Records
-
             half = (0.5,) * x.shape[1] if x.ndim == 4 else None
-            x = Records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half)
+            records = import_own("datasets").Records
+            x = records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half)
         of_victim, *of_shadows = (Signals.of_posteriors(one) for one in (victim, *shadows))
         if sensitivity is not None:
             of_victim = replace(of_victim, sensitivity=np.asarray(sensitivity[0], np.float32))

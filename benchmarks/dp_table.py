@@ -21,7 +21,7 @@ from scipy.stats import binomtest  # noqa: E402
 
 from attackers import Verdict  # noqa: E402
 from attackers.metrics import accuracy_interval, balanced_accuracy  # noqa: E402
-from files import read_arrays, read_sealed  # noqa: E402
+from core.files import read_arrays, read_sealed  # noqa: E402
 
 EPOCHS = 75  # at most, of private training from scratch; the 25 of fine-tuning are too few
 THRESHOLDS = ("conf", "xent", "mentr", "top1_conf")

@@ -36,11 +36,11 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 import models  # noqa: E402
 from attackers.calibration import best_threshold  # noqa: E402
 from base_model import BaseModel, Recipe, choose_device, choose_precision  # noqa: E402
-from console import table  # noqa: E402
+from core.console import table  # noqa: E402
 from datasets import Records  # noqa: E402
 from defenders.dp import clipped_sum, one_by_one  # noqa: E402
 from models.layers import Dropout  # noqa: E402
-from workers import cores, keep_freed_memory, side_by_side  # noqa: E402
+from core.parallel import cores, keep_freed_memory, side_by_side  # noqa: E402
 
 IMAGE, COLUMNS = (3, 32, 32), (446,)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

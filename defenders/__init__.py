@@ -1,5 +1,5 @@
 """Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch, or the step."""
-from registry import Registry
+from core.registry import Registry
 
 DEFENDERS = Registry("defence")
 # default: the strength (`--defend_arg`) where none is given

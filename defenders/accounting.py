@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
-from console import UserError
+from core.console import UserError
 
 PRV_FROM = 0.5  # the noise multiplier below which the PRV accountant takes tens of gigabytes
 

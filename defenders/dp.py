@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from console import UserError
+from core.console import UserError
 from defenders.accounting import guarantee
 from defenders.basic import Basic
 from models.layers import generator_state, set_generator_state

@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from console import UserError
-from registry import Registry
+from core.console import UserError
+from core.imports import import_own
+from core.registry import Registry
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help answers at once
     import torch
@@ -35,14 +36,13 @@ def build(name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.G
     """
     import torch
 
-    from models.layers import initialise, use_generator
-
+    layers = import_own("models.layers")
     check_fit(name, shape)
     with torch.device("meta"):  # no memory, time or global randomness for weights that are drawn below
         network = MODELS.load(name)(shape=shape, num_cls=num_cls)
     network.to_empty(device="cpu")
-    initialise(network, generator)
-    use_generator(network, seed=int(torch.randint(2**62, (), generator=generator)))
+    layers.initialise(network, generator)
+    layers.use_generator(network, seed=int(torch.randint(2**62, (), generator=generator)))
     return network
 
 

@@ -1,6 +1,6 @@
 """Pruning, after Torch-Pruning's split: a score (what is unimportant), a selection (how many go, and from where)
 and a mask (kept through fine-tuning). A pruner combines a score with a selection."""
-from registry import Registry
+from core.registry import Registry
 
 PRUNERS = Registry("pruner")
 # layer: the kind that it prunes; a network without one can't be pruned by it

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from console import UserError
+from core.console import UserError
 from pruner import PRUNERS
 from pruner.selection import in_each_layer, over_all_layers
 

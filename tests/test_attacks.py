@@ -17,7 +17,7 @@ from attackers.metrics import area, tpr_at_fpr
 from attackers.qmia import GaussianHead, margin
 from attackers.signals import Measured, Signals, cross_entropy, log_odds, mean_where
 from base_model import Recipe
-from console import UserError
+from core.console import UserError
 from datasets import Records, split
 
 

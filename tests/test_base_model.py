@@ -10,7 +10,7 @@ from torch import nn
 
 import base_model
 from base_model import BaseModel, Recipe, choose_device, choose_precision, generator
-from console import UserError
+from core.console import UserError
 from datasets import Records, batches
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 
 import datasets
-from console import UserError
+from core.console import UserError
 from datasets import DATASETS, Records, load, split
 
 PROJECT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import prune
 import prune_dp
 import pretrain
 from base_model import BaseModel, generator
-from console import UserError
+from core.console import UserError
 from datasets import load
 from defenders import dp
 from defenders.accounting import default_delta, guarantee

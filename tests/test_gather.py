@@ -17,7 +17,7 @@ from attackers.gather import gather
 from attackers.metrics import measures
 from attackers.signals import Verdict
 from base_model import BaseModel, Recipe
-from files import read_arrays, sealed
+from core.files import read_arrays, sealed
 from options import parse
 from roles import prepare
 from store import ORIGINAL, Store

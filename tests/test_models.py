@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import models
-from console import UserError
+from core.console import UserError
 from models import MODELS, build
 
 IMAGES = [name for name in MODELS if MODELS[name].options["smallest"]]

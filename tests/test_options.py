@@ -12,9 +12,9 @@ import pretrain
 import prune
 from attackers import ATTACKS
 from conftest import PROJECT
-from console import UserError
+from core.console import UserError
 from options import OPTIONS, command, parse
-from registry import Registry
+from core.registry import Registry
 
 
 def test_defaults_are_overridden_by_the_config_and_that_by_the_command_line(write_config):

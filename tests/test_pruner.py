@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from console import UserError
+from core.console import UserError
 from models.layers import initialise
 from pruner import PRUNERS, mask
 from pruner.selection import smallest

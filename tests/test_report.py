@@ -21,7 +21,7 @@ import report
 from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
-from files import packed_arrays, read_arrays
+from core.files import packed_arrays, read_arrays
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"

@@ -6,7 +6,7 @@ from scipy.stats import binom
 import mia
 import pretrain
 import prune
-from console import UserError
+from core.console import UserError
 from datasets import split
 from test_stages import MADE, lines, manifest, run
 

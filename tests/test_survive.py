@@ -24,7 +24,7 @@ import pretrain
 import prune
 from base_model import BaseModel, Recipe
 from conftest import PROJECT, table_arrays
-from console import UserError
+from core.console import UserError
 from datasets import Records
 from test_stages import MADE, files, manifest, run
 
@@ -316,7 +316,7 @@ def packed(content):
 
 
 def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
-    import files as files_module
+    from core import files as files_module
 
     folder = MADE / "victim_model"
     (folder / "best.pth").write_bytes(packed(Planted()))

@@ -1,9 +1,9 @@
 """Names that a user can choose from: attacks, defences, pruners, networks, data sets."""
 import difflib
-import importlib
 from dataclasses import dataclass
 
-from console import UserError
+from core.console import UserError
+from core.imports import import_own
 
 
 def nearest(word: str, names, *, dashes: str = "") -> str:
@@ -56,7 +56,7 @@ class Registry:
     def load(self, name: str):
         """Import and return what `name` stands for."""
         module, attribute = self[name].where.split(":")
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(import_own(module), attribute)
 
     def help(self) -> str:
         """One line a name, for --help."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from console import UserError
+from core.console import UserError
 
 
 def packed(content) -> bytes:

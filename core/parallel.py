@@ -12,8 +12,8 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-import console
-from console import UserError
+from core import console
+from core.console import UserError
 
 _task: Callable | None = None  # what the forked processes run, and whom they tell of an epoch
 _told = None

@@ -14,10 +14,10 @@ import mia
 import pretrain
 import prune
 from conftest import PROJECT
-from console import UserError
+from core.console import UserError
 from models.layers import initialise, use_generator
 from transformer import SelfAttentionAttack
-from workers import side_by_side
+from core.parallel import side_by_side
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="after a backward pass here, forks can't make one")
 
@@ -46,7 +46,7 @@ def test_threads_are_those_asked_for_whatever_is_left_to_do(write_config):
 
 def test_epochs_of_all_workers_are_told_to_the_parent(monkeypatch):
     told = []
-    monkeypatch.setattr("console.epoch_bar", lambda epochs, label: (
+    monkeypatch.setattr("core.console.epoch_bar", lambda epochs, label: (
         lambda *of: told.append((label, epochs, *of)), lambda: told.append((label, "closed"))))
 
     def task(name, watch):

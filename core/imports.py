@@ -1,0 +1,51 @@
+"""Imports of this repository's modules beside other packages of the same names."""
+import importlib
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_set_aside: dict[str, object] = {}  # our modules whose names belong to other packages
+
+
+def import_own(module: str):
+    """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets` has.
+
+    While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a name is another
+    package's again where that was imported before or comes first on the path.
+    """
+    others = {name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])}
+    path = list(sys.path)
+    try:
+        for name in others:
+            del sys.modules[name]
+        sys.modules.update(_set_aside)
+        _set_aside.clear()
+        sys.path.insert(0, str(_ROOT))
+        return importlib.import_module(module)
+    finally:
+        sys.path[:] = path
+        for top in {name.partition(".")[0] for name in sys.modules} & _own_names():
+            if top in others or not _leads_here(top):
+                mine = [name for name in sys.modules if name.partition(".")[0] == top]
+                _set_aside.update((name, sys.modules.pop(name)) for name in mine)
+        sys.modules.update(others)
+
+
+def _own_names() -> set[str]:
+    return {path.stem for path in _ROOT.glob("*.py")} | {path.parent.name for path in _ROOT.glob("*/__init__.py")}
+
+
+def _is_other(top: str) -> bool:
+    """Whether a loaded top-level module has the name of one of ours and is not ours."""
+    return top in _own_names() and top in sys.modules and not _is_ours(getattr(sys.modules[top], "__file__", None), top)
+
+
+def _leads_here(top: str) -> bool:
+    """Whether `import top` would find our module."""
+    spec = PathFinder.find_spec(top)
+    return spec is not None and _is_ours(spec.origin, top)
+
+
+def _is_ours(file: str | None, top: str) -> bool:
+    return file is not None and Path(file).resolve() in (_ROOT / f"{top}.py", _ROOT / top / "__init__.py")
