@@ -44,20 +44,13 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout needs a probability in [0, 1), not {p}")
         self.generator: Generator | None = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mask, = self.masks(x, [x.shape])
-        return x if mask is None else x * mask
-
-    def masks(self, like: torch.Tensor, shapes: Sequence[tuple[int, ...]], generator: Generator | None = None) -> list:
-        """A mask of each shape, with the type and device of `like`: 0 with probability p, else 1 / (1 - p).
-
-        Each is None where nothing is dropped. `generator` takes the place of the module's own.
+    def forward(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
+        """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own.
         """
         if not self.training or self.dropped == 0:
-            return [None] * len(shapes)
-        sizes = [math.prod(shape) for shape in shapes]
-        masks = self.decide(random_bits(sum(sizes), generator or self.generator, like.device), like.dtype).split(sizes)
-        return [mask.view(shape) for mask, shape in zip(masks, shapes)]
+            return x
+        bits = random_bits(x.numel(), generator or self.generator, x.device)
+        return x * self.decide(bits, x.dtype).view(x.shape)
 
     def decide(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """From random bits (int16, overwritten) to a mask."""
