@@ -20,11 +20,11 @@ def main(argv=None):
 
     from attackers import metrics
     from attackers.gather import gather
-    from roles import prepare
+    from bench.training import load_device_and_data
     from store import ORIGINAL, Store, models_digest
     from core.parallel import side_by_side
 
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     attacks = fitting(options)

@@ -18,11 +18,11 @@ def prune(options) -> dict:
     """All of the stage; returns what differential privacy guarantees of each role, see `store.Checkpoint`."""
     import torch
 
-    from pruner import mask
-    from roles import Start, new_model, prepare, stored_model, train_all
+    from bench.training import TrainingPlan, load_device_and_data, new_model, stored_model, train_roles
+    from pruner.mask import compute_masks
     from store import ORIGINAL, Store
 
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     originals = {}
@@ -34,20 +34,18 @@ def prune(options) -> dict:
         if options.from_scratch:
             model = new_model(options, records, role, "scratch", device)
         else:
-            model = stored_model(options, records, role, "prune", device, originals[role])
-        return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
+            model = stored_model(options, records, role, "prune", device, weights=originals[role].weights)
+        model.attach_masks(compute_masks(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity))
+        return model
 
     for role in parts:  # that all can be pruned is known before any is fine-tuned
         pruned(role, torch.device("cpu"))
 
-    def start(role):
-        model, masks = pruned(role, device)
-        mask.apply(model.network, masks)
-        return Start(model, masks)
-
-    return train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
-                     defend=options.defend, parents={role: original.digest for role, original in originals.items()},
-                     title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
+    return train_roles(TrainingPlan(
+        store=store, version=store.pruned, device=device, records=records, splits=parts,
+        start=lambda role: pruned(role, device), epochs=options.prune_epochs, defend=options.defend,
+        parents={role: original.digest for role, original in originals.items()},
+        title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be"))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ from options import OPTIONS, command, record
 if TYPE_CHECKING:
     import torch
 
+    from bench.callbacks import Resume, Scalars
+
 _CHECKPOINT, _MASK, _MANIFEST, _MODEL, _SCALARS = "best.pth", "best_mask.pth", "manifest.json", "model", "tensorboard"
 _PARTS = ("train", "dev", "test")
 _LONG = 7 * 24 * 3600.0  # seconds; a lock is gone with the process that holds it
@@ -302,6 +304,8 @@ class Store:
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
+        from bench.callbacks import Resume
+
         role = roles[0]
         facts = self._facts([parts[one] for one in roles], _MAKING[self._maker(version)], precision, parents)
         path = self.folder(role, version) / f"{_MODEL}.resume"
@@ -310,10 +314,12 @@ class Store:
 
     def scalars(self, roles: list[str], version: str) -> Scalars:
         """Where the training of one role's model, or of a stack of several, writes down what TensorBoard shows."""
+        from bench.callbacks import Scalars
+
         return Scalars([self.folder(role, version) / _SCALARS for role in roles], self.options)
 
-    def network(self, name: str, facts: list, train: Callable[[Resume], dict], *, device: str) -> dict:
-        """Weights of an attack's network: those that lie there, or else `train(resume)`'s, which are kept.
+    def network(self, name: str, facts: list, train: Callable[[list], dict], *, device: str) -> dict:
+        """Weights of an attack's network: those that lie there, or else `train(callbacks)`'s, which are kept.
 
         An attacker who has trained on shadow models once need not do it again for the next victim. Whoever comes while
         another process trains the same network waits for it.
@@ -322,6 +328,8 @@ class Store:
             facts: all that the weights depend on but the option `threads` and the device: arrays, and what its `repr`
                 tells from others, such as a network.
         """
+        from bench.callbacks import Resume
+
         said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
         folder, name = self.common()[1], f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
@@ -335,7 +343,7 @@ class Store:
             if path.exists() and not self.options.fresh:
                 return read_digested(path)
             resume = Resume(folder / f"{name}.resume", facts, [device], self.options, _refuse_other_network)
-            weights = train(resume)
+            weights = train([resume])
             write(path, digested(weights))
             resume.path.unlink(missing_ok=True)
         return weights
@@ -486,38 +494,6 @@ class Store:
         raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
 
 
-class Resume:
-    """The state of one training on disk, until it is finished.
-
-    Args:
-        facts: what was trained and how; another's state is refused by `refuse(path, have, wanted)`.
-        form: on which kind of device, and in which stack; a state of another form is of no use and left aside.
-    """
-
-    def __init__(self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable):
-        self.path, self.facts, self.form, self.every, self.refuse = path, facts, form, options.save_every, refuse
-        self.saved = time.monotonic()
-        if options.fresh:
-            path.unlink(missing_ok=True)
-
-    def load(self) -> dict | None:
-        """The state last saved, tensors on the CPU; None where there is none."""
-        if not self.path.exists():
-            return None
-        have = read_digested(self.path)
-        if have["form"] != self.form:
-            return None
-        self.refuse(self.path, have["facts"], self.facts)
-        say(f"{self.path}: going on after epoch {have['state']['epoch']}")
-        return have["state"]
-
-    def save(self, state: Callable[[], dict]) -> None:
-        """Save `state()` if the last time is `save_every` seconds ago."""
-        if time.monotonic() - self.saved >= self.every:
-            write(self.path, digested({"facts": self.facts, "form": self.form, "state": state()}))
-            self.saved = time.monotonic()
-
-
 def study_folder(results: str, study: str, said: dict) -> Path:
     """The results folder of those cells of a study that share the options in `said`."""
     words = "_".join(f"{name}_{value}" for name, value in said.items())
@@ -620,48 +596,6 @@ def _read_lines(path: Path) -> list[dict]:
         if not lines or any(line.pop("lines") != len(lines) for line in lines):
             raise ValueError("lines are missing")
         return [line for line in lines if "targets" in line]
-
-
-class Scalars:
-    """Numbers of each epoch for TensorBoard, where the options ask for it: a folder for each of the models trained.
-
-    What a training from the first epoch finds there is another's and goes, asked for or not; one that goes on hides
-    the epochs that it runs again.
-    """
-
-    def __init__(self, folders: list[Path], options: SimpleNamespace):
-        self.folders, self.asked, self.writers = folders, options.tensorboard, []
-        if options.fresh:
-            self._remove()
-
-    def close(self) -> None:
-        for writer in self.writers:
-            with suppress(OSError):  # all is written but where `add` has said so
-                writer.close()
-
-    def add(self, epoch: int, told: dict[str, list[float]], running: list[bool]) -> None:
-        """Write down an epoch's numbers: of each name one a model. Those of models not `running` are left out."""
-        if epoch == 1:
-            self._remove()
-        if not self.asked:
-            return
-        try:
-            if not self.writers:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.writers = [SummaryWriter(folder, purge_step=epoch) for folder in self.folders]
-            for number, writer in enumerate(self.writers):
-                if running[number]:
-                    for name, values in told.items():
-                        writer.add_scalar(name, values[number], epoch)
-                    writer.flush()  # before the state is saved from which a killed training goes on
-        except OSError as error:
-            raise UserError(f"cannot write in {self.folders[0]}: {error.strerror or error}") from error
-
-    def _remove(self) -> None:
-        for folder in self.folders:
-            for old in folder.glob("events.*"):
-                old.unlink(missing_ok=True)
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:

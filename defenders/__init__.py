@@ -5,7 +5,7 @@ DEFENDERS = Registry("defence")
 # default: the strength (`--defend_arg`) where none is given
 # own: options that only this defence reads
 # stage: which fine-tunes with it
-DEFENDERS.register("", "defenders.basic:Basic", "none beyond early stopping and weight decay", default=None)
+DEFENDERS.register("", "base_model:Objective", "none beyond early stopping and weight decay", default=None)
 DEFENDERS.register("ppb", "defenders.ppb:PosteriorBalancing",
                    "pair-based posterior balancing, strength lambda (Yuan & Zhang 2022)", default=4.0)
 DEFENDERS.register("adv", "defenders.adv:AdversarialRegularization",

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from core.console import UserError
 from defenders.accounting import guarantee
-from defenders.basic import Basic
+from base_model import Objective
 from models.layers import generator_state, set_generator_state
 
 MIXING = (nn.modules.batchnorm._BatchNorm,)  # layers in which records meet while they are in training mode
 
 
-class PrivateSGD(Basic):
+class PrivateSGD(Objective):
     """Plain SGD on gradients that are clipped record by record, summed and drowned in noise.
 
     A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients by `batch_size`
@@ -35,14 +35,14 @@ class PrivateSGD(Basic):
         super().__init__(strength)
         self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
 
-    def start(self, records, *, train, dev, batch_size, generator):
+    def setup(self, data, *, batch_size, generator):
         """`generator` seeds that of the noise."""
-        self.count, self.expected = len(train), min(batch_size, len(train))
+        self.count, self.expected = len(data.train), min(batch_size, len(data.train))
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        self.noise = torch.Generator(train.device if self.engine == "opacus" else "cpu").manual_seed(seed)
+        self.noise = torch.Generator(data.train.device if self.engine == "opacus" else "cpu").manual_seed(seed)
 
-    def build_optimizer(self, network, recipe):
-        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": recipe.weight_decay}
+    def build_optimizer(self, network, config):
+        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
         if self.engine == "opacus":
             from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
 
@@ -104,7 +104,7 @@ def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
                 max_grad_norm: float) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
     """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
 
-    A pruned weight (see `pruner.mask.apply`) has gradient 0 and no part in the norm. Where all parameters are those
+    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where all parameters are those
     of linear layers that see a vector a record, no record's gradient is written out ("ghost clipping", Li et al.,
     ICLR 2022); else one record after the other is worked on.
 

@@ -13,7 +13,8 @@ import mia
 import prune
 import prune_dp
 import pretrain
-from base_model import BaseModel, generator
+from base_model import BaseModel, TrainConfig, TrainSet
+from core.devices import generator
 from core.console import UserError
 from datasets import load
 from defenders import dp
@@ -30,8 +31,8 @@ def columnfc(seed=0, columns=12, num_cls=3, sparsity=0.6):
     """A pruned network without dropout's chance, in float64; and its masks."""
     network = build("columnfc", shape=(columns,), num_cls=num_cls, generator=torch.Generator().manual_seed(seed))
     network = network.double().eval()
-    masks = mask.prune(network, pruner="l1unstructure", sparsity=sparsity)
-    mask.apply(network, masks)
+    masks = mask.compute_masks(network, pruner="l1unstructure", sparsity=sparsity)
+    mask.attach_masks(network, masks)
     return network, masks
 
 
@@ -96,7 +97,7 @@ def test_pruned_weights_are_in_no_norm():
     network = nn.Sequential(nn.Linear(6, 3)).double()
     keep = torch.ones(3, 6, dtype=torch.bool)
     keep[:, 4:] = False
-    mask.apply(network, {"0.weight": keep})
+    mask.attach_masks(network, {"0.weight": keep})
     small = nn.Sequential(nn.Linear(4, 3)).double()
     with torch.no_grad():
         small[0].weight.copy_(network[0].weight[:, :4])
@@ -160,12 +161,11 @@ def test_layers_that_are_not_seen_once_with_a_vector_are_worked_on_record_by_rec
 
 def private(network, *, engine, count, expected, noise=1.0, lr=0.5, max_grad_norm=1.0, seed=0, weight_decay=0.0):
     """A function(x, y) that takes a private step."""
-    from base_model import Recipe
 
     defender = PrivateSGD(noise, dp_engine=engine, dp_lr=lr, max_grad_norm=max_grad_norm)
-    defender.start(None, train=torch.arange(count), dev=None, batch_size=expected,
+    defender.setup(TrainSet(None, torch.arange(count)), batch_size=expected,
                    generator=torch.Generator().manual_seed(seed))
-    optimizer = defender.build_optimizer(network, Recipe(epochs=1, weight_decay=weight_decay))
+    optimizer = defender.build_optimizer(network, TrainConfig(epochs=1, weight_decay=weight_decay))
     return lambda x, y: defender.step(network, optimizer, None, x, y)
 
 
@@ -250,7 +250,7 @@ def test_pyvacy_runs_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
 def test_samples_are_poisson_and_an_epoch_has_as_many_as_it_would_have_batches():
     defender = PrivateSGD(1.0, dp_engine="pyvacy", dp_lr=1.0, max_grad_norm=1.0)
     draw, n, size = torch.Generator().manual_seed(0), 50, 8
-    defender.start(None, train=torch.arange(n), dev=None, batch_size=size, generator=draw)
+    defender.setup(TrainSet(None, torch.arange(n)), batch_size=size, generator=draw)
     drawn = [sample for _ in range(600) for sample in defender.batches(torch.arange(n) + 100, size, draw)]
     assert len(drawn) == 600 * 7
     sizes = np.array([len(sample) for sample in drawn])
@@ -463,11 +463,10 @@ class TestStage:
         assert manifest("l1unstructure_0.7_model")["parent"] != ""
 
     def test_it_is_never_trained_in_a_stack(self):
-        from defenders.basic import Basic
+        from base_model import Objective
         from defenders.ppb import PosteriorBalancing
-        from roles import _of_logits
 
-        assert _of_logits(Basic) and _of_logits(PosteriorBalancing) and not _of_logits(PrivateSGD)
+        assert Objective.is_stackable() and PosteriorBalancing.is_stackable() and not PrivateSGD.is_stackable()
 
     def test_the_same_command_gives_the_same_files(self, path):
         made = []
@@ -501,7 +500,6 @@ class TestStage:
 
 def test_digits_are_learnt_privately():
     """A step that is worth its name: with little noise, accuracy rises far above chance."""
-    from base_model import Recipe
 
     records = load("digits", data_root="unused", num_cls=10, input_dim=64)
     draw = generator(0, "dp")
@@ -509,8 +507,8 @@ def test_digits_are_learnt_privately():
     model = BaseModel(network, device=torch.device("cpu"), generator=draw)
     defender = PrivateSGD(0.5, dp_engine="pyvacy", dp_lr=0.5, max_grad_norm=1.0)
     train, test = torch.arange(1200), torch.arange(1200, 1797)
-    defender.start(records, train=train, dev=test, batch_size=128, generator=draw)
-    model.train(records, train, recipe=Recipe(epochs=8), generator=draw, defender=defender)
+    defender.setup(TrainSet(records, train, test), batch_size=128, generator=draw)
+    model.train(TrainSet(records, train), TrainConfig(epochs=8), generator=draw, objective=defender)
     assert model.test(records, test) > 0.6
 
 

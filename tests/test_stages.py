@@ -13,7 +13,7 @@ import mia
 import pretrain
 import prune
 from attackers import ATTACKS, VERDICTS
-from base_model import Recipe
+from base_model import TrainConfig
 from conftest import table_arrays
 from datasets import split
 from pruner import PRUNERS
@@ -24,7 +24,7 @@ MADE = Path("results/tiny_columnfc")
 
 @pytest.fixture(autouse=True)
 def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
 
 
 def files():

@@ -22,7 +22,7 @@ import base_model
 import mia
 import pretrain
 import prune
-from base_model import BaseModel, Recipe
+from base_model import BaseModel, Callback, TrainConfig, TrainSet
 from conftest import PROJECT, table_arrays
 from core.console import UserError
 from datasets import Records
@@ -243,7 +243,7 @@ def test_damage_is_named_or_harmless(made, file):
 @pytest.mark.parametrize("what", ["logits", "sensitivity", "generated"])
 def test_damaged_answers_are_named_or_harmless(write_config, what, monkeypatch):
     """They are read when an attack is made of models that were asked before."""
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     path, draw = write_config(epochs=2, attacks="blindmi,samia"), random.Random(what)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
@@ -397,7 +397,7 @@ def test_models_are_children_of_the_originals_that_were_loaded(write_config, mon
 def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
     from types import SimpleNamespace
 
-    from store import Resume
+    from bench.callbacks import Resume
 
     resume = lambda *form: Resume(tmp_path / "x.resume", {"lr": 1}, list(form),  # noqa: E731
                                   SimpleNamespace(save_every=0, fresh=False), refuse=lambda *_: None)
@@ -462,15 +462,16 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
     records = Records(*map(torch.from_numpy, table_arrays()), num_cls=3)
     saved = []
 
-    class Kept:
+    class Kept(Callback):
         def __init__(self, state):
             self.state = state
 
-        def load(self):
-            return self.state
+        def on_start(self, run):
+            if self.state is not None:
+                run.set_state(self.state)
 
-        def save(self, state):
-            torch.save(state(), "state")
+        def on_epoch(self, run):
+            torch.save(run.state(), "state")
             saved.append(torch.load("state", weights_only=True))
 
     def train(state):
@@ -478,10 +479,10 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
         model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator().manual_seed(4))
         draw = torch.Generator().manual_seed(5)
         defender = DEFENDERS.load(defend)(1.0)
-        defender.start(records, train=torch.arange(150), dev=torch.arange(150, 200), batch_size=16, generator=draw)
-        recipe = Recipe(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
-        training = model.train(records, torch.arange(150), dev=torch.arange(150, 200), recipe=recipe, generator=draw,
-                               defender=defender, resume=Kept(state))
+        data = TrainSet(records, torch.arange(150), torch.arange(150, 200))
+        defender.setup(data, batch_size=16, generator=draw)
+        recipe = TrainConfig(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
+        training = model.train(data, recipe, generator=draw, objective=defender, callbacks=[Kept(state)])
         return training, torch.cat([weight.flatten() for weight in model.network.state_dict().values()])
 
     whole, weights = train(None)
