@@ -144,8 +144,11 @@ def left_out(found: list[Attacked], results: Path) -> list[str]:
 
     stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
              f"anew since" for place in found if place.stale]
+    stale += [f"{place.unmeasured} result{'s' * (place.unmeasured > 1)} in {of(place)}, with intervals by an older method "
+              f"and without the scores to measure them again" for place in found if place.unmeasured]
     unfinished = [of(place) for place in found if not place.manifest]
-    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale]
+    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale
+              and not place.unmeasured]
     return [*stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
             *([f"not attacked: {', '.join(silent)}"] if silent else [])]
 

@@ -21,7 +21,7 @@ import report
 from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
-from core.files import packed_arrays, read_arrays
+from core.files import packed_arrays, read_arrays, sealed
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -246,6 +246,21 @@ def test_answers_of_the_true_class_are_those_of_the_targets(made):
     assert answers.member.tolist() == scores[f"member_{target}"].tolist()
     part = np.load(folder.parent / "split.npz")
     assert set(scores[f"records_{target}"][answers.member]) == set(part["victim_train"])
+
+
+def test_intervals_by_an_older_method_are_measured_again_and_nothing_is_written(results, victim, capsys):
+    before = report.load_results(results)
+    old = [{name: [0.4, 0.5] if name.endswith("_interval") and value else value for name, value in line.items()
+            if name not in ("intervals", "sha256")} for line in lines_of(victim)]
+    (victim / "attacks.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in old))
+    text = (victim / "attacks.jsonl").read_text()
+    pd.testing.assert_frame_equal(report.load_results(results), before)
+    assert (victim / "attacks.jsonl").read_text() == text
+    (victim / "scores.npz").unlink()
+    capsys.readouterr()
+    after = report.load_results(results)
+    assert len(after) == len(before) - (before["folder"] == str(victim.relative_to(results))).sum()
+    assert f"{len(old)} results in {victim.relative_to(results)}, with intervals by an older" in capsys.readouterr().out
 
 
 def test_stale_lines_are_left_out_and_said(results, victim, capsys):
