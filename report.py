@@ -97,8 +97,9 @@ def load_results(results: str | Path) -> pd.DataFrame:
 
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`, `measure`, its `value`
     and the 95 % interval `low`, `high`, which covers the choice of the target records alone; numbers of `members` and
-    `non_members`; the victim's `train_accuracy` and `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private). All but percentages: fractions. An
-    original has no pruner, sparsity or defence. Lines on models that have been made anew since are left out, and said.
+    `non_members`; the victim's `train_accuracy` and `test_accuracy`; `epsilon` and `delta` of its training (NaN where
+    not private). All but percentages: fractions. An original has no pruner, sparsity or defence. Lines on models that
+    have been made anew since are left out, and said.
 
     Raises UserError where there is no such folder, or a file is damaged.
     """
