@@ -36,6 +36,10 @@ def main(argv=None):
     console.say(f"loaded {store.folder('victim', victim_version)}\n"
                 f"and {options.shadow_num} of {shadow_store.folder('shadow_*', shadow_version)}")
 
+    updated = store.update_measures(victim_version)
+    if updated:
+        console.say(f"{updated} result{'s' * (updated > 1)} had intervals by an older method: measured again from the "
+                    f"scores")
     models = models_digest(checkpoints.values())
     kept = [] if options.fresh else store.recorded(attacks, victim_version, models)
     if kept:
@@ -97,7 +101,7 @@ def settle(options, records) -> None:
 
 
 def measures_table(folder, lines: list[dict]) -> None:
-    """Every measure of the attacks on one victim, with its interval."""
+    """Every measure of the attacks on one victim, with its interval and what that leaves out."""
     titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
               "tpr_at_0.001": "at 0.1 %"}
     titles = {measure: title for measure, title in titles.items()  # none that says nothing
@@ -110,7 +114,8 @@ def measures_table(folder, lines: list[dict]) -> None:
         return f"{console.percent(line[measure])} [{low}, {high}]"
 
     members, others = lines[0]["members"], lines[0]["non_members"]
-    console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]",
+    console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]\n"
+                  f"intervals cover the choice of the target records, not the randomness of training",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
 

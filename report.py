@@ -96,9 +96,10 @@ def load_results(results: str | Path) -> pd.DataFrame:
     """All that attacks have found below a folder: a row for each (configuration, seed, attack, measure).
 
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`, `measure`, its `value`
-    and the 95 % interval `low`, `high`; numbers of `members` and `non_members`; the victim's `train_accuracy` and
-    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private). All but percentages: fractions. An
-    original has no pruner, sparsity or defence. Lines on models that have been made anew since are left out, and said.
+    and the 95 % interval `low`, `high`, which covers the choice of the target records alone; numbers of `members` and
+    `non_members`; the victim's `train_accuracy` and `test_accuracy`; `epsilon` and `delta` of its training (NaN where
+    not private). All but percentages: fractions. An original has no pruner, sparsity or defence. Lines on models that
+    have been made anew since are left out, and said.
 
     Raises UserError where there is no such folder, or a file is damaged.
     """
@@ -144,8 +145,11 @@ def left_out(found: list[Attacked], results: Path) -> list[str]:
 
     stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
              f"anew since" for place in found if place.stale]
+    stale += [f"{place.unmeasured} result{'s' * (place.unmeasured > 1)} in {of(place)}, with intervals by an older "
+              f"method and without the scores to measure them again" for place in found if place.unmeasured]
     unfinished = [of(place) for place in found if not place.manifest]
-    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale]
+    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale
+              and not place.unmeasured]
     return [*stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
             *([f"not attacked: {', '.join(silent)}"] if silent else [])]
 
@@ -204,30 +208,51 @@ def with_differing(table: pd.DataFrame, column: str, options: list[str], *, with
 
 
 def summarised(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1; NaN of one) and number of seeds of each attack's measures; `best` is whether
-    no attack on this victim has a higher mean over those seeds that all attacks on it share."""
+    """What `averaged` says of each attack's measures, the mean ends `low` and `high` of the 95 % intervals, and `best`:
+    whether no attack on this victim has a higher mean over those seeds that all attacks on it share."""
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
     found = groups[["model", "shadow_num", *VICTIM]].first()
-    found = found.join(groups["value"].agg(mean="mean", sd="std", seeds="count")).join(
-        groups[["epsilon", "delta", "members", "non_members"]].mean()).reset_index()
+    found = found.join(averaged(table, keys, "value")).join(
+        groups[["low", "high", "epsilon", "delta", "members", "non_members"]].mean()).reset_index()
     one = [*SECTION, "victim", "measure"]
     number = table.groupby(one)["attack"].transform("nunique")
     shared = table[table.groupby([*one, *REPEATED])["attack"].transform("nunique") == number]
-    means = shared.groupby(keys)["value"].mean().rename("shared").reset_index()
+    means = averaged(shared, keys, "value")["mean"].rename("shared").reset_index()
     found = found.merge(means, how="left", on=keys)
     compared = found["shared"].fillna(found["mean"])  # of no seed in common, all that there is
     found["best"] = compared == compared.groupby([found[key] for key in one]).transform("max")
     return found.drop(columns="shared")
 
 
+def averaged(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """Mean and spread of a column for each group, with what another split changes apart from another training.
+
+    `mean`: over the split seeds, of each the mean over its trainings (`train_seed`); `sd`: the standard deviation
+    (n - 1; NaN of one) of these means; `seeds`: how many; `trainings`: how many values there are in all; `training_sd`:
+    the standard deviation within a split, pooled over the splits (NaN where each was trained once).
+    """
+    runs = table.groupby([*keys, "seed"], sort=False)[column].agg(["mean", "count", "var"]).reset_index()
+    runs["squares"] = runs["var"] * (runs["count"] - 1)
+    groups = runs.groupby(keys, sort=False)
+    found = groups["mean"].agg(mean="mean", sd="std", seeds="count")
+    found["trainings"] = groups["count"].sum()
+    within = (found["trainings"] - found["seeds"]).where(found["trainings"] > found["seeds"])
+    found["training_sd"] = (groups["squares"].sum() / within) ** 0.5
+    return found
+
+
 def victims(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of each victim: mean and standard deviation over seeds, and its guarantee."""
-    groups = table.drop_duplicates([*SECTION, "model", *REPEATED]).groupby([*SECTION, "model"], sort=False)
+    """Accuracies of each victim, see `averaged`, and its guarantee."""
+    keys = [*SECTION, "model"]
+    table = table.drop_duplicates([*keys, *REPEATED])
+    groups = table.groupby(keys, sort=False)
     found = groups[VICTIM].first()
     for part in ("train", "test"):
-        found = found.join(groups[f"{part}_accuracy"].agg(**{part: "mean", f"{part}_sd": "std"}))
-    return found.join(groups[["epsilon", "delta"]].mean()).join(groups.size().rename("seeds")).reset_index()
+        over = averaged(table, keys, f"{part}_accuracy")
+        found = found.join(over[["mean", "sd", "training_sd"]].rename(
+            columns={"mean": part, "sd": f"{part}_sd", "training_sd": f"{part}_training_sd"}))
+    return found.join(groups[["epsilon", "delta"]].mean()).join(over[["seeds", "trainings"]]).reset_index()
 
 
 def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
@@ -256,6 +281,7 @@ def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame)
                     if (summary["measure"] == measure).any()]
     # where the number of shadow models varies, figures show what most attacks were made with, or else the most models
     usual = max(rows.groupby("shadow_num")["attack"].nunique().items(), key=lambda item: (item[1], item[0]))[0]
+    summary = summary.assign(sd=summary["sd"].fillna(summary["training_sd"]))  # figures' bars, see `seeds_of`
     main = summary[summary["shadow_num"] == usual]
     shown = chosen(main)
     rows = rows[rows["victim"].isin(shown)]
@@ -298,30 +324,58 @@ def seeds_of(rows: pd.DataFrame) -> str:
     fewer = [f"{attack} {int(n)}" for attack, n in rows.groupby("attack", sort=False)["seeds"].min().items()
              if n < most] if "attack" in rows else []
     if "attack" in rows and len(fewer) == rows["attack"].nunique():
-        return f"{int(rows['seeds'].min())} to {most} seeds"
-    said = f"{most} seed{'s' * (most > 1)}"
+        return f"{int(rows['seeds'].min())} to {most} seeds" + trainings_of(rows)
+    said = f"{most} seed{'s' * (most > 1)}" + trainings_of(rows)
     return said + (f" (fewer somewhere: {', '.join(fewer)})" if fewer else "")
 
 
-def mean_cell(mean: float, spread: float, *, best: bool = False, seeds: int | None = None) -> Cell:
+def trainings_of(rows: pd.DataFrame) -> str:
+    """Where a split was trained several times: how often, and of what the standard deviations are."""
+    if not (rows["trainings"] > rows["seeds"]).any():
+        return ""
+    least, most = int(rows["trainings"].min()), int(rows["trainings"].max())
+    of = "split seeds" if (rows["seeds"] > 1).all() else "trainings" if (rows["seeds"] == 1).all() else \
+        "split seeds, where there is one of its trainings"
+    return f" with {least if least == most else f'{least} to {most}'} trainings (standard deviation over {of})"
+
+
+def mean_cell(mean: float, spread: float, *, best: bool = False, seeds: int | None = None,
+              more: Iterable[str] = ()) -> Cell:
+    """A mean, and under it its standard deviation over split seeds, how many there are where it is said, and `more`."""
     under = ("" if spread != spread else f"± {percent(spread)}") + (f" (n = {seeds})" if seeds else "")
-    return Cell(percent(mean), mean, under.strip(), best)
+    return Cell(percent(mean), mean, "; ".join(filter(None, [under.strip(), *more])), best)
+
+
+def over_trainings(spread: float, trainings: int) -> str:
+    """The standard deviation over trainings of one split, in words; "" where each split was trained once."""
+    return "" if spread != spread else f"± {percent(spread)} over {trainings} trainings"
+
+
+TRAININGS = (" \"Over n trainings\": the standard deviation over trainings of one split, which differ in --train_seed "
+             "alone")
 
 
 def accuracy_table(accuracies: pd.DataFrame) -> Table:
     private = bool(accuracies["epsilon"].notna().any())
     rows = []
     for row in accuracies.itertuples():
-        cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), mean_cell(row.train, row.train_sd),
-                 mean_cell(row.test, row.test_sd), Cell(percent(row.train - row.test), row.train - row.test)]
+        train, test = (mean_cell(mean, sd, more=[over_trainings(within, row.trainings)]) for mean, sd, within in (
+            (row.train, row.train_sd, row.train_training_sd), (row.test, row.test_sd, row.test_training_sd)))
+        cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), train, test,
+                 Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
                 Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon),
                 Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
-    return Table("Accuracy of the victims", "Percent, mean ± standard deviation over seeds; gap = train - test." + (
-        " ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning only, not for "
-        "the network." if private else ""), ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
+    caption = "Percent, mean ± standard deviation over split seeds; gap = train - test."
+    if (accuracies["trainings"] > accuracies["seeds"]).any():
+        caption += f"{TRAININGS}."
+    if private:
+        caption += (" ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning "
+                    "only, not for the network.")
+    return Table("Accuracy of the victims", caption,
+                 ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
 
 
 def measure_table(summary: pd.DataFrame, measure: str) -> Table:
@@ -332,15 +386,30 @@ def measure_table(summary: pd.DataFrame, measure: str) -> Table:
     for victim, found in summary.groupby("victim", sort=False):
         by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
         rows.append([Cell(victim, victim), Cell(str(most), most), *(
-            Cell("", None) if name not in by_attack else mean_cell(
-                by_attack[name].mean, by_attack[name].sd, best=by_attack[name].best,
-                seeds=None if by_attack[name].seeds == most else by_attack[name].seeds) for name in attacks)])
+            measure_cell(by_attack[name], most) if name in by_attack else Cell("", None) for name in attacks)])
+    return Table(TITLES[measure], measure_caption(summary, measure), ["victim", "seeds", *attacks], rows)
+
+
+def measure_cell(row, most: int) -> Cell:
+    """Of a row of `summarised` the mean with its spread over split seeds and trainings, and where there is one split,
+    so no spread over them, the interval. `most`: how many seeds the table's row has."""
+    interval = f"[{percent(row.low)}, {percent(row.high)}]" if row.seeds == 1 else ""
+    return mean_cell(row.mean, row.sd, best=row.best, seeds=None if row.seeds == most else row.seeds,
+                     more=[interval, over_trainings(row.training_sd, row.trainings)])
+
+
+def measure_caption(summary: pd.DataFrame, measure: str) -> str:
     chance = {"accuracy": "50 = guessing", "auc": "50 = guessing"}.get(measure, f"{100 * float(measure[7:] or 0):g} = "
                                                                        f"guessing" if measure[:3] == "tpr" else "")
-    return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds; (n = …) where an attack "
-                 f"has fewer seeds than the row. In bold the strongest attack on each victim, on the seeds that all "
-                 f"attacks on it share.",
-                 ["victim", "seeds", *attacks], rows)
+    said = (f"Percent ({chance}), mean ± standard deviation over split seeds, which deal the records and train anew; "
+            f"(n = …) where an attack has fewer seeds than the row.")
+    several = (summary["trainings"] > summary["seeds"]).any()
+    if (summary["seeds"] == 1).any():
+        said += (" In brackets, where there is one seed, the 95 % interval" +
+                 (" (the mean of its ends over the trainings)" if several else "") +
+                 ": it covers the choice of the target records, not the randomness of training.")
+    said += f"{TRAININGS}, beside which no interval says how much another training changes." if several else ""
+    return said + " In bold the strongest attack on each victim, on the seeds that all attacks on it share."
 
 
 def picture(name: str, title: str, caption: str, png: bytes) -> Picture:
@@ -381,7 +450,9 @@ def of_roc(rows: pd.DataFrame, shown: list[str]) -> Picture | str:
     areas = rows[rows["measure"] == "auc"]
     best = areas[areas["victim"] == shown[-1]].groupby("attack")["value"].mean().sort_values().index[::-1][:CURVES]
     grid = np.geomspace(1 / areas["non_members"].max(), 1, 300)
-    panels, seeds = {}, areas.assign(seeds=areas.groupby(["victim", "attack"])["value"].transform("count"))
+    runs = areas.groupby(["victim", "attack"])
+    seeds = areas.assign(seeds=runs["seed"].transform("nunique"), trainings=runs["value"].transform("count"))
+    panels = {}
     for victim in shown:
         curves = {attack: (grid, np.mean([rates(row.place, row.line, grid) for row in of.itertuples()], axis=0),
                            of["value"].mean())
@@ -437,7 +508,7 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
         return made
 
     def said(what: str) -> str:
-        each = {victim: f"{int(of.member.sum())} members and {int((~of.member).sum())} non-members, {of.seeds} seed"
+        each = {victim: f"{int(of.member.sum())} members and {int((~of.member).sum())} non-members, {of.seeds} victim"
                 f"{'s together' if of.seeds > 1 else ''}" for victim in shown for of in [found[victim][what]]}
         same = len(set(each.values())) == 1
         return each[shown[0]] if same else "; ".join(f"{victim}: {count}" for victim, count in each.items())
@@ -568,9 +639,10 @@ def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     import pandas as pd
 
     own = [accuracies.assign(victim=accuracies["model"], measure=f"{part}_accuracy", mean=accuracies[part],
-                             sd=accuracies[f"{part}_sd"]) for part in ("train", "test")]
+                             sd=accuracies[f"{part}_sd"], training_sd=accuracies[f"{part}_training_sd"])
+           for part in ("train", "test")]
     columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
-               "seeds", "best"]
+               "seeds", "training_sd", "trainings", "low", "high", "best"]
     table = pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"})
     return table.to_csv(index=False, lineterminator="\n")
 

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import ATTACKS, VERDICTS, Verdict
+from attackers.metrics import INTERVALS, measures
 from core.console import UserError, say
 from datasets import SPLITS, Part, check_even
 from defenders import DEFENDERS
@@ -433,10 +434,22 @@ class Store:
                       and not (line["attack"] in found and self._same_attack(line, own))]
             order = {name: place for place, name in enumerate(VERDICTS)}  # whichever was finished first
             lines.sort(key=lambda line: (order.get(line["attack"], len(order)), json.dumps(line)))
-            # each says how many there are, so that a file that was cut between two is noticed
-            lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
-            write(folder / "attacks.jsonl", "".join(lines).encode())
+            _write_lines(folder / "attacks.jsonl", lines)
         return folder / "attacks.jsonl"
+
+    def update_measures(self, version: str) -> int:
+        """Write anew the measures whose intervals are by an older method (see `remeasured`); returns how many lines
+        these were. Lines that cannot be measured any more stay as they are, and nobody reads them."""
+        path = self.folder("victim", version) / "attacks.jsonl"
+        if all(line.get("intervals") == INTERVALS for line in _read_lines(path)):
+            return 0
+        with self.making("victim", version, "attacks", wait=60):
+            before = _read_lines(path)
+            lines, gone = remeasured(before, path.with_name("scores.npz"))
+            updated = sum(line.get("intervals") != INTERVALS for line in before) - len(gone)
+            if updated:
+                _write_lines(path, lines + gone)
+        return updated
 
     def _attack_options(self, version: str, attack: str) -> dict:
         """The options that an attack's result depends on."""
@@ -474,9 +487,10 @@ class Store:
                 and all(line.get(name, value) == value for name, value in own.items())]
 
     def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it; lines from before there were scores are
-        left out."""
-        return _read_lines(self.folder("victim", version) / "attacks.jsonl")
+        """What attacks on a victim have found so far, as `add_attack` wrote it, all with intervals by the same methods;
+        lines from before there were scores are left out."""
+        folder = self.folder("victim", version)
+        return remeasured(_read_lines(folder / "attacks.jsonl"), folder / "scores.npz")[0]
 
     def _maker(self, version: str) -> str:
         """The stage that makes models of this version."""
@@ -543,12 +557,14 @@ class Attacked:
         lines: what attacks on the models that lie there now have found, an object a verdict.
         stale: how many more lines there are, on models that are gone or have been made anew.
         manifest: of the victim; {} where it is not finished.
+        unmeasured: how many more lines there are, with intervals by an older method, whose scores are gone.
     """
 
     folder: Path
     lines: list[dict]
     stale: int
     manifest: dict
+    unmeasured: int = 0
 
     @functools.cached_property
     def scores(self) -> dict[str, np.ndarray]:
@@ -608,7 +624,8 @@ def _attacked(root: Path, folder: Path) -> Attacked:
 
     lines = _read_lines(folder / "attacks.jsonl")
     kept = [line for line in lines if current(line)]
-    return Attacked(folder, kept, len(lines) - len(kept), told)
+    measured, gone = remeasured(kept, folder / "scores.npz")
+    return Attacked(folder, measured, len(lines) - len(kept), told, unmeasured=len(gone))
 
 
 def _read_lines(path: Path) -> list[dict]:
@@ -620,6 +637,36 @@ def _read_lines(path: Path) -> list[dict]:
         if not lines or any(line.pop("lines") != len(lines) for line in lines):
             raise ValueError("lines are missing")
         return [line for line in lines if "targets" in line]
+
+
+def _write_lines(path: Path, lines: list[dict]) -> None:
+    # each says how many there are, so that a file that was cut between two is noticed
+    text = "".join(json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines)
+    write(path, text.encode())
+
+
+def remeasured(lines: list[dict], scores: Path) -> tuple[list[dict], list[dict]]:
+    """Lines of attacks.jsonl whose intervals are all by the present methods, and those that cannot be had so.
+
+    A line with intervals by older methods gets its measures anew from its scores, threshold and truth, with no attack
+    made again. Where these are gone from `scores`, the victim's scores.npz, that is not possible.
+
+    Raises UserError where scores.npz is needed and damaged.
+    """
+    if all(line.get("intervals") == INTERVALS for line in lines):
+        return lines, []
+    arrays = read_arrays(scores)[1] if scores.exists() else {}
+    current, gone = [], []
+    for line in lines:
+        if line.get("intervals") == INTERVALS:
+            current.append(line)
+        elif set(_arrays_of(line)) <= arrays.keys():
+            values, threshold, _, labels, member = (arrays[name] for name in _arrays_of(line))
+            current.append(line | measures(Verdict(values, threshold), member, labels,
+                                           num_cls=len(line["class_accuracy"])))
+        else:
+            gone.append(line)
+    return current, gone
 
 
 class Scalars:

@@ -14,13 +14,13 @@ import pretrain
 import prune
 from attackers import ATTACKS, attack, unfit
 from attackers.gather import gather
-from attackers.metrics import measures
+from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
 from base_model import BaseModel, Recipe
 from core.files import read_arrays, sealed
 from options import parse
 from roles import prepare
-from store import ORIGINAL, Store
+from store import ORIGINAL, Store, attacked
 from test_stages import MADE, lines, run
 
 CPU = torch.device("cpu")
@@ -174,6 +174,50 @@ def test_each_line_s_scores_are_of_its_own_records_also_after_another_split(writ
     (MADE / "victim_model" / "scores.npz").unlink()
     run(mia, path, "--original", "--attacks", "gap", "--seed", "9")
     assert [(line["attack"], line["seed"]) for line in lines("victim_model")] == [("gap", 9)]
+
+
+def with_older_intervals(folder):
+    """Write the lines of a victim as they were before their intervals covered."""
+    old = []
+    for line in lines(folder):
+        line = {name: [0.4, 0.5] if name.endswith("_interval") and value else value for name, value in line.items()}
+        old.append({name: value for name, value in line.items() if name not in ("intervals", "sha256")})
+    text = "".join(json.dumps(sealed(line)) + "\n" for line in old)
+    (MADE / folder / "attacks.jsonl").write_text(text)
+
+
+def test_intervals_by_an_older_method_are_measured_again_from_the_scores(write_config, capsys, monkeypatch):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,threshold")
+    before, said = lines("victim_model"), capsys.readouterr().out
+    assert all(line["intervals"] == INTERVALS for line in before)
+    assert "not the randomness of training" in said
+    with_older_intervals("victim_model")
+    monkeypatch.setattr(mia, "attack", None)  # none is made again
+    run(mia, path, "--original", "--attacks", "loss,threshold")
+    again = capsys.readouterr().out
+    assert "5 results had intervals by an older method" in again and "kept what" in again
+    assert lines("victim_model") == before
+    assert again.split("attacks on")[1] == said.split("attacks on")[1]
+    run(mia, path, "--original", "--attacks", "loss")
+    assert "older method" not in capsys.readouterr().out
+
+
+def test_intervals_by_an_older_method_without_scores_are_not_shown(write_config, capsys):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,gap")
+    with_older_intervals("victim_model")
+    (MADE / "victim_model" / "scores.npz").unlink()
+    old = lines("victim_model")
+    found = attacked(MADE)[0]
+    assert found.lines == [] and found.unmeasured == 2
+    capsys.readouterr()
+    run(mia, path, "--original", "--attacks", "gap")
+    said = capsys.readouterr().out
+    assert "gap: saved" in said and "loss" not in said
+    assert [line["attack"] for line in lines("victim_model")] == ["gap"] and len(old) == 2
 
 
 def test_lines_of_other_times_and_attacks_do_no_harm(write_config):

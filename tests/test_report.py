@@ -21,7 +21,7 @@ import report
 from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
-from core.files import packed_arrays, read_arrays
+from core.files import packed_arrays, read_arrays, sealed
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -114,7 +114,8 @@ def rows(*values, **columns):
     base = {name: None for name in report.RECORDED} | {
         "dataset_name": "d", "model_name": "m", "split": "paper", "shadow_num": 5, "pruner_name": "l1unstructure",
         "prune_sparsity": 0.7, "defend": "", "defend_arg": float("nan"), "from_scratch": False, "adaptive": False,
-        "original": False, "device": "cpu", "measure": "accuracy", "members": 10, "non_members": 12,
+        "original": False, "device": "cpu", "measure": "accuracy", "low": 0.4, "high": 0.9, "members": 10,
+        "non_members": 12,
         "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "place": None,
         "line": None, "asked_delta": None} | columns
     return pd.DataFrame([base | {"attack": attack, "seed": seed, "train_seed": seed, "value": value,
@@ -131,8 +132,44 @@ def test_means_and_deviations_worked_by_hand():
     assert found["best"].to_dict() == {"samia": True, "conf": False, "gap": False}
     row = report.measure_table(found.reset_index(), "accuracy").rows[0]
     assert [(cell.text, cell.under, cell.best) for cell in row] == [
-        ("l1unstructure 70 %", "", False), ("3", "", False), ("65.0", "(n = 1)", True), ("60.0", "± 10.0", False),
+        ("l1unstructure 70 %", "", False), ("3", "", False), ("65.0", "(n = 1); [40.0, 90.0]", True),
+        ("60.0", "± 10.0", False),
         ("51.0", "± 1.4 (n = 2)", False)]
+
+
+def trained(*values, **columns):
+    """A table as `frame` makes it, a row for each (attack, seed, training, accuracy)."""
+    return pd.concat([rows((attack, seed, value), **columns).assign(train_seed=training)
+                      for attack, seed, training, value in values], ignore_index=True)
+
+
+def test_the_spread_over_trainings_of_a_split_stands_apart_from_that_over_splits():
+    """Seed 7: .50 .54 .58, mean .54; seed 8: .70 .72, mean .71. Over the means .12; within (.0032 + .0002) / 3."""
+    table = trained(("conf", 7, 7, 0.50), ("conf", 7, 1, 0.54), ("conf", 7, 2, 0.58), ("conf", 8, 8, 0.70),
+                    ("conf", 8, 1, 0.72))
+    named, doubles = report.described(table)
+    found = report.summarised(named)
+    assert not doubles and len(found) == 1
+    expected = [0.625, statistics.stdev([0.54, 0.71]), 2, (0.0034 / 3) ** 0.5, 5]
+    assert found.loc[0, ["mean", "sd", "seeds", "training_sd", "trainings"]].tolist() == pytest.approx(expected)
+    shown = report.measure_table(found, "accuracy")
+    assert shown.rows[0][2].under == "± 12.0; ± 3.4 over 5 trainings"
+    assert "over trainings of one split" in shown.caption and "95 %" not in shown.caption
+    assert "2 seeds with 5 trainings (standard deviation over split seeds)" in report.count(found)
+
+
+def test_the_spread_over_trainings_of_one_split_stands_beside_the_interval():
+    table = pd.concat([trained(("conf", 7, seed, value), low=value - 0.1, high=value + 0.2, train_accuracy=value + 0.3)
+                       for seed, value in ((7, 0.50), (1, 0.54), (2, 0.58))], ignore_index=True)
+    named = report.described(table)[0]
+    found = report.summarised(named)
+    assert np.isnan(found.loc[0, "sd"])
+    shown = report.measure_table(found, "accuracy")
+    assert (shown.rows[0][1].text, shown.rows[0][2].under) == ("1", "[44.0, 74.0]; ± 4.0 over 3 trainings")
+    assert "not the randomness of training" in shown.caption and "--train_seed" in shown.caption
+    accuracies = report.accuracy_table(report.victims(named))
+    assert (accuracies.rows[0][2].text, accuracies.rows[0][2].under) == ("84.0", "± 4.0 over 3 trainings")
+    assert "1 seed with 3 trainings (standard deviation over trainings)" in report.count(found)
 
 
 def test_the_best_is_that_of_the_highest_mean_and_there_may_be_two():
@@ -246,6 +283,21 @@ def test_answers_of_the_true_class_are_those_of_the_targets(made):
     assert answers.member.tolist() == scores[f"member_{target}"].tolist()
     part = np.load(folder.parent / "split.npz")
     assert set(scores[f"records_{target}"][answers.member]) == set(part["victim_train"])
+
+
+def test_intervals_by_an_older_method_are_measured_again_and_nothing_is_written(results, victim, capsys):
+    before = report.load_results(results)
+    old = [{name: [0.4, 0.5] if name.endswith("_interval") and value else value for name, value in line.items()
+            if name not in ("intervals", "sha256")} for line in lines_of(victim)]
+    (victim / "attacks.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in old))
+    text = (victim / "attacks.jsonl").read_text()
+    pd.testing.assert_frame_equal(report.load_results(results), before)
+    assert (victim / "attacks.jsonl").read_text() == text
+    (victim / "scores.npz").unlink()
+    capsys.readouterr()
+    after = report.load_results(results)
+    assert len(after) == len(before) - (before["folder"] == str(victim.relative_to(results))).sum()
+    assert f"{len(old)} results in {victim.relative_to(results)}, with intervals by an older" in capsys.readouterr().out
 
 
 def test_stale_lines_are_left_out_and_said(results, victim, capsys):
