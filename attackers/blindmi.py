@@ -1,5 +1,6 @@
 """BlindMI-Diff with generated non-members, BlindMI-Diff-w (Hui et al., "Practical Blind Membership Inference Attack via
 Differential Comparisons", NDSS 2021), by its authors' code (github.com/hyhmia/BlindMI, BlindMI_Diff_W.py)."""
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -59,26 +60,35 @@ def features(signals: Signals, labels: np.ndarray) -> np.ndarray:
     return np.column_stack([p[np.arange(len(p)), labels], largest])
 
 
-def kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Sum of the Gaussian kernels of all sigmas, (..., a, b), of points (..., a, d) and (..., b, d)."""
-    squares = ((one[..., :, None, :] - other[..., None, :, :]) ** 2).sum(axis=-1)
+def summed(squares: np.ndarray) -> np.ndarray:
+    """The authors' kernel: the sum of the Gaussian ones of all sigmas, of squared distances (B, n, n)."""
     total = np.zeros_like(squares)
     for sigma in SIGMAS:
         total += np.exp(squares / (-2 * sigma))
     return total
 
 
-def members_among(batches: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def scaled(squares: np.ndarray) -> np.ndarray:
+    """One Gaussian kernel, of squared distances (B, n, n): exp(-squared distance / its mean over two points)."""
+    n = squares.shape[1]
+    width = squares.sum(axis=(1, 2), keepdims=True) / (n * (n - 1))
+    return np.exp(-squares / np.maximum(width, 1e-12))
+
+
+def members_among(batches: np.ndarray, outside: np.ndarray,
+                  kernel: Callable[[np.ndarray], np.ndarray] = summed) -> np.ndarray:
     """Who of each batch is a member, (B, b) bool, given features of batches (B, b, d) and of non-members (m, d).
 
     All are presumed to be. In each sweep those leave whose move to the non-members, each by itself, would raise the
-    squared MMD (biased, see `kernel`) between the two sets as they were before the sweep; the non-members stay the
-    m they are. The sweeps end when nobody leaves. The last presumed member of a batch cannot leave by itself, as an
-    empty set has no distance; in one sweep all may.
+    squared MMD (biased) between the two sets as they were before the sweep; the non-members stay the m they are. The
+    sweeps end when nobody leaves. The last presumed member of a batch cannot leave by itself, as an empty set has no
+    distance; in one sweep all may.
     """
-    m = len(outside)
-    among, to_outside = kernel(batches, batches), kernel(batches, outside).sum(axis=2)
-    of_outside, own = kernel(outside, outside).sum(), float(len(SIGMAS))  # own: of a point with itself
+    b, m = batches.shape[1], len(outside)
+    points = np.concatenate([batches, np.broadcast_to(outside, (len(batches), *outside.shape))], axis=1)
+    matrix = kernel(((points[:, :, None] - points[:, None]) ** 2).sum(axis=3))
+    among, own = matrix[:, :b, :b], matrix[0, 0, 0]  # own: of a point with itself
+    to_outside, of_outside = matrix[:, :b, b:].sum(axis=2), matrix[:, b:, b:].sum(axis=(1, 2))[:, None]
     inside = np.ones(batches.shape[:2], bool)
     moved = True
     while moved:
@@ -86,32 +96,45 @@ def members_among(batches: np.ndarray, outside: np.ndarray) -> np.ndarray:
         to_inside = (among @ inside[..., None])[..., 0]  # (B, b): of each point with all presumed members, summed
         within = (to_inside * inside).sum(axis=1, keepdims=True)
         across = (to_outside * inside).sum(axis=1, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):  # empty sets: NaN, which exceeds nothing
+        with np.errstate(divide="ignore", invalid="ignore"):  # empty sets, from which nobody leaves
             now = within / count**2 + of_outside / m**2 - 2 * across / (count * m)
             # each point by itself among the non-members
             then = ((within - 2 * to_inside + own) / (count - 1) ** 2
                     + (of_outside + 2 * to_outside + own) / (m + 1) ** 2
                     - 2 * (across - to_outside + to_inside - own) / ((count - 1) * (m + 1)))
-            leaves = inside & (count > 1) & (np.maximum(then, LEAST_MMD) > np.maximum(now, LEAST_MMD))
+        leaves = inside & (count > 1) & (np.maximum(then, LEAST_MMD) > np.maximum(now, LEAST_MMD))
         inside &= ~leaves
         moved = leaves.any()
     return inside
 
 
 def blindmi(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]:
-    """Needs no shadow models. The score is 1 for a member, 0 for a non-member.
+    """The authors' attack. Needs no shadow models; the score is 1 for a member, 0 for a non-member.
 
     `seed` deals the targets to batches of 20; what is left over is a smaller one.
     """
+    return {"blindmi": _differential(evidence, summed, seed)}
+
+
+def blindmi_scaled(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]:
+    """The same with one kernel as wide as the points of a batch are apart, in place of the authors' fixed ones.
+
+    Their narrow kernels, in which scattered members are as far from each other as from any non-member, make members
+    leave wherever a victim's answers to its members are not all alike.
+    """
+    return {"blindmi_scaled": _differential(evidence, scaled, seed)}
+
+
+def _differential(evidence: Evidence, kernel: Callable[[np.ndarray], np.ndarray], seed: int) -> Verdict:
     if evidence.generated is None:
         raise UserError("blindmi needs the victim's answers for generated non-members (Evidence.generated)")
     targets = features(evidence.victim, evidence.labels)[evidence.target]
     outside = features(*evidence.generated)
     order = np.random.default_rng((seed, *b"blindmi")).permutation(len(targets))  # not the stream of `generate`
     whole = len(order) // COUNT * COUNT
-    batches = [*np.split(order[:whole].reshape(-1, COUNT), range(BATCHES, whole // COUNT, BATCHES)), order[None, whole:]]
+    batches = np.split(order[:whole].reshape(-1, COUNT), range(BATCHES, whole // COUNT, BATCHES))
     member = np.zeros(len(targets), bool)
-    for batch in batches:
+    for batch in (*batches, order[None, whole:]):
         if batch.size:
-            member[batch] = members_among(targets[batch], outside)
-    return {"blindmi": Verdict(member.astype(np.float64), 0.5)}
+            member[batch] = members_among(targets[batch], outside, kernel)
+    return Verdict(member.astype(np.float64), 0.5)

@@ -675,14 +675,23 @@ def mmd_of_points(kernel, ins, outs):
     return max(mean(ins, ins) + mean(outs, outs) - 2 * mean(ins, outs), 1e-4)
 
 
-def members_by_brute_force(batch, outside, *, at_once=True):
+def width_of_points(points):
+    pairs = [(p, q) for i, p in enumerate(points) for j, q in enumerate(points) if i != j]
+    return sum((a - b) ** 2 for p, q in pairs for a, b in zip(p, q)) / len(pairs)
+
+
+def members_by_brute_force(batch, outside, *, at_once=True, one_kernel=False):
     """BlindMI-Diff-w from its description, and in how many sweeps: the distance is summed anew for every trial.
 
     Every trial is of the sets before the sweep, and the non-members are the same in every sweep; unless `at_once` is
     False, where whoever leaves does so before the next trial, and joins the non-members.
     """
     points = [*batch, *outside]
-    kernel = [[kernel_of_points(p, q) for q in points] for p in points]
+    if one_kernel:
+        width = width_of_points(points)
+        kernel = [[math.exp(-sum((a - b) ** 2 for a, b in zip(p, q)) / width) for q in points] for p in points]
+    else:
+        kernel = [[kernel_of_points(p, q) for q in points] for p in points]
     inside, outs, sweeps = list(range(len(batch))), list(range(len(batch), len(points))), 0
     while True:
         before, leave = list(inside), []
@@ -705,26 +714,33 @@ def points_near_two_corners(draw, *shape):
 
 def test_the_kernel_equals_its_sum_point_by_point():
     draw = np.random.default_rng(0)
-    one, other = draw.random((5, 3)) * np.logspace(-4, 0, 5)[:, None], draw.random((4, 3)) / 100
-    exact = [[kernel_of_points(p, q) for q in other] for p in one]
-    assert blindmi.kernel(one, other) == pytest.approx(np.array(exact), rel=1e-12)
-    assert blindmi.kernel(one[:1], one[:1]) == 19  # of a point with itself, each 1
+    points = draw.random((2, 5, 3)) * np.logspace(-4, 0, 5)[:, None]
+    exact = [[[kernel_of_points(p, q) for q in batch] for p in batch] for batch in points]
+    squares = ((points[:, :, None] - points[:, None]) ** 2).sum(axis=3)
+    assert blindmi.summed(squares) == pytest.approx(np.array(exact), rel=1e-12)
 
 
-def test_the_kernel_of_two_points_worked_by_hand():
-    # squared distance 2e-3: exponents 1000, 100, 10, 1, .1, .01, .001, then 2e-3 / (2 sigma) of 5 .. 35, and next to 0
+def test_kernels_worked_by_hand():
+    # exponents of a squared distance of 2e-3: 1000, 100, 10, 1, .1, .01, .001, then 1e-3 / sigma of 5 to 1e6
     small = sum(math.exp(-1e-3 / sigma) for sigma in (5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6))
-    exact = 0 + math.exp(-100) + math.exp(-10) + math.exp(-1) + math.exp(-.1) + math.exp(-.01) + math.exp(-.001) + small
-    found = blindmi.kernel(np.array([[0.0, 0.0]]), np.array([[0.04, 0.02]]))
-    assert found == pytest.approx(exact, rel=1e-12) and exact == pytest.approx(15.26, abs=0.01)
+    exact = math.exp(-100) + math.exp(-10) + math.exp(-1) + math.exp(-.1) + math.exp(-.01) + math.exp(-.001) + small
+    found = blindmi.summed(np.array([[[0, 2e-3], [2e-3, 0]]]))
+    assert found[0] == pytest.approx(np.array([[19, exact], [exact, 19]]), rel=1e-12)
+    # of three points, mean squared distance (1 + 2 + 6) / 3 = 3
+    found = blindmi.scaled(np.array([[[0, 1, 2], [1, 0, 6], [2, 6, 0]]]))
+    exact = np.exp(-np.array([[0, 1, 2], [1, 0, 6], [2, 6, 0]]) / 3)
+    assert found[0] == pytest.approx(exact, rel=1e-12)
+    assert (blindmi.scaled(np.zeros((1, 4, 4))) == 1).all()
 
 
+@pytest.mark.parametrize("kernel", [blindmi.summed, blindmi.scaled])
 @pytest.mark.parametrize("seed", range(4))
-def test_members_are_those_that_sweeps_over_raw_points_leave(seed):
+def test_members_are_those_that_sweeps_over_raw_points_leave(seed, kernel):
     draw = np.random.default_rng(seed)
     batches, outside = points_near_two_corners(draw, 12, 9), draw.dirichlet([1, 1, 1], size=6)
-    found = blindmi.members_among(batches, outside)
-    exact, sweeps = zip(*(members_by_brute_force(batch, outside) for batch in batches))
+    found = blindmi.members_among(batches, outside, kernel)
+    one_kernel = kernel is blindmi.scaled
+    exact, sweeps = zip(*(members_by_brute_force(batch, outside, one_kernel=one_kernel) for batch in batches))
     assert (found == np.array(exact)).all() and 0 < found.sum() < found.size
     assert max(sweeps) > 1  # so that what the non-members are in a later sweep matters
 
@@ -784,19 +800,21 @@ def blindmi_evidence(n=93, order=None):
     return evidence, sure[order][60:]
 
 
-def test_blindmi_deals_the_targets_to_batches_of_twenty_by_the_seed():
+@pytest.mark.parametrize("name", ["blindmi", "blindmi_scaled"])
+def test_blindmi_deals_the_targets_to_batches_of_twenty_by_the_seed(name):
     evidence, _ = blindmi_evidence()
-    verdict = attack("blindmi", evidence, seed=5)["blindmi"]
+    verdict = attack(name, evidence, seed=5)[name]
     points = blindmi.features(evidence.victim, evidence.labels)[60:]
     order = np.random.default_rng((5, *b"blindmi")).permutation(93)
     assert (order != np.arange(93)).sum() > 60
     exact = np.zeros(93, bool)
     for at in range(0, 93, 20):
         batch = order[at: at + 20]
-        exact[batch], _ = members_by_brute_force(points[batch], blindmi.features(*evidence.generated))
+        exact[batch], _ = members_by_brute_force(points[batch], blindmi.features(*evidence.generated),
+                                                 one_kernel=name == "blindmi_scaled")
     assert (verdict.member == exact).all() and set(verdict.scores) == {0.0, 1.0}
-    again, other = (attack("blindmi", evidence, seed=seed)["blindmi"].scores for seed in (5, 6))
-    assert (again == verdict.scores).all() and (other != again).any()
+    again, *others = (attack(name, evidence, seed=seed)[name].scores for seed in (5, 6, 7, 8, 9))
+    assert (again == verdict.scores).all() and (np.array(others) != again).any()
 
 
 @pytest.mark.parametrize("batches", [1, 2, 1000])
