@@ -127,7 +127,7 @@ def test_arrays_that_fit_are_taken():
     ("labels", FITTING["labels"][:-1]),
     ("labels", FITTING["labels"] - 1),
     ("labels", FITTING["labels"] + 1),
-    ("labels", FITTING["labels"].astype(float)),
+    ("labels", FITTING["labels"] + 0.5),
     ("victim", FITTING["victim"][:-1]),
     ("victim", FITTING["victim"][:, :-1]),
     ("victim", FITTING["victim"][:, 0]),
