@@ -67,8 +67,9 @@ def posteriors(name: str, value, shape: tuple[int | None, ...], words: str) -> n
         checked = [_distributions(f"{name}[{index}]", one) for index, one in enumerate(array)]
     sums = [of_rows for _, of_rows in checked if of_rows is not None]
     if sums:
-        warnings.warn(f"{name} look rounded, rows sum to {min(map(np.min, sums)):.4g} to {max(map(np.max, sums)):.4g}: "
-                      f"hand in all digits that there are", stacklevel=3)
+        low, high = min(map(np.min, sums)), max(map(np.max, sums))
+        warnings.warn(f"{name}: posteriors look rounded, rows sum to {low:.4g} to {high:.4g}: hand in all digits that "
+                      f"there are", stacklevel=3)
     return checked[0][0] if array.ndim == 2 else np.stack([one for one, _ in checked])
 
 

@@ -274,7 +274,8 @@ def test_less_precise_posteriors_are_taken_as_they_are(name, kind):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         evidence = Evidence.of(**with_part(name, given))
-    assert [str(one.message).startswith(f"{name} look rounded, rows sum to") for one in caught] == [True] * warned
+    begin = f"{name}: posteriors look rounded, rows sum to"
+    assert [str(one.message).startswith(begin) for one in caught] == [True] * warned
     found = {"victim": [evidence.victim], "shadows": evidence.shadows, "generated[0]": [evidence.generated[0]]}[name]
     assert np.array_equal([one.posteriors()[0] for one in found], exact.reshape(-1, *exact.shape[-2:]))
 
@@ -296,7 +297,7 @@ def test_a_value_a_little_outside_is_warned_of_and_one_further_outside_refused(b
     victim = GOOD["victim"].copy()
     victim[2] = [beyond, 1 - beyond, 0, 0] if beyond < 0 else [beyond, 0, 0, 0]
     if taken:
-        with pytest.warns(UserWarning, match="^victim look rounded"):
+        with pytest.warns(UserWarning, match="^victim: posteriors look rounded"):
             found = Evidence.of(**GOOD | {"victim": victim}).victim.posteriors()[0]
         assert found.min() >= 0 and found.max() <= 1
     else:

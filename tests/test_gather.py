@@ -106,7 +106,8 @@ def test_answers_to_other_generated_records_are_not_reused(made, monkeypatch):
         asked.append(1), real(self, *args, **how))[1])
     evidence_of(made, attacks=["blindmi"])
     assert not asked
-    monkeypatch.setattr(blindmi, "generate", lambda records, numbers, *, seed: generate(records, numbers[:9], seed=seed))
+    monkeypatch.setattr(blindmi, "generate",
+                        lambda records, numbers, *, seed: generate(records, numbers[:9], seed=seed))
     other = evidence_of(made, attacks=["blindmi"])
     assert len(asked) == 1 and not np.array_equal(before.generated[0].logits, other.generated[0].logits)
     monkeypatch.setattr(blindmi, "generate", generate)
