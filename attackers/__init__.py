@@ -58,6 +58,8 @@ ATTACKS.register("qmia", "attackers.qmia:qmia",
                  "the margin beside its distribution given the record (Bertran et al. 2023)")
 ATTACKS.register("blindmi", "attackers.blindmi:blindmi",
                  "moves answers towards generated non-members' (Hui et al. 2021)", generated=True)
+ATTACKS.register("blindmi_scaled", "attackers.blindmi:blindmi_scaled",
+                 "blindmi with one kernel as wide as the answers are apart, not 19 fixed ones", generated=True)
 
 # name of a verdict -> the attack that it comes from
 VERDICTS = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}

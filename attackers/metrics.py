@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from attackers import arrays
 from attackers.signals import Verdict
 
 FPRS = (0.1, 0.01, 0.001)
@@ -28,10 +29,9 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
         ValueError: a score is NaN, as that of a target that too few shadows know; or the truth is of other records,
             or all of a kind.
     """
-    member, labels = np.asarray(member, dtype=bool), np.asarray(labels)
-    if len({len(verdict.scores), len(member), len(labels)}) > 1:
-        raise ValueError(f"member and labels must be of the {len(verdict.scores)} targets, not of {len(member)} and "
-                         f"{len(labels)} records")
+    n = len(verdict.scores)
+    member = arrays.flags("member", member, (n,), f"(n,), of the {n} targets")
+    labels = arrays.classes("labels", labels, n, num_cls)
     if member.all() or not member.any():
         raise ValueError("there must be members and non-members")
     if np.isnan(verdict.scores).any():

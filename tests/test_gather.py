@@ -12,7 +12,7 @@ import attackers.qmia
 import mia
 import pretrain
 import prune
-from attackers import ATTACKS, attack, unfit
+from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.gather import gather
 from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
@@ -96,6 +96,23 @@ def test_whoever_is_a_member_the_scores_are_the_same(made, name):
     for verdict in said:
         assert np.array_equal(said[verdict].scores, again[verdict].scores)
         assert np.array_equal(said[verdict].threshold, again[verdict].threshold)
+
+
+def test_answers_to_other_generated_records_are_not_reused(made, monkeypatch):
+    """With the same seed too, as where an earlier version made other records of it."""
+    before, generate, asked = evidence_of(made, attacks=["blindmi"]), blindmi.generate, []
+    real = BaseModel.logits
+    monkeypatch.setattr(BaseModel, "logits", lambda self, *args, **how: (
+        asked.append(1), real(self, *args, **how))[1])
+    evidence_of(made, attacks=["blindmi"])
+    assert not asked
+    monkeypatch.setattr(blindmi, "generate",
+                        lambda records, numbers, *, seed: generate(records, numbers[:9], seed=seed))
+    other = evidence_of(made, attacks=["blindmi"])
+    assert len(asked) == 1 and not np.array_equal(before.generated[0].logits, other.generated[0].logits)
+    monkeypatch.setattr(blindmi, "generate", generate)
+    again = evidence_of(made, attacks=["blindmi"])
+    assert np.array_equal(before.generated[0].logits, again.generated[0].logits)
 
 
 def test_what_was_asked_once_is_not_asked_again(made, monkeypatch):

@@ -466,7 +466,12 @@ def test_a_target_without_a_score_is_named():
 
 @pytest.mark.parametrize("member, labels, said", [
     ([1, 1, 1], [0, 0, 0], "members and non-members"), ([0, 0, 0], [0, 0, 0], "members and non-members"),
-    ([1, 0], [0, 0, 0], "of the 3 targets"), ([1, 0, 1], [0, 0], "of the 3 targets")])
+    ([1, 0], [0, 0, 0], "^member must .* of the 3 targets"),
+    ([1, 0, 1], [0, 0], r"^labels must .*\(3,\), not .*\(2,\)"),
+    ([1, -1, 1], [0, 0, 0], r"^member\[1\] is -1: .* 1 or 0"), ("yyn", [0, 0, 0], "^member must be numbers, not 'yyn'"),
+    (["yes", "no", "no"], [0, 0, 0], "^member must be numbers, not 'yes'"),
+    ([1, 0.5, 0], [0, 0, 0], r"^member\[1\] is 0.5"), ([1, None, 0], [0, 0, 0], "^member must be numbers, not None"),
+    ([1, 0, 1], [0, 1, 0], r"^labels\[1\] is 1: .* from 0 to 0")])
 def test_a_truth_that_does_not_fit_is_refused(member, labels, said):
     with pytest.raises(ValueError, match=said):
         metrics.measures(Verdict(np.array([0.1, 0.2, 0.4]), 0.2), member, labels, num_cls=1)
