@@ -21,6 +21,7 @@ from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent
 STAGES = ("pretrain", "prune", "prune_dp", "mia")
+_FIRST = ".model.sha256"  # what says whose files these are is written before them
 _LAST = ("manifest.json", "attacks.jsonl")  # what says that other files are there is written after them
 
 
@@ -122,7 +123,7 @@ class Ray:
             except self.ray.exceptions.RayError as error:
                 status, said, made = 1, f"error: {error}".encode(), {}
             write(job.log, said)
-            for name in sorted(made, key=lambda name: Path(name).name in _LAST):
+            for name in sorted(made, key=lambda name: (Path(name).name != _FIRST, Path(name).name in _LAST)):
                 write(Path(job.options.results, name), made[name])
             yield job, status
 
@@ -171,7 +172,8 @@ def _run_there(stage: str, argv: list[str], config: str, results: str, files: di
 
 
 def _read(results: Path, places: list[Path]) -> dict[str, bytes]:
-    """All files of a results folder in these places, by their names in it; none that are hidden or half made."""
+    """All files of a results folder in these places, by their names in it; none that are half made or, but for digests,
+    hidden."""
     found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
     return {str(path.relative_to(results)): path.read_bytes() for path in found
-            if path.is_file() and not path.name.startswith(".") and path.suffix != ".resume"}
+            if path.is_file() and (path.name == _FIRST or not path.name.startswith(".")) and path.suffix != ".resume"}
