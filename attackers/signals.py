@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.console import UserError
+from core.console import NotApplicable
 from core.imports import import_own
 
 if TYPE_CHECKING:
@@ -215,9 +215,9 @@ class Evidence:
         return cls(labels, of_victim, of_shadows, member, own, target, online, x, np.arange(n), generated)
 
     def need_population(self) -> None:
-        """Raise UserError where there is none."""
+        """Raise NotApplicable where there is none."""
         if self.target.all():
-            raise UserError("this attack needs population records, known non-members: all records here are targets")
+            raise NotApplicable("this attack needs population records, known non-members: all records here are targets")
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Measured:
         """Take a statistic(signals, labels) -> (N,) of every model."""

@@ -11,6 +11,10 @@ class UserError(Exception):
     argument."""
 
 
+class NotApplicable(UserError):
+    """What is asked for cannot be made of these data and models, whatever the options."""
+
+
 def stage(main):
     """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for each of its
     arguments) and exit status 2."""
@@ -22,6 +26,9 @@ def stage(main):
         except UserError as error:
             for line in error.args:
                 print("error: " + " ".join(str(line).split()), file=sys.stderr)
+            return 2
+        except MemoryError:
+            print("error: the memory is too small: try fewer --workers", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
