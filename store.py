@@ -424,9 +424,9 @@ class Store:
         if not path.exists():
             return None
         said, original = read_sealed(path), self.parent(role, version)
-        if said["parent"] != original:
-            return None
-        return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
+        with reading(path):
+            parent, digest = said["parent"], said["files"][_CHECKPOINT]
+        return SimpleNamespace(parent=original, digest=digest) if parent == original else None
 
     def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray] | None, *,
                 records: np.ndarray | None, fresh: bool) -> np.ndarray:
@@ -633,55 +633,107 @@ class Attacked:
         folder: of the victim.
         lines: what attacks on the models that lie there now have found, an object a verdict.
         stale: how many more lines there are, on models that are gone or have been made anew.
-        manifest: of the victim; {} where it is not finished.
+        manifest: of the victim; {} where it is not finished, or cannot be read.
+        problems: what of its files was left out, and why; more is added when they are read.
     """
 
     folder: Path
     lines: list[dict]
     stale: int
     manifest: dict
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def add_problem(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     @functools.cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """The arrays of scores.npz, see `_arrays_of`."""
-        return read_arrays(self.folder / "scores.npz")[1]
+        """The arrays of scores.npz, see `_arrays_of`; {} where it cannot be read."""
+        try:
+            return read_arrays(self.folder / "scores.npz")[1]
+        except UserError as error:
+            self.add_problem(_without_remedy(error))
+            return {}
 
-    def truth(self, line: dict) -> dict[str, np.ndarray]:
-        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`."""
+    def truth(self, line: dict) -> dict[str, np.ndarray] | None:
+        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`; None where scores.npz
+        lacks them."""
         scores, _, *rest = _arrays_of(line)
-        with reading(self.folder / "scores.npz"):
-            return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
+        if not {scores, *rest} <= set(self.scores):
+            if self.scores:
+                self.add_problem(f"{self.folder / 'scores.npz'} lacks the scores of {line['attack']}")
+            return None
+        return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
 
     def answers(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
-        or from before the numbers were kept."""
+        or from before the numbers were kept, or that can be read."""
         path = self.folder / f"{what}.npz"
         if not path.exists():
             return None
-        facts, arrays = read_arrays(path)
+        try:
+            facts, arrays = read_arrays(path)
+        except UserError as error:
+            self.add_problem(_without_remedy(error))
+            return None
         current = facts.get("model") == self.manifest.get("files", {}).get(_CHECKPOINT)
-        return (arrays["records"], arrays["answers"]) if current and "records" in arrays else None
+        return (arrays["records"], arrays["answers"]) if current and {"records", "answers"} <= set(arrays) else None
 
 
-def attacked(results: Path) -> list[Attacked]:
-    """All victims below a folder, at any depth, those not attacked yet included.
+def attacked(results: Path, *, unreadable: list[str] | None = None) -> list[Attacked]:
+    """All victims below a folder, at any depth, those not attacked yet included, or the one whose folder it is.
 
-    Raises UserError where there is no such folder, or a file is damaged.
+    Args:
+        unreadable: what cannot be read of the folders below is added to it.
+    Raises UserError where there is no such folder.
     """
     def fail(error: OSError):
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+        said = f"cannot read {error.filename}: {error.strerror}"
+        if Path(error.filename) == results:
+            raise UserError(f"{said}: name a folder of results, "
+                            f"such as {results_around(results) or 'that of --results'}") from error
+        if unreadable is not None:
+            unreadable.append(said)
 
+    if _is_of_model(results):
+        return [_attacked(results)]
     roots = set()
     for folder, _, files in os.walk(results, onerror=fail):
         roots |= {Path(folder)} if "split.npz" in files else set()
-        roots |= {Path(folder).parent} if "attacks.jsonl" in files else set()
-    return [_attacked(root, folder) for root in sorted(roots)
-            for folder in sorted(root.glob(f"*_{_MODEL}")) if not folder.name.startswith("shadow_")]
+        roots |= {Path(folder).parent} if "attacks.jsonl" in files and Path(folder) != results else set()
+    return [_attacked(folder) for root in sorted(roots) for folder in sorted(root.glob(f"*_{_MODEL}"))
+            if folder.is_dir() and not folder.name.startswith("shadow_")]
 
 
-def _attacked(root: Path, folder: Path) -> Attacked:
-    manifest = folder / _MANIFEST
-    told = read_sealed(manifest) if manifest.exists() else {}
+def _is_of_model(folder: Path) -> bool:
+    """Whether this is the folder of a victim."""
+    name = Path(os.path.abspath(folder)).name
+    return folder.is_dir() and name.endswith(f"_{_MODEL}") and not name.startswith("shadow_") and any(
+        (folder / file).exists() for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
+
+
+def results_around(folder: Path) -> Path | None:
+    """The folder of a data set and network that a path lies in; None where it lies in none."""
+    folder = Path(os.path.abspath(folder))
+    return next((parent for parent in folder.parents if (parent / "split.npz").exists()), None)
+
+
+def _without_remedy(error: UserError) -> str:
+    """What cannot be read and why; not that it be removed, which is for a stage that makes it anew."""
+    return str(error).partition(": it is damaged")[0]
+
+
+def _attacked(folder: Path) -> Attacked:
+    manifest, told, problems = folder / _MANIFEST, {}, []
+    root = Path(os.path.abspath(folder)).parent
+    try:
+        told = read_sealed(manifest) if manifest.exists() else {}
+    except UserError as error:
+        problems.append(_without_remedy(error))
+    if not all(isinstance(told.get(name) or {}, dict) for name in ("files", "privacy")):
+        problems.append(f"{manifest} is of another version")
+        told = {}
 
     @functools.cache
     def now(original: bool, adaptive: bool, options: tuple) -> str | None:
@@ -697,9 +749,27 @@ def _attacked(root: Path, folder: Path) -> Attacked:
         options = tuple((name, line.get(name, OPTIONS[name].default)) for name in names)
         return now(line["original"], line["adaptive"], options) == line["models"]
 
-    lines = _read_lines(folder / "attacks.jsonl")
-    kept = [line for line in lines if current(line)]
-    return Attacked(folder, kept, len(lines) - len(kept), told)
+    kept, stale = [], 0
+    try:
+        lines, problem = read_lines(folder / "attacks.jsonl")
+    except UserError as error:
+        lines, problem = [], _without_remedy(error)
+    if problem:
+        problems.append(problem if problem.startswith("cannot") else f"of {folder / 'attacks.jsonl'}: {problem}")
+    for line in lines:
+        try:
+            fits = current(line)
+        except UserError as error:
+            problem = f"results in {folder}: {_without_remedy(error)}"
+        except (KeyError, TypeError, ValueError, AttributeError):
+            problem = f"{folder / 'attacks.jsonl'}: results of another version"
+        else:
+            kept += [line] if fits else []
+            stale += not fits
+            continue
+        if problem not in problems:
+            problems.append(problem)
+    return Attacked(folder, kept, stale, told, problems)
 
 
 def _read_lines(path: Path) -> list[dict]:
