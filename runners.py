@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,13 +83,11 @@ class Ray:
             raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
         _reach(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a study goes elsewhere
-        excludes = [".git", "/data", "/benchmarks", "/tests", "/figs", "*.npz"]  # and what .gitignore names
-        if results.absolute().is_relative_to(PROJECT):
-            excludes.append(f"/{results.absolute().relative_to(PROJECT)}")
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR",
-                     runtime_env={"working_dir": str(PROJECT), "excludes": excludes})
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            with tempfile.TemporaryDirectory() as code:  # read by Ray as it connects
+                copy_code(PROJECT, Path(code))
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": code})
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"no Ray cluster at {address}: {error}") from error
         self.ray, self.running, self.ship, self.shares = ray, {}, ship, {"GPU": gpus, "CPU": cpus}
         have = ray.cluster_resources()
@@ -133,6 +132,16 @@ class Ray:
         self.ray.shutdown()
         if getattr(self, "token", None):
             self.token.unlink(missing_ok=True)
+
+
+def copy_code(project: Path, target: Path) -> None:
+    """Copy what stages import, and nothing else that lies in the repository, such as data, results or environments."""
+    packages = [folder.parent for folder in project.glob("*/__init__.py") if folder.parent.name != "tests"]
+    for path in [*project.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]:
+        if path.is_file():
+            copy = target / path.relative_to(project)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _reach(address: str) -> None:
