@@ -329,7 +329,7 @@ def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
     assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
 
 
-# ---- files of other programs ------------------------------------------------------------------------------------------
+# ---- files of other programs ----------------------------------------------------------------------------------------
 
 def everything():
     return {str(path): path.read_bytes() for path in sorted(Path("results").rglob("*")) if path.is_file()}
