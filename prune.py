@@ -25,6 +25,7 @@ def prune(options) -> dict:
     device, records = prepare(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
+    store.check_place(store.pruned)
     originals = {}
     if not options.from_scratch:
         originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work

@@ -55,18 +55,21 @@ def main(argv=None):
     from core.files import write
     from store import attacked
 
-    found = attacked(results)
-    notes = left_out(found, results)
+    notes: list[str] = []
+    found = attacked(results, unreadable=notes)
     table = frame(found, results)
+    notes += left_out(found, results)
     if table.empty:
-        raise UserError(f"{results} holds no results of attacks: run mia.py first" + "".join(f"; {n}" for n in notes))
-    for note in notes:
-        console.say(f"left out: {note}")
+        raise UserError(f"{results} holds no results of attacks: {where_results_are(results)}"
+                        + "".join(f"; {n}" for n in notes))
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)
     notes += doubles
     summary, accuracies = summarised(table), victims(table)
     sections = [section(*of) for of in sections_of(table, summary, accuracies)]
+    notes = list(dict.fromkeys([*notes, *problems_of(found)]))  # figures read more files
+    for note in notes:
+        console.say(f"left out: {note}")
 
     out = Path(given.out) if given.out is not None else results
     page = {"title": title, "about": about, "command": shlex.join(map(str, words)), "facts": facts(table),
@@ -101,14 +104,18 @@ def load_results(results: str | Path) -> pd.DataFrame:
     not private). All but percentages: fractions. An original has no pruner, sparsity or defence. Lines on models that
     have been made anew since are left out, and said.
 
-    Raises UserError where there is no such folder, or a file is damaged.
+    So are files that cannot be read.
+
+    Raises UserError where there is no such folder.
     """
     from store import attacked
 
-    found = attacked(Path(results))
-    for note in left_out(found, Path(results)):
+    notes: list[str] = []
+    found = attacked(Path(results), unreadable=notes)
+    table = frame(found, Path(results))
+    for note in [*notes, *left_out(found, Path(results))]:
         console.say(f"left out: {note}")
-    return frame(found, Path(results)).drop(columns=["place", "line", "asked_delta"])
+    return table.drop(columns=["place", "line", "asked_delta"])
 
 
 def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
@@ -118,18 +125,11 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
 
     rows = []
     for place in found:
-        privacy = place.manifest.get("privacy") or {}
         for line in place.lines:
-            of_line = {"folder": str(place.folder.relative_to(results))}
-            of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
-            after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
-            after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
-                      "asked_delta": line.get("delta")}
-            for measure in TITLES:
-                if line[measure] is not None:
-                    low, high = line[f"{measure}_interval"]
-                    rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
-                                           "value": line[measure], "low": low, "high": high} | after)
+            try:
+                rows += rows_of(place, line, results)
+            except (KeyError, TypeError, ValueError):
+                place.add_problem(f"{place.folder / 'attacks.jsonl'}: results of another version")
     head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
             "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line",
             "asked_delta"]
@@ -138,19 +138,56 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))
 
 
+def rows_of(place: Attacked, line: dict, results: Path) -> list[dict]:
+    """The rows of a line of attacks.jsonl: one a measure. Raises KeyError, TypeError or ValueError where the line has
+    another shape."""
+    privacy = place.manifest.get("privacy") or {}
+    of_line = {"folder": folder_name(place, results)}
+    of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
+    after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
+    after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
+              "asked_delta": line.get("delta")}
+    rows = []
+    for measure in TITLES:
+        if line.get(measure) is not None:
+            low, high = line[f"{measure}_interval"]
+            rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
+                                   "value": float(line[measure]), "low": float(low), "high": float(high)} | after)
+    return rows
+
+
+def folder_name(place: Attacked, results: Path) -> str:
+    """A victim's folder below `results`; its own name where it is that folder."""
+    below = place.folder.relative_to(results)
+    return str(below) if below.parts else place.folder.absolute().name
+
+
+def where_results_are(folder: Path) -> str:
+    """What to do about a folder without results."""
+    from store import results_around
+
+    around = results_around(folder)
+    return f"name the folder that it is part of, {around}" if around else "run mia.py first"
+
+
+def problems_of(found: list[Attacked]) -> list[str]:
+    """What of the files that were read so far was left out."""
+    return [problem for place in found for problem in place.problems]
+
+
 def left_out(found: list[Attacked], results: Path) -> list[str]:
     """What lies there and is in no table, and why."""
     def of(place: Attacked) -> str:
-        return str(place.folder.relative_to(results))
+        return folder_name(place, results)
 
     stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
              f"anew since" for place in found if place.stale]
     stale += [f"{place.unmeasured} result{'s' * (place.unmeasured > 1)} in {of(place)}, with intervals by an older "
               f"method and without the scores to measure them again" for place in found if place.unmeasured]
-    unfinished = [of(place) for place in found if not place.manifest]
+    unfinished = [of(place) for place in found if not place.manifest and not place.problems]
     silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale
-              and not place.unmeasured]
-    return [*stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
+              and not place.unmeasured and not place.problems]
+    return [*problems_of(found), *stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
             *([f"not attacked: {', '.join(silent)}"] if silent else [])]
 
 
@@ -454,23 +491,28 @@ def of_roc(rows: pd.DataFrame, shown: list[str]) -> Picture | str:
     seeds = areas.assign(seeds=runs["seed"].transform("nunique"), trainings=runs["value"].transform("count"))
     panels = {}
     for victim in shown:
-        curves = {attack: (grid, np.mean([rates(row.place, row.line, grid) for row in of.itertuples()], axis=0),
-                           of["value"].mean())
-                  for attack, of in areas[areas["victim"] == victim].groupby("attack") if attack in best}
+        curves = {attack: (grid, np.mean(found, axis=0), of["value"].mean())
+                  for attack, of in areas[areas["victim"] == victim].groupby("attack") if attack in best
+                  and (found := [curve for row in of.itertuples()
+                                 if (curve := rates(row.place, row.line, grid)) is not None])}
         if curves:
             panels[victim] = curves
+    if not panels:
+        return "ROC: no scores of the attacks shown can be read."
     seeds = seeds[seeds["attack"].isin(best)]
     return picture("roc", "ROC", f"True-positive rate over false-positive rate, both logarithmic, mean over seeds: the "
                    f"{len(best)} attacks with the largest AUC on {shown[-1]}. Dashed: guessing. The axes begin at one "
                    f"false positive; nothing is interpolated. {count(seeds)}.", figures.roc(panels))
 
 
-def rates(place: Attacked, line: dict, grid: np.ndarray) -> np.ndarray:
-    """The largest TPR of a threshold whose FPR does not exceed each of the grid's."""
+def rates(place: Attacked, line: dict, grid: np.ndarray) -> np.ndarray | None:
+    """The largest TPR of a threshold whose FPR does not exceed each of the grid's; None without scores."""
     import numpy as np
     from sklearn.metrics import roc_curve
 
     truth = place.truth(line)
+    if truth is None:
+        return None
     fpr, tpr, _ = roc_curve(truth["member"], truth["scores"], drop_intermediate=False)
     return tpr[np.searchsorted(fpr, grid * (1 + 1e-9), side="right") - 1]
 
@@ -544,7 +586,7 @@ def answers_of(rows: pd.DataFrame, file: str) -> Answers | None:
     parts = []
     for row in rows.drop_duplicates(REPEATED).itertuples():
         kept, truth = row.place.answers(file), row.place.truth(row.line)
-        if kept is None or not np.isin(truth["records"], kept[0]).all():
+        if kept is None or truth is None or not np.isin(truth["records"], kept[0]).all():
             continue
         records, answers = kept
         order = np.argsort(records)

@@ -21,7 +21,7 @@ from defenders.basic import Basic
 from models import MODELS, stack
 from pruner import mask
 from store import Checkpoint, Store, digest
-from core.parallel import cores, keep_freed_memory, side_by_side
+from core.parallel import WorkerDied, cores, keep_freed_memory, side_by_side
 
 
 def prepare(options: SimpleNamespace) -> tuple[torch.device, Records]:
@@ -79,6 +79,10 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
     return model
 
 
+class TrainingFailed(UserError):
+    """A model cannot be trained, which says nothing of the others."""
+
+
 @dataclass(frozen=True)
 class Start:
     """What a role's training starts from: a model, and of a pruned one its masks."""
@@ -109,14 +113,34 @@ def train_all(start: Callable[[str], Start], device: torch.device, records: Reco
     most = 1 if device.type == "cpu" or options.workers > 1 else _stackable(start, defend, device)
     groups = stacks(parts, most=most)
     rows, privacy = {}, {}
-    for _, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads):
+    failed = {}
+    for group, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads,
+                                      goes_on=(TrainingFailed, MemoryError, WorkerDied)):
+        if isinstance(stored, Exception):
+            failed[group] = stored
+            continue
         for role, said, rows[role], privacy[role] in stored:
             say(f"{role}: {said}")
-    header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
-    console.table(title, header[:len(rows["victim"])], [rows[role] for role in parts])
+    made = [rows[role] for role in parts if role in rows]
+    if made:
+        header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
+        console.table(title, header[:len(made[0])], made)
     if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
         say(f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing")
+    if failed:
+        raise _of_failures(failed, groups)
     return privacy
+
+
+def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> UserError:
+    """The error of a stage in which some groups of models could not be trained: the first one's, and who they are."""
+    group, error = next(iter(failed.items()))
+    said = {TrainingFailed: str(error), WorkerDied: f"{group}: {error}"}.get(
+        type(error), f"{group}: the memory is too small: try fewer --workers")
+    others = [role for name in failed if name != group for role in groups[name]]
+    done = sum(map(len, groups.values())) - sum(len(groups[name]) for name in failed)
+    return UserError(said + (f"; failed too: {', '.join(others)}" if others else "")
+                     + (f"; {done} model{'s are' if done > 1 else ' is'} finished and kept" if done else ""))
 
 
 def _defender(options: SimpleNamespace, defend: str) -> Basic:
@@ -215,9 +239,9 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
                                     defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
     except Diverged as error:
         smaller = "--dp_lr or --max_grad_norm" if defend == "dp" else "--lr"
-        raise UserError(f"{label}: {error}: try a smaller {smaller}") from error
+        raise TrainingFailed(f"{label}: {error}: try a smaller {smaller}") from error
     except torch.cuda.OutOfMemoryError as error:
-        raise UserError(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
+        raise TrainingFailed(f"{label}: the GPU's memory is too small for --batch_size {options.batch_size}: "
                         f"try --batch_size {max(2, options.batch_size // 2)}") from error
     finally:
         scalars.close()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 
 from attackers.signals import Evidence, Measured, Signals, Verdict
-from core.console import UserError
+from core.console import NotApplicable
 
 
 def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndarray],
@@ -17,7 +17,7 @@ def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndar
         per_class: a threshold for each class, by the shadows' records of that class; the global one for a class
             without members or without non-members.
     Raises:
-        UserError: the shadows are too few for one to play the victim.
+        NotApplicable: the shadows are too few for one to play the victim.
     """
     played = evidence.measure(statistic)
     scores, member = (np.concatenate(parts) for parts in zip(
@@ -25,7 +25,7 @@ def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndar
     sure = ~np.isnan(scores)
     scores, member = scores[sure], member[sure]
     if member.all() or not member.any():
-        raise UserError(f"no threshold can be found on {len(evidence.shadows)} shadow models: where one plays the "
+        raise NotApplicable(f"no threshold can be found on {len(evidence.shadows)} shadow models: where one plays the "
                         f"victim, too few others are left that were trained without a record (or with it)")
     threshold = best_threshold(scores[member], scores[~member])
     if per_class:

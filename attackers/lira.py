@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from attackers.calibration import judge
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from core.console import UserError
+from core.console import NotApplicable
 
 FEW = 64  # with fewer shadow models than this, all records share a variance
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none
@@ -59,10 +59,10 @@ def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[s
 def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
     """The ratio of likelihoods with and without the record.
 
-    Raises UserError where no shadow was trained on a target.
+    Raises NotApplicable where no shadow was trained on a target.
     """
     if not evidence.online:
-        raise UserError("no shadow model was trained on any target record, so that nothing is known of how models "
+        raise NotApplicable("no shadow model was trained on any target record, so that nothing is known of how models "
                         "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)")
     return _lira("lira_online", evidence, online=True, fix_variance=fix_variance)
 

@@ -12,7 +12,7 @@ from attackers.calibration import judge
 from attackers.networks import not_kept
 from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
 from base_model import BaseModel, Recipe, generator
-from core.console import UserError
+from core.console import NotApplicable, UserError
 from defenders.basic import Basic
 
 FEWEST = 20  # population records
@@ -64,7 +64,7 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
     shape = evidence.records.shape
     network_name = "resnet18" if len(shape) == 3 and min(shape[1:]) >= 32 else "columnfc"
     if (~evidence.target).sum() < FEWEST:
-        raise UserError(f"qmia learns from the population, of which it needs at least {FEWEST} records")
+        raise NotApplicable(f"qmia learns from the population, of which it needs at least {FEWEST} records")
     numbers = torch.from_numpy(evidence.numbers)
     records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
 

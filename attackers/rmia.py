@@ -7,7 +7,7 @@ from scipy.special import expit
 from attackers.calibration import judge
 from attackers.metrics import area
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from core.console import UserError
+from core.console import NotApplicable
 from datasets import Records
 
 TEMPERATURE = 2.0
@@ -43,7 +43,7 @@ def score(p: Measured, *, a: float, gamma: float, online: bool) -> np.ndarray:
     of_population = ratio(p, ~p.target, a=a, online=False, least=1)
     limits = np.sort(gamma * of_population[~np.isnan(of_population)])
     if not len(limits):
-        raise UserError("of no population record a shadow model is known that was not trained on it")
+        raise NotApplicable("of no population record a shadow model is known that was not trained on it")
     of_targets = ratio(p, p.target, a=a, online=online)
     return np.where(np.isnan(of_targets), np.nan, np.searchsorted(limits, of_targets, side="left") / len(limits))
 

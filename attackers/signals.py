@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import arrays
-from core.console import UserError
+from core.console import NotApplicable
 from core.imports import import_own
 
 if TYPE_CHECKING:
@@ -204,9 +204,9 @@ class Evidence:
                    None if generated is None else _generated(generated, num_cls))
 
     def need_population(self) -> None:
-        """Raise UserError where there is none."""
+        """Raise NotApplicable where there is none."""
         if self.target.all():
-            raise UserError("this attack needs population records, known non-members: all records here are targets")
+            raise NotApplicable("this attack needs population records, known non-members: all records here are targets")
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Measured:
         """Take a statistic(signals, labels) -> (N,) of every model."""

@@ -7,18 +7,28 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """Something that the user can mend: one line that says what is wrong and what would be right."""
+    """Something that the user can mend: one line that says what is wrong and what would be right; a line for each
+    argument."""
+
+
+class NotApplicable(UserError):
+    """What is asked for cannot be made of these data and models, whatever the options."""
 
 
 def stage(main):
-    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr and exit status 2."""
+    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for each of its
+    arguments) and exit status 2."""
 
     @functools.wraps(main)
     def run(argv=None) -> int:
         try:
             main(argv)
         except UserError as error:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            for line in error.args:
+                print("error: " + " ".join(str(line).split()), file=sys.stderr)
+            return 2
+        except MemoryError:
+            print("error: the memory is too small: try fewer --workers", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

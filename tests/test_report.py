@@ -328,18 +328,98 @@ def test_a_victim_that_is_half_made_is_said(results, victim, capsys):
     assert f"not finished: {victim.relative_to(results)}" in said and "6 results in" in said
 
 
-@pytest.mark.parametrize("name", ["attacks.jsonl", "manifest.json", "scores.npz", "logits.npz"])
-def test_a_damaged_file_is_named_in_one_line(results, victim, capsys, name):
-    content = bytearray((victim / name).read_bytes())
+def flip(file):
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    (victim / name).write_bytes(content)
-    assert str(victim / name) in one_error(capsys, results)
+    file.write_bytes(content)
 
 
-def test_a_cut_file_of_attacks_is_damaged(results, victim, capsys):
+def reported(results, capsys):
+    """What a report says that it has left out; the page and its Markdown say the same."""
+    capsys.readouterr()
+    assert report.main([str(results)]) == 0
+    said, error = capsys.readouterr()
+    notes = [line.removeprefix("left out: ") for line in said.splitlines() if line.startswith("left out: ")]
+    assert not error and [line for line in (results / "report.md").read_text().splitlines()
+                          if line.startswith("- left out: ")] == [f"- left out: {note}" for note in notes]
+    assert all(html.escape(note) in (results / "report.html").read_text() for note in notes)
+    return notes
+
+
+@pytest.mark.parametrize("name", ["attacks.jsonl", "manifest.json", "scores.npz", "logits.npz"])
+@pytest.mark.parametrize("damage", [flip, lambda file: file.write_bytes(b""), lambda file: file.write_bytes(b"[1]\n"),
+                                    lambda file: (file.unlink(), file.mkdir())],
+                         ids=["bit", "empty", "other", "folder"])
+def test_a_damaged_file_is_left_out_and_named_in_one_line(results, victim, capsys, name, damage):
+    folder, before = str(victim.relative_to(results)), report.load_results(results)
+    damage(victim / name)
+    notes = reported(results, capsys)
+    assert sum(str(victim / name) in note for note in notes) in (1, 2), notes
+    after = report.load_results(results)
+    others = after[after["folder"] != folder], before[before["folder"] != folder]
+    assert len(others[0]) == len(others[1]) > 50
+    if name in ("scores.npz", "logits.npz"):  # all numbers are in the lines
+        assert len(after) == len(before)
+
+
+def test_a_broken_line_costs_no_other(results, victim, capsys):
     lines = (victim / "attacks.jsonl").read_text().splitlines(keepends=True)
+    before = report.load_results(results)
+    (victim / "attacks.jsonl").write_text("".join([*lines[:2], lines[2].replace("0", "1"), *lines[3:]]))
+    assert any(str(victim / "attacks.jsonl") in note and "line 3" in note for note in reported(results, capsys))
+    gone = before["folder"].eq(str(victim.relative_to(results))) & before["attack"].eq(json.loads(lines[2])["attack"])
+    assert len(report.load_results(results)) == len(before) - gone.sum() and gone.any()
     (victim / "attacks.jsonl").write_text("".join(lines[:-1]))
-    assert str(victim / "attacks.jsonl") in one_error(capsys, results)
+    assert any(str(victim / "attacks.jsonl") in note and "missing" in note for note in reported(results, capsys))
+
+
+def test_results_of_another_version_are_left_out_and_said(results, victim, capsys):
+    lines = lines_of(victim)
+    for change in ({"members": None}, {"adaptive": None}, {"accuracy_interval": None}, {"auc": None}):
+        changed = [{name: value for name, value in (line | change).items()
+                    if name not in ("sha256", *(key for key, value in change.items() if value is None))}
+                   for line in lines]
+        (victim / "attacks.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in changed))
+        notes = reported(results, capsys)
+        if "auc" not in change:  # a measure that there was not yet
+            assert any("results of another version" in note and str(victim) in note for note in notes), change
+    manifest = json.loads((victim / "manifest.json").read_text())
+    for change in ({"files": ["best.pth"]}, {"privacy": [1]}, {"parent": 3}):
+        changed = manifest | change
+        del changed["sha256"]
+        (victim / "manifest.json").write_text(json.dumps(sealed(changed)))
+        reported(results, capsys)
+
+
+def test_missing_scores_leave_the_tables_and_are_said(results, victim, capsys):
+    before = report.load_results(results)
+    (victim / "scores.npz").unlink()
+    assert any(str(victim / "scores.npz") in note for note in reported(results, capsys))
+    assert len(report.load_results(results)) == len(before)
+
+
+def test_without_any_scores_there_is_no_roc(results, capsys):
+    for file in results.rglob("scores.npz"):
+        flip(file)
+    reported(results, capsys)
+    assert "ROC: no scores" in (results / "report.md").read_text()
+
+
+@pytest.mark.parametrize("below", ["tiny/seed_7/tiny_columnfc/l1unstructure_0.7_model", "tiny/seed_7/tiny_columnfc",
+                                   "tiny/seed_7", "tiny"])
+def test_a_report_on_any_folder_of_results(results, capsys, monkeypatch, below):
+    reported(results / below, capsys)
+    whole, part = report.load_results(results), report.load_results(results / below)
+    assert len(part) == whole["folder"].str.startswith(below).sum() > 0
+    monkeypatch.chdir(results / below)
+    assert len(report.load_results(".")) == len(part)
+
+
+def test_a_folder_without_results_names_the_one_to_give(results, victim, capsys):
+    for place in (victim.parent / "shadow_model_0", victim.parent / "attack_networks", victim / "best.pth"):
+        place.exists() or place.mkdir()
+        assert str(victim.parent) in one_error(capsys, place)
+    assert "cannot read" in one_error(capsys, results / "report.txt")
 
 
 def test_wrong_calls_end_with_one_line(tmp_path, capsys):
