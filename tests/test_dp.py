@@ -295,7 +295,7 @@ def test_samples_are_poisson_and_an_epoch_has_as_many_as_it_would_have_batches()
     assert all(len(sample.unique()) == len(sample) for sample in drawn)
 
 
-# ---- where the noise comes from ---------------------------------------------------------------------------------------
+# ---- where the noise comes from --------------------------------------------------------------------------------------
 
 def test_normals_are_normal():
     """One by one, and in pairs that chunks, summands or neighbouring draws could tie together."""
