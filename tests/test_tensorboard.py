@@ -67,7 +67,8 @@ def without_events():
 @pytest.mark.parametrize("stage, words, names", [
     (pretrain, ["--early_stop", "1"], MODELS),
     (prune, ["--defend", "adv"], ["l1unstructure_0.7_adv_1_model"]),
-    (prune_dp, ["--defend_arg", "1", "--batch_size", "8", "--dp_noise", "seeded"], ["shadow_l1unstructure_0.7_dp_1_model_1"])])
+    (prune_dp, ["--defend_arg", "1", "--batch_size", "8", "--dp_noise", "seeded"],
+     ["shadow_l1unstructure_0.7_dp_1_model_1"])])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_curves_are_the_manifests_and_change_no_other_file(stage, words, names, workers, write_config, capsys):
     if workers != "1" and torch.cuda.is_available():
