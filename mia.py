@@ -20,6 +20,7 @@ def main(argv=None):
     import numpy as np
 
     from attackers import metrics
+    from defenders.accounting import caveat
     from roles import prepare
     from store import ORIGINAL, Store, models_digest
     from core.parallel import side_by_side
@@ -74,7 +75,7 @@ def main(argv=None):
             console.say(f"{name}: saved {done}")
     lines = store.attacks_on(victim_version, models)
     if lines:
-        measures_table(store.folder("victim", victim_version), lines)
+        measures_table(store.folder("victim", victim_version), lines, caveat(checkpoints["victim"].privacy))
     if options.per_class and lines:
         asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
         class_table(asked, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
@@ -130,8 +131,9 @@ def settle(options, records) -> None:
         options.rmia_a = rmia.default_a(records)
 
 
-def measures_table(folder, lines: list[dict]) -> None:
-    """Every measure of the attacks on one victim, with its interval and what that leaves out."""
+def measures_table(folder, lines: list[dict], caveat: str = "") -> None:
+    """Every measure of the attacks on one victim, with its interval and what that leaves out; `caveat` is said of its
+    privacy."""
     titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
               "tpr_at_0.001": "at 0.1 %"}
     titles = {measure: title for measure, title in titles.items()  # none that says nothing
@@ -144,7 +146,8 @@ def measures_table(folder, lines: list[dict]) -> None:
         return f"{console.percent(line[measure])} [{low}, {high}]"
 
     members, others = lines[0]["members"], lines[0]["non_members"]
-    console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]\n"
+    console.table(f"attacks on {folder}{f' ({caveat})' if caveat else ''}\n"
+                  f"{members} members, {others} non-members; percent [95 % interval]\n"
                   f"intervals cover the choice of the target records, not the randomness of training",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])

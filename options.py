@@ -154,7 +154,8 @@ OPTIONS: dict[str, Option] = {
     "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: half of "
                                               "them are trained on each record, for online attacks", "pretrain"),
     "seed": Option(whole(0), 7, "seed of the split"),
-    "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, noise (default: the seed)"),
+    "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, dropout; not of private "
+                                          "noise, see --dp_noise (default: the seed)"),
     # pruning and defence
     "pruner_name": Option(one_of(PRUNERS), "l1unstructure", f"{', '.join(PRUNERS)}", _PRUNED),
     "prune_sparsity": Option(between, 0.7, "share that is pruned, in (0, 1)", _PRUNED),
@@ -163,9 +164,12 @@ OPTIONS: dict[str, Option] = {
         f"{name} {DEFENDERS[name].options['default']:g}" for name in DEFENDERS if name) + ")", _PRUNED),
     "dp_engine": Option(choice("pyvacy", "opacus"), "pyvacy", "whose optimiser takes the private step: pyvacy "
                                                             "or opacus", "prune_dp"),
+    "dp_noise": Option(choice("secret", "seeded"), "secret", "where noise and draw of batches come from: secret, the "
+                       "operating system; or seeded, --train_seed and the data, for replication: nothing is guaranteed "
+                       "then", "prune_dp"),
     "dp_lr": Option(positive, 1.0, "learning rate of the private steps", "prune_dp"),
     "max_grad_norm": Option(positive, 1.0, "what each record's gradient is clipped to", "prune_dp"),
-    "delta": Option(between, None, "of the guarantee (default: 1/n rounded down to a power of ten)", "prune_dp"),
+    "delta": Option(between, None, "of the guarantee (default: the largest power of ten below 1/n)", "prune_dp"),
     "from_scratch": Option(flag, False, "not from the pretrained weights but from random ones: the guarantee then "
                                         "holds for the network", "prune_dp mia"),
     # attacks

@@ -101,8 +101,8 @@ def load_results(results: str | Path) -> pd.DataFrame:
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`, `measure`, its `value`
     and the 95 % interval `low`, `high`, which covers the choice of the target records alone; numbers of `members` and
     `non_members`; the victim's `train_accuracy` and `test_accuracy`; `epsilon` and `delta` of its training (NaN where
-    not private). All but percentages: fractions. An original has no pruner, sparsity or defence. Lines on models that
-    have been made anew since are left out, and said.
+    not private), and `caveat`, what must stand beside them ("" where nothing must). All but percentages: fractions. An
+    original has no pruner, sparsity or defence. Lines on models that have been made anew since are left out, and said.
 
     So are files that cannot be read.
 
@@ -131,8 +131,8 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
             except (KeyError, TypeError, ValueError):
                 place.add_problem(f"{place.folder / 'attacks.jsonl'}: results of another version")
     head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
-            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line",
-            "asked_delta"]
+            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "caveat", "place",
+            "line", "asked_delta"]
     table = pd.DataFrame(rows, columns=head)
     numbers = ["prune_sparsity", "defend_arg", "epsilon", "delta", "value", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
@@ -141,12 +141,16 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
 def rows_of(place: Attacked, line: dict, results: Path) -> list[dict]:
     """The rows of a line of attacks.jsonl: one a measure. Raises KeyError, TypeError or ValueError where the line has
     another shape."""
+    from defenders.accounting import caveat
+
     privacy = place.manifest.get("privacy") or {}
     of_line = {"folder": folder_name(place, results)}
     of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
+    # lines from before there was secret noise don't say that theirs was not
+    of_line["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
     after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
-    after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
-              "asked_delta": line.get("delta")}
+    after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "caveat": caveat(privacy),
+              "place": place, "line": line, "asked_delta": line.get("delta")}
     rows = []
     for measure in TITLES:
         if line.get(measure) is not None:
@@ -209,7 +213,8 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = table.drop(columns="order").reset_index(drop=True)
     parts = table[["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]]
     table["model"] = [model_name(*row) for row in parts.itertuples(index=False, name=None)]
-    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta"}
+    table["model"] += [", seeded noise" if caveat else "" for caveat in table["caveat"]]
+    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta", "dp_noise"}
     made = [name for name in RECORDED if name not in known]
     table["model"] = with_differing(table, "model", [name for name in made if name != "prune_epochs"], whole=True)
     table["model"] = with_differing(table, "model", ["prune_epochs", "asked_delta"])
@@ -249,7 +254,7 @@ def summarised(table: pd.DataFrame) -> pd.DataFrame:
     whether no attack on this victim has a higher mean over those seeds that all attacks on it share."""
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
-    found = groups[["model", "shadow_num", *VICTIM]].first()
+    found = groups[["model", "shadow_num", "caveat", *VICTIM]].first()
     found = found.join(averaged(table, keys, "value")).join(
         groups[["low", "high", "epsilon", "delta", "members", "non_members"]].mean()).reset_index()
     one = [*SECTION, "victim", "measure"]
@@ -284,7 +289,7 @@ def victims(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*SECTION, "model"]
     table = table.drop_duplicates([*keys, *REPEATED])
     groups = table.groupby(keys, sort=False)
-    found = groups[VICTIM].first()
+    found = groups[[*VICTIM, "caveat"]].first()
     for part in ("train", "test"):
         over = averaged(table, keys, f"{part}_accuracy")
         found = found.join(over[["mean", "sd", "training_sd"]].rename(
@@ -402,7 +407,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
                  Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
-                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon),
+                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon, row.caveat),
                 Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
     caption = "Percent, mean ± standard deviation over split seeds; gap = train - test."
@@ -637,14 +642,16 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
         return None
     # a panel for each series of victims: the name without the noise
     series = data["victim"].str.replace(r", dp [0-9.e+-]+", ", dp", n=1, regex=True)
-    panels = {name.replace(", ", "\n", 1): rows for name, rows in data.groupby(series, sort=False)}
-    bounded = {name for name, rows in panels.items() if rows["from_scratch"].all()}
+    panels = {name.replace(", ", "\n", 1) + "".join(f"\n{caveat}" for caveat in rows["caveat"].unique() if caveat): rows
+              for name, rows in data.groupby(series, sort=False)}
+    bounded = {name for name, rows in panels.items() if rows["from_scratch"].all() and not rows["caveat"].any()}
+    caveats = "".join(f" Of victims of seeded noise, {caveat}." for caveat in data["caveat"].unique() if caveat)
     return picture("epsilon", "Epsilon against attack advantage",
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
                    f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. "
                    f"Dash-dotted, where it is low enough to be in sight: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. delta "
-                   f"{data['delta'].max():g}, {count(data)}.",
+                   f"given epsilon and delta; dotted: guessing.{caveats} Bars are a standard deviation to both sides. "
+                   f"delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
 
@@ -683,8 +690,8 @@ def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     own = [accuracies.assign(victim=accuracies["model"], measure=f"{part}_accuracy", mean=accuracies[part],
                              sd=accuracies[f"{part}_sd"], training_sd=accuracies[f"{part}_training_sd"])
            for part in ("train", "test")]
-    columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
-               "seeds", "training_sd", "trainings", "low", "high", "best"]
+    columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat", "attack", "measure", "mean",
+               "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
     table = pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"})
     return table.to_csv(index=False, lineterminator="\n")
 

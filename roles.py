@@ -1,6 +1,7 @@
 """What the stages do with each role (the victim and every shadow model alike)."""
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -143,8 +144,11 @@ def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> 
                      + (f"; {done} model{'s are' if done > 1 else ' is'} finished and kept" if done else ""))
 
 
-def _defender(options: SimpleNamespace, defend: str) -> Basic:
+def _defender(options: SimpleNamespace, defend: str, key: bytes = b"") -> Basic:
+    """A defence with its options; `key` is of what follows from the seed and not from a generator."""
     own = {name: getattr(options, name) for name in DEFENDERS[defend].options.get("own", ())}
+    if DEFENDERS[defend].options.get("keyed"):
+        own["key"] = key
     return DEFENDERS.load(defend)(options.defend_arg, **own)
 
 
@@ -214,12 +218,12 @@ def _train(roles: list[str], start, records: Records, parts: dict[str, Part], *,
     starts = [start(role) for role in roles]
     resume = store.resume(roles, version, parts, precision=starts[0].model.precision, device=place.type,
                           parents=[parents.get(role, "") for role in roles])
-    # where noise is drawn that must hide something, no two trainings may share it: not even of one seed
-    purpose = ("private", repr(sorted(store.record.items(), key=str))) if DEFENDERS[defend].options.get("own") else ()
-    draws = [generator(options.train_seed, options.stage, role, "order", *purpose, device=place) for role in roles]
+    draws = [generator(options.train_seed, options.stage, role, "order", device=place) for role in roles]
     indices = {name: torch.stack([torch.from_numpy(vars(parts[role])[name]) for role in roles]).to(place)
                for name in vars(parts[roles[0]])}
-    defender = _defender(options, defend)
+    # no two trainings may share the noise that is to hide something, not even of one seed
+    purpose = (options.train_seed, options.stage, roles, sorted(store.record.items(), key=str))
+    defender = _defender(options, defend, key=hashlib.sha256(repr(purpose).encode()).digest())
     on_epoch, close = watch(epochs, label)
     scalars = store.scalars(roles, version)
     try:

@@ -334,6 +334,8 @@ class Store:
         with reading(folder / _MANIFEST):
             del manifest["made"]
             files = manifest.pop("files")
+            if manifest.get("privacy") is not None:  # before there was secret noise, it followed from the seed
+                manifest["options"] = {"dp_noise": "seeded"} | manifest["options"]
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
         if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
             return None

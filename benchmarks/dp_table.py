@@ -3,7 +3,8 @@
     python benchmarks/dp_table.py --results results_dp
 
 For each noise multiplier epsilon, test accuracy and attack accuracy; above them the same without a defence. All
-attacks' counts are held against what the guarantee allows. What lies in --results already is not run again.
+attacks' counts are held against what the guarantee allows. What lies in --results already is not run again. The noise
+is secret, so that another run gives other figures, within their intervals.
 """
 import argparse
 import json
@@ -22,6 +23,7 @@ from scipy.stats import binomtest  # noqa: E402
 from attackers import Verdict  # noqa: E402
 from attackers.metrics import accuracy_interval, balanced_accuracy  # noqa: E402
 from core.files import read_arrays, read_sealed  # noqa: E402
+from defenders.accounting import caveat  # noqa: E402
 
 EPOCHS = 75  # at most, of private training from scratch; the 25 of fine-tuning are too few
 THRESHOLDS = ("conf", "xent", "mentr", "top1_conf")
@@ -92,7 +94,9 @@ def main() -> None:
         privacy = manifests[0]["privacy"]
         epsilon = privacy and privacy["epsilon"]
         accuracies = [100 * found["accuracy"]["test"] for found in manifests]
-        rows.append(["-" if noise is None else f"{noise:g}", "-" if epsilon is None else f"{epsilon:.3g}",
+        said = "; ".join(sorted(filter(None, {caveat(found["privacy"]) for found in manifests})))
+        rows.append(["-" if noise is None else f"{noise:g}", "-" if epsilon is None else
+                     f"{epsilon:.3g}" + (f" ({said})" if said else ""),
                      f"{statistics.mean(accuracies):.1f}", f"{_cell(pooled[best])} (`{best}`)",
                      _cell(pooled["samia"]) if "samia" in pooled else "-"])
         if epsilon is not None:

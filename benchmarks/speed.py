@@ -8,7 +8,8 @@ Appends a JSON line with the machine's description to --out and prints it as tab
     training   records a second of training and of queries, each network, against a DataLoader with 4 workers
     location   wall time of pretrain, prune and mia on Location (which must be there or can be downloaded)
     threshold  the threshold search against one that tries every pair
-    private    clipped gradients of DP-SGD, against torch.func and Opacus, which write out each record's
+    private    clipped gradients of DP-SGD, against torch.func and Opacus, which write out each record's; and the
+               noise of a step at sparsity 0.7, secret and seeded, against torch's generator
     shadows    time and peak memory of pretrain on Location with 1 to 256 shadow models
 """
 import argparse
@@ -39,6 +40,7 @@ from base_model import BaseModel, Recipe, choose_device, choose_precision  # noq
 from core.console import table  # noqa: E402
 from datasets import Records  # noqa: E402
 from defenders.dp import clipped_sum, one_by_one  # noqa: E402
+from defenders.noise import SecretStream, SeededStream, normals  # noqa: E402
 from models.layers import Dropout  # noqa: E402
 from core.parallel import cores, keep_freed_memory, side_by_side  # noqa: E402
 
@@ -207,7 +209,7 @@ def threshold(device: str, *, sizes=(10**3, 10**4, 10**5, 10**6), quadratic_up_t
 # ---- private gradients -----------------------------------------------------------------------------------------------
 
 def private(device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats: int = 5) -> list[dict]:
-    """Seconds of the sum of clipped gradients of one batch, the fastest of some; all of it on one thread."""
+    """Seconds of a batch's sum of clipped gradients and of a step's noise, the fastest of some; on one thread."""
     from opacus import GradSampleModule
 
     torch.set_num_threads(1)
@@ -239,7 +241,11 @@ def private(device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats:
                 return _clipped([parameter.grad_sample for parameter in twin.parameters()])
 
             ways["opacus"] = of_opacus
-        rows.append({"network": name, "records": size, "opacus": None} | {
+        weights = sum(parameter.numel() for parameter in named.values()) * 3 // 10
+        streams = {"secret": SecretStream(), "seeded": SeededStream(bytes(16))}
+        ways |= {f"{noise}_noise": lambda stream=stream: normals(stream, weights) for noise, stream in streams.items()}
+        ways["torch_noise"] = lambda: torch.randn(weights)
+        rows.append({"network": name, "records": size, "opacus": None, "kept_weights": weights} | {
             way: min(_seconds(run, place) for _ in range(repeats)) for way, run in ways.items()})
     return rows
 
@@ -342,6 +348,9 @@ def show(part: str, rows: list[dict]) -> None:
                                                             "Opacus"],
               [[row["network"], str(row["records"]), *(number(row[way] and 1000 * row[way]) for way in (
                   "seconds", "one_by_one", "torch_func", "opacus"))] for row in rows])
+        table("noise of a step: milliseconds", ["network", "weights kept", "secret", "seeded", "torch.randn"],
+              [[row["network"], f"{row['kept_weights']:,}", *(number(1000 * row[way]) for way in (
+                  "secret_noise", "seeded_noise", "torch_noise"))] for row in rows])
     elif part == "location":
         table("Location, 5 shadow models", ["stage", "seconds"],
               [[row["stage"], number(row["seconds"])] for row in rows])

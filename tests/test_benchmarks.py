@@ -19,7 +19,8 @@ def test_the_benchmark_writes_a_line_and_tables(tmp_path):
     assert [row["records"] for row in lines[0]["threshold"]] == [100, 1000]
     assert "training: records a second" in ran.stdout and "threshold search: seconds" in ran.stdout
     row, = lines[0]["private"]
-    assert all(row[way] > 0 for way in ("seconds", "one_by_one", "torch_func", "opacus"))
+    assert all(row[way] > 0 for way in ("seconds", "one_by_one", "torch_func", "opacus", "secret_noise", "seeded_noise"))
+    assert row["kept_weights"] == (446 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10) * 3 // 10
 
 
 def test_an_unknown_part_is_refused(tmp_path):

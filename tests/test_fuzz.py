@@ -138,7 +138,7 @@ WRONG = {
     "per_class": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "tensorboard": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "from_scratch": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
-    "dp_engine": name("pyvacy", "opacus"),
+    "dp_engine": name("pyvacy", "opacus"), "dp_noise": name("secret", "seeded"),
     "split": name("paper", "inout"), "fix_variance": name("true", "false").filter(lambda value: type(value) != bool),
     "rmia_a": real(lambda value: 0 <= value <= 1).filter(lambda value: value != "choose"),
 }

@@ -21,7 +21,8 @@ import report
 from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
-from core.files import packed_arrays, read_arrays, sealed
+from core.files import packed_arrays, read_arrays, sealed, sealed_json
+from defenders.accounting import NO_GUARANTEE
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -106,7 +107,45 @@ def test_an_original_has_no_pruner_and_a_private_victim_an_epsilon(made):
     assert private.any() and table.loc[~private, ["epsilon", "delta"]].isna().all(axis=None)
     manifest = json.loads((made / table.loc[private, "folder"].iloc[0] / "manifest.json").read_text())
     assert set(table.loc[private, "epsilon"]) == {manifest["privacy"]["epsilon"]}
-    assert table.loc[private, "from_scratch"].all()
+    assert table.loc[private, "from_scratch"].all() and set(table.loc[private, "dp_noise"]) == {"secret"}
+    assert table["caveat"].eq("").all() and table.loc[~private, "dp_noise"].isna().all()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_no_epsilon_of_seeded_noise_stands_alone(made, tmp_path, old):
+    """Nor one of a model from before there was secret noise, whose manifest and lines do not say how it was drawn."""
+    shutil.copytree(made, tmp_path / "results")
+    for manifest in (tmp_path / "results").rglob("l1*_dp_*/manifest.json"):
+        told = json.loads(manifest.read_text())
+        del told["sha256"]
+        told["privacy"] |= {"noise": "seeded"}
+        if old:
+            del told["privacy"]["noise"], told["options"]["dp_noise"]
+        manifest.write_bytes(sealed_json(told))
+    table = report.load_results(tmp_path / "results")
+    private = table["defend"] == "dp"
+    assert set(table.loc[private, "caveat"]) == {NO_GUARANTEE} and set(table.loc[private, "dp_noise"]) == {"seeded"}
+    assert report.main([str(tmp_path / "results")]) == 0
+    for name in ("report.csv", "report.md", "report.html"):
+        text = (tmp_path / "results" / name).read_text()
+        epsilon = f"{table.loc[private, 'epsilon'].iloc[0]:.{0 if table['epsilon'].max() > 100 else 2}f}"
+        shown = [line for line in text.splitlines() if f"{epsilon}" in line and "dp 0.1" in line]
+        assert (shown or name == "report.csv") and all(NO_GUARANTEE in line for line in shown)
+        of_dp = [line for line in text.splitlines() if ",dp," in line] if name == "report.csv" else []
+        assert all(NO_GUARANTEE in line for line in of_dp) and (of_dp or name != "report.csv")
+    caption = (tmp_path / "results" / "report.md").read_text().split("Epsilon against attack advantage", 1)[1]
+    assert f"Of victims of seeded noise, {NO_GUARANTEE}." in caption
+
+
+def test_a_bound_is_drawn_of_secret_noise_only(monkeypatch):
+    table = pd.concat([rows(("conf", 7, 0.6), defend="dp", defend_arg=1.0, from_scratch=True, epsilon=2.0, delta=1e-4,
+                            caveat=caveat, dp_noise="") for caveat in ("", NO_GUARANTEE)], ignore_index=True)
+    drawn = []
+    monkeypatch.setattr(figures, "epsilon", lambda panels, bounded, delta: drawn.append((set(panels), bounded)) or b"")
+    report.of_epsilon(report.summarised(report.described(table)[0]))
+    (panels, bounded), = drawn
+    assert len(panels) == 2 and len(bounded) == 1 and not any(NO_GUARANTEE in panel for panel in bounded)
+    assert all((NO_GUARANTEE in panel) == ("seeded noise" in panel) for panel in panels)
 
 
 def rows(*values, **columns):
@@ -116,8 +155,8 @@ def rows(*values, **columns):
         "prune_sparsity": 0.7, "defend": "", "defend_arg": float("nan"), "from_scratch": False, "adaptive": False,
         "original": False, "device": "cpu", "measure": "accuracy", "low": 0.4, "high": 0.9, "members": 10,
         "non_members": 12,
-        "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "place": None,
-        "line": None, "asked_delta": None} | columns
+        "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "caveat": "",
+        "place": None, "line": None, "asked_delta": None} | columns
     return pd.DataFrame([base | {"attack": attack, "seed": seed, "train_seed": seed, "value": value,
                                  "folder": f"{seed}"} for attack, seed, value in values])
 
