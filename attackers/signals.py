@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,7 +96,7 @@ class Measured:
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
         own: (S, N) bool, which records each has as its members or non-members.
         target: (N,) bool, the records in question; all others are the population, known non-members.
-        playing: the shadow that is the victim here, and so none of the shadows; None where the victim is.
+        playing: the shadow that is the victim here; None where the victim is.
     """
 
     victim: np.ndarray
@@ -105,18 +106,33 @@ class Measured:
     target: np.ndarray
     playing: int | None = None
 
+    @cached_property
+    def references(self) -> np.ndarray:
+        """(S,) bool, the shadows that the victim is compared with.
+
+        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just those of its
+        targets that it was not trained on itself. Where shadows are dealt in such pairs (the in/out split), each
+        record is IN half of the others then, whether or not it is a member; with the partner among them, the count
+        would tell.
+        """
+        if self.playing is None:
+            return np.ones(len(self.every_shadow), dtype=bool)
+        on_targets = self.every_member[:, self.target]
+        partner = (on_targets != on_targets[self.playing]).all(axis=1) & self.target.any()
+        return ~partner & (np.arange(len(partner)) != self.playing)
+
     @property
     def shadows(self) -> np.ndarray:
-        """(S, N), or (S - 1, N) without the one that plays the victim."""
-        return self.every_shadow if self.playing is None else np.delete(self.every_shadow, self.playing, axis=0)
+        """(R, N), of the `references`."""
+        return self.every_shadow if self.references.all() else self.every_shadow[self.references]
 
     @property
     def member(self) -> np.ndarray:
-        """(S, N) bool, or (S - 1, N): whom those of `shadows` were trained on."""
-        return self.every_member if self.playing is None else np.delete(self.every_member, self.playing, axis=0)
+        """(R, N) bool, whom the `references` were trained on."""
+        return self.every_member if self.references.all() else self.every_member[self.references]
 
     def in_turn(self) -> Iterator[tuple[Measured, np.ndarray]]:
-        """Each shadow in turn as the victim against the others, and who of its targets is a member.
+        """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
 
         Its targets are its own records, its population all that are not.
         """

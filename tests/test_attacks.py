@@ -177,24 +177,70 @@ def test_each_shadow_in_turn_is_left_out_of_the_shadows():
     assert (found.shadows == found.every_shadow).all() and (found.member == found.every_member).all()
 
 
+def paired_member(draw, shadows, n):
+    """(S, n): two shadows at a time take the two halves of the records, as the in/out split deals them."""
+    halves = [draw.permutation(np.arange(n) % 2 == 0) for _ in range(shadows // 2)]
+    return np.stack([one for half in halves for one in (half, ~half)])
+
+
+def test_the_partner_of_a_shadow_that_plays_the_victim_is_left_out_too():
+    draw = np.random.default_rng(0)
+    member = paired_member(draw, 6, 40)
+    member = np.concatenate([member, draw.random((1, 40)) < 0.5])  # a seventh that is nobody's partner
+    own = np.tile(np.arange(40) < 30, (7, 1))
+    member[1, 35] = member[0, 35]  # elsewhere than on the targets partners may agree
+    found = measured(draw.random(40), draw.random((7, 40)), member, own=own)
+    for index, (role, _) in enumerate(found.in_turn()):
+        others = [number for number in range(7) if number not in {index, index ^ 1 if index < 6 else 6}]
+        assert (role.shadows == found.every_shadow[others]).all() and (role.member == member[others]).all()
+        if index < 6:  # of the others that are dealt in pairs, each record is IN half
+            assert (role.member[:4, :30].sum(axis=0) == 2).all()
+
+
+@pytest.mark.parametrize("kind", ["inout", "paper"])
+def test_partners_are_those_of_the_split(kind):
+    """In the paper's split, where shadows' records are drawn at random, nobody has one."""
+    played = split_evidence(kind, 6).measure(log_odds)
+    for index, (role, _) in enumerate(played.in_turn()):
+        left_out = {index, index ^ 1} if kind == "inout" else {index}
+        assert set(np.flatnonzero(~role.references)) == left_out
+
+
+@pytest.mark.parametrize("fix_variance", [False, True])
+def test_counts_of_shadows_with_a_record_tell_a_threshold_nothing(fix_variance):
+    """Where models answer alike for members and for others, shadows' scores of the two are distributed alike.
+
+    With the partner among six shadows, a member is IN two of the others and a non-member in three, and the worse
+    fit of the fewer lowers the score of members: an AUC of .37 (shared variance: .45).
+    """
+    draw, n = np.random.default_rng(0), 2000
+    ease = draw.normal(0, 2, n)
+    phi = measured(ease, ease + draw.normal(size=(6, n)), paired_member(draw, 6, n))
+    scores, member = map(np.concatenate, zip(
+        *((lira.online_score(role, fix_variance=fix_variance), truth) for role, truth in phi.in_turn())))
+    spread = math.sqrt((len(scores) + 1) / (12 * member.sum() * (~member).sum()))
+    assert abs(area(scores, member) - 0.5) < 4 * spread
+
+
 def excess(phi):
     """By how much a target exceeds the mean of the shadows."""
     return (phi.victim - phi.shadows.mean(axis=0))[phi.target]
 
 
 def small(victim=(0, 0, 7, 4), labels=(0, 0, 0, 0)):
-    """Two shadows on records 0 and 1, the first trained on 0, the second on 1; targets are 2 and 3."""
-    evidence = odds_evidence(victim, [[5, 1, 6, 6], [3, 2, 4, 6]], [[1, 0, 0, 0], [0, 1, 0, 0]],
-                             target=[0, 0, 1, 1], own=[[1, 1, 0, 0], [1, 1, 0, 0]])
-    return Evidence(**vars(evidence) | {"labels": np.asarray(labels)})
+    """Two shadows on records 0, 1 and 4, the first trained on 0, the second on 1; targets are 2 and 3."""
+    evidence = odds_evidence([*victim, 0], [[5, 1, 6, 6, 4], [3, 2, 4, 6, 4]], [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]],
+                             target=[0, 0, 1, 1, 0], own=[[1, 1, 0, 0, 1], [1, 1, 0, 0, 1]])
+    return Evidence(**vars(evidence) | {"labels": np.asarray([*labels, 0])})
 
 
 def test_a_threshold_worked_by_hand():
     # the first against the second: 5 - 3 = 2 of a member, 1 - 2 = -1; the second: -2, and 2 - 1 = 1 of a member
-    # members 2 and 1, others -1 and -2: of all, 1 parts them best; the victim: 7 - 5 = 2, 4 - 6 = -2
+    # record 4 is nobody's member: 0 twice
+    # members 2 and 1, others -1, -2 and 0: of all, 1 parts them best; the victim: 7 - 5 = 2, 4 - 6 = -2
     verdict = judge(small(), log_odds, excess)
     assert verdict.threshold == 1 and verdict.scores.tolist() == [2, -2] and verdict.member.tolist() == [True, False]
-    assert judge(small(), log_odds, as_it_is).threshold == 5  # members 5 and 2, others 1 and 3: 5 and 2 are as good
+    assert judge(small(), log_odds, as_it_is).threshold == 5  # members 5 and 2, others 1, 3, 4 and 4
 
 
 def test_a_threshold_does_not_depend_on_the_victim():
@@ -214,7 +260,7 @@ def test_a_score_that_is_not_a_number_is_left_out_of_the_threshold():
 def test_a_threshold_for_each_class_is_of_its_own_records_and_else_the_global_one():
     both = small(labels=(1, 0, 1, 0))
     label = lambda signals, labels: signals.logits[:, 0]  # noqa: E731  # whatever the class
-    # class 1 (record 0): member 2, other -2; class 0 (record 1): member 1, other -1
+    # class 1 (record 0): member 2, other -2; class 0 (records 1 and 4): member 1, others -1 and 0
     assert judge(both, label, excess, per_class=True).threshold.tolist() == [2, 1]
     # class 1 has record 0 alone, and where it scores below -1 it is not a number: no non-member
     unsure = lambda phi: np.where(excess(phi) == -2, np.nan, excess(phi))  # noqa: E731
