@@ -413,7 +413,7 @@ def test_scores_equal_scipys_densities_record_by_record(fix_variance):
                 fits[kind] = norm(here.mean(), of_all[kind] if fix_variance else here.std(ddof=1))
         value = phi.victim[record]
         if False in fits:
-            assert offline[record] == pytest.approx(fits[False].logcdf(value))
+            assert norm.logcdf(offline[record]) == pytest.approx(fits[False].logcdf(value))
         else:
             assert np.isnan(offline[record])
         if len(fits) == 2:
@@ -475,7 +475,19 @@ def test_where_all_records_are_separated_alike_the_offline_score_orders_them_as_
     phi = gaussian_models(draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth)
     scores = lira.offline_score(phi, fix_variance=True)
     assert area(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
-    assert (scores <= 0).all() and np.corrcoef(scores, norm.logcdf(phi.victim))[0, 1] > 0.99
+    assert np.corrcoef(scores, phi.victim)[0, 1] > 0.99
+
+
+def test_offline_scores_have_the_order_of_log_phi_and_no_ties_where_that_rounds_to_zero():
+    draw = np.random.default_rng(13)
+    out = draw.normal(size=(5, 200))
+    for reach, ties in ((3, False), (100, True)):
+        phi = measured(np.linspace(-reach, reach, 200), out - out.mean(axis=0), np.zeros((5, 200)))
+        mu, sigma = lira.fitted(phi.shadows, ~phi.member, fix_variance=True)
+        log_phi, scores = norm.logcdf(phi.victim, mu, sigma), lira.offline_score(phi, fix_variance=True)
+        assert len(np.unique(scores)) == 200 and (len(np.unique(log_phi)) < 200) == ties
+        order = np.argsort(scores)
+        assert (np.diff(log_phi[order]) >= 0).all() and (order == np.arange(200)).all()
 
 
 def gaussian_evidence(shadows, *, n=40, online=True, seed=8):
