@@ -92,7 +92,7 @@ def settle(options, records) -> None:
 
     if options.fix_variance is None:
         options.fix_variance = options.shadow_num < lira.FEW
-    if options.rmia_a is None:
+    if options.rmia_a == "paper":
         options.rmia_a = rmia.default_a(records)
 
 

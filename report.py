@@ -120,7 +120,7 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
         privacy = place.manifest.get("privacy") or {}
         for line in place.lines:
             of_line = {"folder": str(place.folder.relative_to(results))}
-            of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
+            of_line |= {name: line.get(name, OPTIONS[name].when_missing) for name in RECORDED}
             after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
             after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
                       "asked_delta": line.get("delta")}

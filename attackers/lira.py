@@ -32,8 +32,8 @@ def fitted(phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool) -> tuple[
 def offline_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
     """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a non-member is.
 
-    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie the
-    surest members. The authors' code takes -log N(phi; mu_out, sigma_out), by which a low phi speaks for a member too.
+    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie
+    the surest members. The authors' code takes -log N(phi; mu_out, sigma_out): there a low phi speaks for a member too.
     """
     target = phi.target
     mu, sigma = fitted(phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance)

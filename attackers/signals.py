@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -141,10 +141,20 @@ class Measured:
             yield role, self.every_member[index, target]
 
 
-def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int) -> np.ndarray:
-    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`."""
+def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0) -> np.ndarray:
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
+
+    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
+    scipy.stats.trim_mean does; below .5.
+    """
     count = chosen.sum(axis=0)
-    return np.where(count >= least, np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    cut = (trim * count).astype(int)
+    if cut.any():
+        values = np.sort(np.where(chosen, values, np.inf), axis=0)  # the chosen first, in order
+        rank = np.arange(len(values))[:, None]
+        chosen = (rank >= cut) & (rank < count - cut)
+    total = np.where(chosen, values, 0.0).sum(axis=0)
+    return np.where(count >= least, total / np.maximum(count - 2 * cut, 1), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +259,12 @@ class Verdict:
         scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with or without the
             record for a word on it (in no split of the bench), which counts as a non-member.
         threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
+        chosen: the attack's settings that were chosen on the shadow models, by name; those that were given are not.
     """
 
     scores: np.ndarray
     threshold: np.ndarray | float
+    chosen: dict[str, float] = field(default_factory=dict)
 
     @property
     def member(self) -> np.ndarray:

@@ -4,7 +4,7 @@ import pytest
 
 from attackers import Evidence, attack
 
-# verdict, whether shadows know the targets: sum of the scores that are known, sum of the thresholds, targets called members
+# verdict, whether shadows know the targets: sums of the known scores and of the thresholds, targets called members
 RECORDED = {
     "conf-False": (72.332165473651, 69.96823107337248, 62),
     "xent-False": (-89.69497873238852, -87.1039562709014, 49),
