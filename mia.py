@@ -97,7 +97,9 @@ def settle(options, records) -> None:
 
 
 def measures_table(folder, lines: list[dict]) -> None:
-    """Every measure of the attacks on one victim, with its interval."""
+    """Every measure of the attacks on one victim, with its interval; below, what few scores or settings it rests on."""
+    from attackers import ties
+
     titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
               "tpr_at_0.001": "at 0.1 %"}
     titles = {measure: title for measure, title in titles.items()  # none that says nothing
@@ -113,6 +115,12 @@ def measures_table(folder, lines: list[dict]) -> None:
     console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
+    for line in lines:
+        if said := ties.remark(line):
+            console.say(f"{line['attack']}: {said}")
+        if line.get("chosen"):
+            console.say(f"{line['attack']}, chosen on the shadow models: " + ", ".join(
+                f"{name} {value:g}" for name, value in line["chosen"].items()))
 
 
 def class_table(lines: list[dict], members, others) -> None:

@@ -58,15 +58,16 @@ def main(argv=None):
     found = attacked(results)
     notes = left_out(found, results)
     table = frame(found, results)
-    if table.empty:
+    if table["value"].isna().all():
         raise UserError(f"{results} holds no results of attacks: run mia.py first" + "".join(f"; {n}" for n in notes))
     for note in notes:
         console.say(f"left out: {note}")
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)
     notes += doubles
+    silent, table = table[table["value"].isna()], table[table["value"].notna()].reset_index(drop=True)
     summary, accuracies = summarised(table), victims(table)
-    sections = [section(*of) for of in sections_of(table, summary, accuracies)]
+    sections = [section(*of, silent) for of in sections_of(table, summary, accuracies)]
 
     out = Path(given.out) if given.out is not None else results
     page = {"title": title, "about": about, "command": shlex.join(map(str, words)), "facts": facts(table),
@@ -107,12 +108,13 @@ def load_results(results: str | Path) -> pd.DataFrame:
     found = attacked(Path(results))
     for note in left_out(found, Path(results)):
         console.say(f"left out: {note}")
-    return frame(found, Path(results)).drop(columns=["place", "line", "asked_delta"])
+    table = frame(found, Path(results))
+    return table[table["value"].notna()].reset_index(drop=True).drop(columns=["place", "line", "asked_delta"])
 
 
 def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
     """The table of `load_results`, and of each row its `place` (an `Attacked`), `line`, and `asked_delta`, the option
-    (`delta` is that of the guarantee)."""
+    (`delta` is that of the guarantee). Where an attack's scores are all equal, accuracy and AUC are NaN."""
     import pandas as pd
 
     rows = []
@@ -125,8 +127,8 @@ def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
             after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
                       "asked_delta": line.get("delta")}
             for measure in TITLES:
-                if line[measure] is not None:
-                    low, high = line[f"{measure}_interval"]
+                if line[measure] is not None or measure in ("accuracy", "auc"):
+                    low, high = line[f"{measure}_interval"] or (None, None)
                     rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
                                            "value": line[measure], "low": low, "high": high} | after)
     head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
@@ -248,11 +250,12 @@ def sections_of(table, summary, accuracies):
         yield rows, *(other[(other[SECTION] == list(key)).all(axis=1)] for other in (summary, accuracies))
 
 
-def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> Section:
+def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame, silent: pd.DataFrame) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     made = Section(f"{dataset}, {network}" + (", in/out split" if split == "inout" else ""))
     made.tables += [accuracy_table(accuracies)]
-    made.tables += [measure_table(summary[summary["measure"] == measure], measure) for measure in TITLES
+    nothing_said = {*zip(silent["victim"], silent["attack"])}
+    made.tables += [measure_table(summary[summary["measure"] == measure], measure, nothing_said) for measure in TITLES
                     if (summary["measure"] == measure).any()]
     # where the number of shadow models varies, figures show what most attacks were made with, or else the most models
     usual = max(rows.groupby("shadow_num")["attack"].nunique().items(), key=lambda item: (item[1], item[0]))[0]
@@ -324,22 +327,24 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
         "the network." if private else ""), ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
 
 
-def measure_table(summary: pd.DataFrame, measure: str) -> Table:
-    """Rows are victims, columns attacks."""
+def measure_table(summary: pd.DataFrame, measure: str, nothing_said: Iterable[tuple[str, str]] = ()) -> Table:
+    """Rows are victims, columns attacks; a dash for (victim, attack) whose scores were all equal."""
     order = {name: place for place, name in enumerate(VERDICTS)}
-    attacks = sorted(summary["attack"].unique(), key=lambda name: (order.get(name.split()[0], len(order)), name))
+    attacks = sorted({*summary["attack"]} | {name for victim, name in nothing_said if victim in {*summary["victim"]}},
+                     key=lambda name: (order.get(name.split()[0], len(order)), name))
     rows = []
     for victim, found in summary.groupby("victim", sort=False):
         by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
         rows.append([Cell(victim, victim), Cell(str(most), most), *(
-            Cell("", None) if name not in by_attack else mean_cell(
+            Cell("-" if (victim, name) in nothing_said else "", None) if name not in by_attack else mean_cell(
                 by_attack[name].mean, by_attack[name].sd, best=by_attack[name].best,
                 seeds=None if by_attack[name].seeds == most else by_attack[name].seeds) for name in attacks)])
     chance = {"accuracy": "50 = guessing", "auc": "50 = guessing"}.get(measure, f"{100 * float(measure[7:] or 0):g} = "
                                                                        f"guessing" if measure[:3] == "tpr" else "")
     return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds; (n = …) where an attack "
                  f"has fewer seeds than the row. In bold the strongest attack on each victim, on the seeds that all "
-                 f"attacks on it share.",
+                 f"attacks on it share."
+                 + (" A dash: all targets have the same score, which says nothing." if nothing_said else ""),
                  ["victim", "seeds", *attacks], rows)
 
 
