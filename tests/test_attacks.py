@@ -213,7 +213,7 @@ def test_counts_of_shadows_with_a_record_tell_a_threshold_nothing(fix_variance):
     """Where models answer alike for members and for others, shadows' scores of the two are distributed alike.
 
     With the partner among six shadows, a member is IN two of the others and a non-member in three, and the worse
-    fit of the fewer lowers the score of members: an AUC of .37 (shared variance: .45).
+    fit of the fewer lowers the score of members: an AUC of about .37 (shared variance: .45).
     """
     draw, n = np.random.default_rng(0), 2000
     ease = draw.normal(0, 2, n)
