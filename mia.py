@@ -9,7 +9,7 @@ from functools import partial
 
 from core import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
-from options import parse
+from options import OPTIONS, parse
 
 
 @console.stage
@@ -117,7 +117,10 @@ def measures_table(folder, lines: list[dict]) -> None:
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
     for line in lines:
         if said := ties.remark(line):
-            console.say(f"{line['attack']}: {said}")
+            fixed = [f"--{name}" for name in ATTACKS[VERDICTS[line["attack"]]].options.get("own", ())
+                     if OPTIONS[name].default == "choose" != line[name]] if line["attack"] in VERDICTS else []
+            console.say(f"{line['attack']}: {said}" + (f"; without {' and '.join(fixed)} the attack chooses on the "
+                                                       f"shadow models" if fixed else ""))
         if line.get("chosen"):
             console.say(f"{line['attack']}, chosen on the shadow models: " + ", ".join(
                 f"{name} {value:g}" for name, value in line["chosen"].items()))

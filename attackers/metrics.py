@@ -15,8 +15,8 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
     `accuracy` at the attack's threshold, `auc`, `tpr_at_0.1` and so on at FPRs of 10 %, 1 %, 0.1 % (None where the
     scores are binary, or the non-members fewer than 10 / FPR), `class_accuracy` and `class_auc` (None for a class
     without members or without non-members), numbers of `members` and `non_members`, `equal_scores`, see
-    `ties.tied_share`, and `called_members`, the share that the attack takes for members. Where all scores are equal, figures are None; where most are, a TPR below which there is no
-    threshold.
+    `ties.tied_share`, and `called_members`, the share that the attack takes for members. Where all scores are equal,
+    figures are None; where most are, a TPR at an FPR below that of every threshold.
 
     Args:
         member, labels: (n,), the truth.

@@ -35,7 +35,8 @@ def remark(line: dict) -> str | None:
         return f"{min(99.9, 100 * share):.1f} % of the targets have the same score: the figures rest on the others"
     called = line["called_members"]
     if min(called, 1 - called) < FEW:
-        return (f"the threshold, found on the shadow models, calls {100 * max(called, 1 - called):.1f} % of the targets "
-                f"{'members' if called > 0.5 else 'non-members'}: the accuracy is near 50 whatever the scores tell, "
-                f"which the AUC says")
+        kind = "members" if called > 0.5 else "non-members"
+        share = max(called, 1 - called)
+        return (f"the threshold, from the shadow models, calls {100 * share:.1f} % of the targets {kind}: "
+                f"the accuracy is near 50 whatever the scores tell, which the AUC says")
     return None
