@@ -10,7 +10,7 @@ from functools import partial
 
 from core import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
-from options import parse
+from options import OPTIONS, parse
 
 
 @console.stage
@@ -127,13 +127,15 @@ def settle(options, records) -> None:
 
     if options.fix_variance is None:
         options.fix_variance = options.shadow_num < lira.FEW
-    if options.rmia_a is None:
+    if options.rmia_a == "paper":
         options.rmia_a = rmia.default_a(records)
 
 
 def measures_table(folder, lines: list[dict], caveat: str = "") -> None:
     """Every measure of the attacks on one victim, with its interval and what that leaves out; `caveat` is said of its
-    privacy."""
+    privacy. Below, what few scores or settings it rests on."""
+    from attackers import ties
+
     titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
               "tpr_at_0.001": "at 0.1 %"}
     titles = {measure: title for measure, title in titles.items()  # none that says nothing
@@ -151,6 +153,15 @@ def measures_table(folder, lines: list[dict], caveat: str = "") -> None:
                   f"intervals cover the choice of the target records, not the randomness of training",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
+    for line in lines:
+        if said := ties.remark(line):
+            fixed = [f"--{name}" for name in ATTACKS[VERDICTS[line["attack"]]].options.get("own", ())
+                     if OPTIONS[name].default == "choose" != line[name]] if line["attack"] in VERDICTS else []
+            console.say(f"{line['attack']}: {said}" + (f"; without {' and '.join(fixed)} the attack chooses on the "
+                                                       f"shadow models" if fixed else ""))
+        if line.get("chosen"):
+            console.say(f"{line['attack']}, chosen on the shadow models: " + ", ".join(
+                f"{name} {value:g}" for name, value in line["chosen"].items()))
 
 
 def class_table(lines: list[dict], members, others) -> None:

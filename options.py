@@ -98,15 +98,19 @@ def truth(value) -> bool:
     return flag({"true": True, "false": False}.get(value, value) if isinstance(value, str) else value)
 
 
-def share_or_choose(value) -> float | str:
-    return value if value == "choose" else share(value)
+def or_word(kind: Callable, *words: str) -> Callable:
+    """Values of this kind, or one of a few words."""
+    def read(value):
+        return value if value in words else kind(value)
+
+    read.wants = f"{kind.wants}, or {' or '.join(map(repr, words))}"
+    return read
 
 
 attack_list.wants = "attack names, separated by commas"
 text.wants = "a text that is not empty"
 folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
 flag.wants = truth.wants = "true or false"
-share_or_choose.wants = "a number from 0 to 1, or 'choose'"
 anything = lambda value: value  # noqa: E731
 anything.wants = "anything"
 
@@ -115,7 +119,8 @@ anything.wants = "anything"
 class Option:
     """An option. `stages` are those on whose command line it stands; in a config every option may stand.
 
-    `result`: whether it can change what comes out, so that it is recorded with every result.
+    `result`: whether it can change what comes out, so that it is recorded with every result. `before`: its value in
+    results from before there was this option; None: the default.
     """
 
     kind: Callable
@@ -123,6 +128,12 @@ class Option:
     help: str
     stages: str = "pretrain prune prune_dp mia"
     result: bool = True
+    before: object = None
+
+    @property
+    def when_missing(self):
+        """What a result was made with that does not name this option."""
+        return self.default if self.before is None else self.before
 
 
 _TRAINING = "pretrain prune"
@@ -131,6 +142,7 @@ _PRUNED = "prune prune_dp mia"
 positive = number("a number above 0", lambda real: real > 0)
 not_negative = number("a number of 0 or more", lambda real: real >= 0)
 share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)
+below_half = number("a number from 0 to below 0.5", lambda real: 0 <= real < 0.5)
 between = number("a number between 0 and 1, neither included", lambda real: 0 < real < 1)
 
 OPTIONS: dict[str, Option] = {
@@ -177,10 +189,14 @@ OPTIONS: dict[str, Option] = {
                                                f"that apply", "mia", result=False),
     "fix_variance": Option(truth, None, "lira: one variance for all records, true or false (default: true with fewer "
                                         "than 64 shadow models)", "mia"),
-    "rmia_gamma": Option(positive, 2.0, "rmia: by how much a record's ratio must exceed a population record's", "mia"),
-    "rmia_a": Option(share_or_choose, None, "rmia: 0 to 1, how far a record's posterior without it is corrected; or "
-                                            "choose: on the shadow models (default: 0.2 for tables, 0.3 for images)",
-                     "mia"),
+    "rmia_gamma": Option(or_word(positive, "choose"), "choose", "rmia: by how much a record's ratio must exceed a "
+                         "population record's, 2 in the paper; or choose: on the shadow models, as below", "mia"),
+    "rmia_a": Option(or_word(share, "choose", "paper"), "choose", "rmia: 0 to 1, how far a record's posterior without "
+                     "it is corrected; or paper: 0.2 for tables, 0.3 for images", "mia"),
+    "rmia_temperature": Option(or_word(positive, "choose"), "choose", "rmia: what logits are divided by, 2 in the "
+                               "paper", "mia", before=2.0),
+    "rmia_trim": Option(or_word(below_half, "choose"), "choose", "rmia: share of the shadow models, at either end, "
+                        "that means leave out; 0.2 in the paper's code", "mia", before=0.0),
     "adaptive": Option(flag, False, "the attacker's shadow models carry the same defence", "mia"),
     "per_class": Option(flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False),
     "original": Option(flag, False, "attack the model before pruning", "mia"),

@@ -8,6 +8,7 @@ study into its folder there. As a table in Python: `report.load_results("results
 """
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -59,14 +60,15 @@ def main(argv=None):
     found = attacked(results, unreadable=notes)
     table = frame(found, results)
     notes += left_out(found, results)
-    if table.empty:
+    if table["value"].isna().all():
         raise UserError(f"{results} holds no results of attacks: {where_results_are(results)}"
                         + "".join(f"; {n}" for n in notes))
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)
     notes += doubles
+    silent, table = table[table["value"].isna()], table[table["value"].notna()].reset_index(drop=True)
     summary, accuracies = summarised(table), victims(table)
-    sections = [section(*of) for of in sections_of(table, summary, accuracies)]
+    sections = [section(*of, silent) for of in sections_of(table, summary, accuracies)]
     notes = list(dict.fromkeys([*notes, *problems_of(found)]))  # figures read more files
     for note in notes:
         console.say(f"left out: {note}")
@@ -115,12 +117,12 @@ def load_results(results: str | Path) -> pd.DataFrame:
     table = frame(found, Path(results))
     for note in [*notes, *left_out(found, Path(results))]:
         console.say(f"left out: {note}")
-    return table.drop(columns=["place", "line", "asked_delta"])
+    return table[table["value"].notna()].reset_index(drop=True).drop(columns=["place", "line", "asked_delta"])
 
 
 def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
     """The table of `load_results`, and of each row its `place` (an `Attacked`), `line`, and `asked_delta`, the option
-    (`delta` is that of the guarantee)."""
+    (`delta` is that of the guarantee). Where an attack's scores are all equal, accuracy and AUC are NaN."""
     import pandas as pd
 
     rows = []
@@ -145,7 +147,7 @@ def rows_of(place: Attacked, line: dict, results: Path) -> list[dict]:
 
     privacy = place.manifest.get("privacy") or {}
     of_line = {"folder": folder_name(place, results)}
-    of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
+    of_line |= {name: line.get(name, OPTIONS[name].when_missing) for name in RECORDED}
     # lines from before there was secret noise don't say that theirs was not
     of_line["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
     after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
@@ -153,10 +155,11 @@ def rows_of(place: Attacked, line: dict, results: Path) -> list[dict]:
               "place": place, "line": line, "asked_delta": line.get("delta")}
     rows = []
     for measure in TITLES:
-        if line.get(measure) is not None:
-            low, high = line[f"{measure}_interval"]
+        if line[measure] is not None or measure in ("accuracy", "auc"):  # None where all scores are equal
+            value, low, high = (math.nan if number is None else float(number)
+                                for number in (line[measure], *(line[f"{measure}_interval"] or (None, None))))
             rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
-                                   "value": float(line[measure]), "low": float(low), "high": float(high)} | after)
+                                   "value": value, "low": low, "high": high} | after)
     return rows
 
 
@@ -315,11 +318,12 @@ def sections_of(table, summary, accuracies):
         yield rows, *(other[(other[SECTION] == list(key)).all(axis=1)] for other in (summary, accuracies))
 
 
-def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> Section:
+def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame, silent: pd.DataFrame) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     made = Section(f"{dataset}, {network}" + (", in/out split" if split == "inout" else ""))
     made.tables += [accuracy_table(accuracies)]
-    made.tables += [measure_table(summary[summary["measure"] == measure], measure) for measure in TITLES
+    nothing_said = {*zip(silent["victim"], silent["attack"])}
+    made.tables += [measure_table(summary[summary["measure"] == measure], measure, nothing_said) for measure in TITLES
                     if (summary["measure"] == measure).any()]
     # where the number of shadow models varies, figures show what most attacks were made with, or else the most models
     usual = max(rows.groupby("shadow_num")["attack"].nunique().items(), key=lambda item: (item[1], item[0]))[0]
@@ -420,16 +424,20 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
                  ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
 
 
-def measure_table(summary: pd.DataFrame, measure: str) -> Table:
-    """Rows are victims, columns attacks."""
+def measure_table(summary: pd.DataFrame, measure: str, nothing_said: Iterable[tuple[str, str]] = ()) -> Table:
+    """Rows are victims, columns attacks; a dash for (victim, attack) whose scores were all equal."""
     order = {name: place for place, name in enumerate(VERDICTS)}
-    attacks = sorted(summary["attack"].unique(), key=lambda name: (order.get(name.split()[0], len(order)), name))
+    attacks = sorted({*summary["attack"]} | {name for victim, name in nothing_said if victim in {*summary["victim"]}},
+                     key=lambda name: (order.get(name.split()[0], len(order)), name))
     rows = []
     for victim, found in summary.groupby("victim", sort=False):
         by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
         rows.append([Cell(victim, victim), Cell(str(most), most), *(
-            measure_cell(by_attack[name], most) if name in by_attack else Cell("", None) for name in attacks)])
-    return Table(TITLES[measure], measure_caption(summary, measure), ["victim", "seeds", *attacks], rows)
+            measure_cell(by_attack[name], most) if name in by_attack else
+            Cell("-" if (victim, name) in nothing_said else "", None) for name in attacks)])
+    caption = measure_caption(summary, measure)
+    caption += " A dash: all targets have the same score, which says nothing." if nothing_said else ""
+    return Table(TITLES[measure], caption, ["victim", "seeds", *attacks], rows)
 
 
 def measure_cell(row, most: int) -> Cell:

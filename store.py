@@ -460,9 +460,10 @@ class Store:
                    found: dict[str, dict], said: dict[str, Verdict], asked: dict[str, np.ndarray]) -> Path:
         """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
-        A line is an object: `attack`, its measures, the victim's `train_accuracy` and `test_accuracy`, the
-        `models_digest` of victim and shadows, the device, all options, those of training as they were then, what
-        its arrays in scores.npz are called after (their content), and the digest of all that.
+        A line is an object: `attack`, its measures, the settings that were `chosen` on the shadow models, the victim's
+        `train_accuracy` and `test_accuracy`, the `models_digest` of victim and shadows, the device, all options, those
+        of training as they were then, what its arrays in scores.npz are called after (their content), and the digest of
+        all that.
 
         Args:
             found, said: measures of each verdict, see `metrics.measures`, and the verdict itself.
@@ -479,7 +480,8 @@ class Store:
             scores = [verdict.scores, np.asarray(verdict.threshold)]
             key = f"{name}_{digest_of(*scores)[:8]}"
             new |= {key: scores[0], f"{key}_threshold": scores[1]}
-            lines.append({"attack": name, **found[name], "train_accuracy": victim.accuracy["train"],
+            chosen = {"chosen": verdict.chosen} if verdict.chosen else {}
+            lines.append({"attack": name, **found[name], **chosen, "train_accuracy": victim.accuracy["train"],
                           "test_accuracy": victim.accuracy["test"], "models": models, "scores": key,
                           "targets": targets, **told})
 
@@ -533,8 +535,7 @@ class Store:
         return own | (dict.fromkeys(_PRUNING) if version == ORIGINAL else {})
 
     def _same_attack(self, line: dict, own: dict) -> bool:
-        # an option that there was not yet had its default
-        return all(line.get(name, OPTIONS[name].default if name in OPTIONS else None) == value
+        return all(line.get(name, OPTIONS[name].when_missing if name in OPTIONS else None) == value
                    for name, value in own.items())
 
     def recorded(self, attacks: Iterable[str], version: str, models: str) -> list[str]:

@@ -53,7 +53,7 @@ ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those
                  shadows=(3, 6), own=("fix_variance",), form_of="lira")
 ATTACKS.register("rmia", "attackers.rmia:rmia",
                  "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
-                 shadows=(3, 6), own=("rmia_gamma", "rmia_a"))
+                 shadows=(3, 6), own=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"))
 ATTACKS.register("qmia", "attackers.qmia:qmia",
                  "the margin beside its distribution given the record (Bertran et al. 2023)")
 ATTACKS.register("blindmi", "attackers.blindmi:blindmi",

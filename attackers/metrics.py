@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from attackers import arrays
+from attackers import arrays, ties
 from attackers.signals import Verdict
 
 FPRS = (0.1, 0.01, 0.001)
@@ -20,8 +20,10 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
 
     `accuracy` at the attack's threshold, `auc`, `tpr_at_0.1` and so on at FPRs of 10 %, 1 %, 0.1 % (None where the
     scores are binary, or the non-members fewer than 10 / FPR), `class_accuracy` and `class_auc` (None for a class
-    without members or without non-members), numbers of `members` and `non_members`, and `intervals`, the version of
-    the interval methods.
+    without members or without non-members), numbers of `members` and `non_members`, `equal_scores`, see
+    `ties.tied_share`, `called_members`, the share that the attack takes for members, and `intervals`, the version of
+    the interval methods. Where all scores are equal, figures are None; where most are, a TPR at an FPR below that of
+    every threshold.
 
     Args:
         member, labels: (n,), the truth.
@@ -41,17 +43,21 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
              "accuracy": balanced_accuracy(decision, member),
              "accuracy_interval": accuracy_interval(decision, member),
              "auc": area(scores, member), "auc_interval": area_interval(scores, member), "intervals": INTERVALS}
+    equal = found["equal_scores"] = ties.tied_share(scores)
+    found["called_members"] = float(decision.mean())
     binary = len(np.unique(scores)) <= 2
     for limit in FPRS:
         known = not binary and (~member).sum() * limit >= 10
-        found[f"tpr_at_{limit:g}"] = tpr_at_fpr(scores, member, limit=limit) if known else None
+        rate = tpr_at_fpr(scores, member, limit=limit) if known else None
+        known = known and not (rate == 0 and (equal or 0) > ties.MOST)
+        found[f"tpr_at_{limit:g}"] = rate if known else None
         found[f"tpr_at_{limit:g}_interval"] = tpr_interval(scores, member, limit=limit) if known else None
     classes = [labels == label for label in range(num_cls)]
     both = [here if 0 < member[here].sum() < here.sum() else None for here in classes]
     found["class_accuracy"] = [here if here is None else balanced_accuracy(decision[here], member[here])
                                for here in both]
     found["class_auc"] = [here if here is None else area(scores[here], member[here]) for here in both]
-    return found
+    return ties.without_meaning(found) if equal == 1 else found
 
 
 def balanced_accuracy(decision: np.ndarray, member: np.ndarray) -> float:

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,7 +97,7 @@ class Measured:
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
         own: (S, N) bool, which records each has as its members or non-members.
         target: (N,) bool, the records in question; all others are the population, known non-members.
-        playing: the shadow that is the victim here, and so none of the shadows; None where the victim is.
+        playing: the shadow that is the victim here; None where the victim is.
     """
 
     victim: np.ndarray
@@ -106,18 +107,33 @@ class Measured:
     target: np.ndarray
     playing: int | None = None
 
+    @cached_property
+    def references(self) -> np.ndarray:
+        """(S,) bool, the shadows that the victim is compared with.
+
+        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just those of its
+        targets that it was not trained on itself. Where shadows are dealt in such pairs (the in/out split), each
+        record is IN half of the others then, whether or not it is a member; with the partner among them, the count
+        would tell.
+        """
+        if self.playing is None:
+            return np.ones(len(self.every_shadow), dtype=bool)
+        on_targets = self.every_member[:, self.target]
+        partner = (on_targets != on_targets[self.playing]).all(axis=1) & self.target.any()
+        return ~partner & (np.arange(len(partner)) != self.playing)
+
     @property
     def shadows(self) -> np.ndarray:
-        """(S, N), or (S - 1, N) without the one that plays the victim."""
-        return self.every_shadow if self.playing is None else np.delete(self.every_shadow, self.playing, axis=0)
+        """(R, N), of the `references`."""
+        return self.every_shadow if self.references.all() else self.every_shadow[self.references]
 
     @property
     def member(self) -> np.ndarray:
-        """(S, N) bool, or (S - 1, N): whom those of `shadows` were trained on."""
-        return self.every_member if self.playing is None else np.delete(self.every_member, self.playing, axis=0)
+        """(R, N) bool, whom the `references` were trained on."""
+        return self.every_member if self.references.all() else self.every_member[self.references]
 
     def in_turn(self) -> Iterator[tuple[Measured, np.ndarray]]:
-        """Each shadow in turn as the victim against the others, and who of its targets is a member.
+        """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
 
         Its targets are its own records, its population all that are not.
         """
@@ -126,10 +142,20 @@ class Measured:
             yield role, self.every_member[index, target]
 
 
-def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int) -> np.ndarray:
-    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`."""
+def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0) -> np.ndarray:
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
+
+    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
+    scipy.stats.trim_mean does; below .5.
+    """
     count = chosen.sum(axis=0)
-    return np.where(count >= least, np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    cut = (trim * count).astype(int)
+    if cut.any():
+        values = np.sort(np.where(chosen, values, np.inf), axis=0)  # the chosen first, in order
+        rank = np.arange(len(values))[:, None]
+        chosen = (rank >= cut) & (rank < count - cut)
+    total = np.where(chosen, values, 0.0).sum(axis=0)
+    return np.where(count >= least, total / np.maximum(count - 2 * cut, 1), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,10 +277,12 @@ class Verdict:
         scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with or without the
             record for a word on it (in no split of the bench), which counts as a non-member.
         threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
+        chosen: the attack's settings that were chosen on the shadow models, by name; those that were given are not.
     """
 
     scores: np.ndarray
     threshold: np.ndarray | float
+    chosen: dict[str, float] = field(default_factory=dict)
 
     @property
     def member(self) -> np.ndarray:

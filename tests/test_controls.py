@@ -208,12 +208,13 @@ def test_a_record_is_scored_by_its_own_signals_wherever_it_stands(name, kind, ca
 def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
     """Models that all find the same records easy, members no easier than others; who is said to be a member.
 
-    Whom the shadow models were trained on is drawn likewise.
+    Whom the shadow models were trained on is drawn likewise, in complementary pairs.
     """
     draw = np.random.default_rng(12)
     target = np.arange(n) < n // 2
     own = np.tile(target == (kind == "inout"), (shadows, 1))
-    member = draw.permuted(np.tile(np.arange(shadows) % 2 == 0, (n, 1)), axis=1).T & own
+    halves = [draw.permutation(np.arange(n) % 2 == 0) for _ in range(shadows // 2)]
+    member = np.stack([one for half in halves for one in (half, ~half)]) & own  # in pairs, as the in/out split
     labels, ease = draw.integers(num_cls, size=n), draw.normal(1, 2, size=n)
 
     def signals():
@@ -233,3 +234,16 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
 def test_members_that_answer_as_others_do_cannot_be_told(name, kind):
     evidence, member = null_evidence(kind)
     assert_nothing_told(verdicts(name, evidence), member)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["lira", "rmia", "calibrated"])
+def test_nor_do_thresholds_know_members_of_the_shadow_models(name, kind, monkeypatch):
+    """What the shadows' targets score where each plays the victim, from which the threshold comes, tells no more."""
+    import attackers.calibration
+
+    pooled, known = attackers.calibration.pooled_scores, []
+    monkeypatch.setattr(attackers.calibration, "pooled_scores", lambda *of: known.append(pooled(*of)) or known[-1])
+    attack(name, null_evidence(kind, n=3000, shadows=6)[0])
+    scores, member, _ = known[-1]
+    assert len(scores) > 3000 and abs(beyond_chance(metrics.area(scores, member), member)) <= 1

@@ -117,13 +117,14 @@ def names_no_attack(word: str) -> bool:
 BAD_NAMES = ["", ".", "..", "...", "../up", "a/b", "/", "a\\b", "a b", "a\n", "-a", "_a", "é", "~", "a" * 101]
 OTHERWISE = {"lr": lambda value: value > 0, "weight_decay": lambda value: value >= 0,
              "save_every": lambda value: value >= 0, "wait": lambda value: value >= 0,
-             "rmia_gamma": lambda value: value > 0,
+             "rmia_gamma": lambda value: value > 0, "rmia_temperature": lambda value: value > 0,
+             "rmia_trim": lambda value: 0 <= value < 0.5,
              "dp_lr": lambda value: value > 0, "max_grad_norm": lambda value: value > 0,
              "delta": lambda value: 0 < value < 1,
              "prune_sparsity": lambda value: 0 < value < 1, "defend_arg": lambda value: value >= 0}
 LOWEST = {"input_dim": 1, "epochs": 1, "prune_epochs": 0, "batch_size": 2, "early_stop": 0, "seed": 0, "train_seed": 0}
 WRONG = {
-    **{key: real(fits) for key, fits in OTHERWISE.items()},
+    **{key: real(fits).filter(lambda value: value != "choose") for key, fits in OTHERWISE.items()},
     **{key: whole(low) for key, low in LOWEST.items()},
     "num_cls": whole(2, 10**5), "shadow_num": whole(1, 10**4), "workers": whole(1, 1024), "threads": whole(1, 1024),
     "model_name": name(*MODELS, "vgg16"), "pruner_name": name(*PRUNERS), "defend": name(*DEFENDERS),
@@ -140,10 +141,10 @@ WRONG = {
     "from_scratch": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "dp_engine": name("pyvacy", "opacus"), "dp_noise": name("secret", "seeded"),
     "split": name("paper", "inout"), "fix_variance": name("true", "false").filter(lambda value: type(value) != bool),
-    "rmia_a": real(lambda value: 0 <= value <= 1).filter(lambda value: value != "choose"),
+    "rmia_a": real(lambda value: 0 <= value <= 1).filter(lambda value: value not in ("choose", "paper")),
 }
 NULL_MEANS_NOT_GIVEN = {"data_root", "prune_epochs", "train_seed", "defend_arg", "precision", "workers",
-                        "fix_variance", "rmia_a", "delta"}
+                        "fix_variance", "delta"}
 
 
 def test_every_option_that_is_read_is_fuzzed():

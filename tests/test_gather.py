@@ -149,16 +149,19 @@ def test_scores_and_measures_are_kept_and_belong_together(write_config, capsys):
     path = write_config(shadow_num=3)
     run(pretrain, path)
     run(prune, path)
-    for words in ([], ["--rmia_gamma", "1"]):
+    for words in ([], ["--rmia_gamma", "3"], ["--rmia_gamma", "choose"]):
         run(mia, path, "--attacks", "rmia,threshold", *words)
     said = capsys.readouterr().out
     assert "threshold: kept" in said and said.count("rmia: saved") == 2  # its option is none of threshold's
     table = said.split("[95 % interval]")[-1]
-    assert table.split("attack accuracy")[0].count("rmia") == 1
+    assert table.split("attack accuracy")[0].count("\nrmia ") == 1
     found = lines("l1unstructure_0.7_model")
     assert [line["attack"] for line in found] == ["conf", "xent", "mentr", "top1_conf", "rmia", "rmia"]
-    assert sorted(line["rmia_gamma"] for line in found if line["attack"] == "rmia") == [1, 2]
-    assert all("rmia_gamma" not in line for line in found if line["attack"] != "rmia")
+    chosen = {line["rmia_gamma"]: line["chosen"] for line in found if line["attack"] == "rmia"}
+    assert set(chosen["choose"]) == {"a", "gamma", "temperature", "trim"}
+    assert set(chosen[3]) == {"a", "temperature", "trim"} and len(chosen) == 2
+    assert "rmia, chosen on the shadow models: temperature " in said and said.rstrip().count("chosen on") == 3
+    assert all(not {"rmia_gamma", "chosen"} & set(line) for line in found if line["attack"] != "rmia")
     _, arrays = read_arrays(MADE / "l1unstructure_0.7_model" / "scores.npz")
     assert len(arrays) == 3 + 2 * len(found)
     y = np.load(path.replace("tiny.json", "tiny.npz"))["y"]
@@ -258,16 +261,30 @@ def test_options_of_attacks_change_what_they_say(write_config):
     path = write_config(shadow_num=5, epochs=6)
     run(pretrain, path)
     said = {}
-    for words in ([], ["--fix_variance", "false"], ["--rmia_a", "0.9"], ["--rmia_a", "choose"], ["--rmia_gamma", "1"]):
+    for words in ([], ["--fix_variance", "false"], ["--rmia_a", "0.9"], ["--rmia_a", "0.2"], ["--rmia_trim", "0.2"]):
         run(mia, path, "--original", "--attacks", "lira,rmia", *words, "--results", "results")
     for line in lines("victim_model"):
-        key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_gamma"))
+        key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_trim"))
         said[key] = line["auc"]
     assert len(said) == 2 + 4 and said["lira", True, None, None] != said["lira", False, None, None]
-    assert said["rmia", None, 0.2, 2] != said["rmia", None, 0.9, 2]
+    assert said["rmia", None, 0.2, "choose"] != said["rmia", None, 0.9, "choose"]
     before = lines("victim_model")
-    run(mia, path, "--original", "--attacks", "lira,rmia", "--fix_variance", "true", "--rmia_a", "0.2")
-    assert lines("victim_model") == before  # what is the default is no other attack
+    run(mia, path, "--original", "--attacks", "lira,rmia", "--fix_variance", "true", "--rmia_a", "paper")
+    assert lines("victim_model") == before  # another word for a value is no other attack
+
+
+def test_a_line_from_before_there_was_an_option_is_of_what_the_attack_did_then(write_config, capsys):
+    path = write_config(shadow_num=3)
+    run(pretrain, path)
+    fixed = ["--original", "--attacks", "rmia", "--rmia_a", "paper", "--rmia_gamma", "2"]
+    run(mia, path, *fixed, "--rmia_temperature", "2", "--rmia_trim", "0")
+    line, = lines("victim_model")
+    line = {name: value for name, value in line.items() if name not in ("sha256", "rmia_temperature", "rmia_trim")}
+    (MADE / "victim_model" / "attacks.jsonl").write_text(json.dumps(sealed(line)) + "\n")
+    run(mia, path, *fixed, "--rmia_temperature", "2", "--rmia_trim", "0")
+    assert "rmia: kept" in capsys.readouterr().out and len(lines("victim_model")) == 1
+    run(mia, path, *fixed)
+    assert "rmia: kept" not in capsys.readouterr().out and len(lines("victim_model")) == 2
 
 
 def test_figures_of_each_class_are_printed_when_asked_for(write_config, capsys):
