@@ -1,17 +1,16 @@
 """Every option of every stage, once; read from defaults < JSON config < command line and checked without data."""
 import argparse
-import json
 import math
 import os
 import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 from attackers import ATTACKS
 from core.console import UserError
+from core.inputs import expand_home, locate, read_object
 from datasets import DATASETS, SPLITS, check_even
 from defenders import DEFENDERS
 from models import MODELS
@@ -29,7 +28,7 @@ def whole(low: int, high: int = 2**31 - 1) -> Callable:
             raise ValueError
         return int(number)
 
-    read.wants = f"a whole number from {low}" + (f" to {high}" if high < 2**31 - 1 else "")
+    read.wants = f"a whole number from {low} to {high}"
     return read
 
 
@@ -76,9 +75,15 @@ def attack_list(value) -> tuple[str, ...]:
 
 
 def text(value) -> str:
+    """One that can be printed in a line."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError
     return value
+
+
+def path(value) -> str:
+    """Of a file or folder; `~` is the home folder, as in a shell."""
+    return expand_home(text(value))
 
 
 def folder_name(value) -> str:
@@ -108,7 +113,7 @@ def or_word(kind: Callable, *words: str) -> Callable:
 
 
 attack_list.wants = "attack names, separated by commas"
-text.wants = "a text that is not empty"
+path.wants = "a path"
 folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
 flag.wants = truth.wants = "true or false"
 anything = lambda value: value  # noqa: E731
@@ -148,8 +153,8 @@ between = number("a number between 0 and 1, neither included", lambda real: 0 < 
 OPTIONS: dict[str, Option] = {
     # data and network
     "dataset_name": Option(folder_name, None, f"data set: {', '.join(DATASETS)}; any name with data_path"),
-    "data_path": Option(text, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
-    "data_root": Option(text, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
+    "data_path": Option(path, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
+    "data_root": Option(path, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
     "model_name": Option(one_of(MODELS), None, f"network: {', '.join(MODELS)}"),
     "num_cls": Option(whole(2, 100000), None, "number of classes"),
     "input_dim": Option(whole(1), None, "channels of an image, columns of a table"),
@@ -201,7 +206,7 @@ OPTIONS: dict[str, Option] = {
     "per_class": Option(flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False),
     "original": Option(flag, False, "attack the model before pruning", "mia"),
     # where
-    "results": Option(text, "results", "folder of all that is written", result=False),
+    "results": Option(path, "results", "folder of all that is written", result=False),
     # how it runs
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
@@ -217,15 +222,30 @@ OPTIONS: dict[str, Option] = {
                                             "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
                       result=False),
     "threads": Option(whole(1, 1024), 1, "threads of each model's training and queries; the last digits depend on it"),
-    # in configs of the original project; nothing reads them
+    # in configs and on command lines of the original project; nothing reads them
     "image_size": Option(anything, None, "", "", result=False),
     "hidden_size": Option(anything, None, "", "", result=False),
 }
+_UNUSED = ("image_size", "hidden_size")
 _REQUIRED = ("dataset_name", "model_name", "num_cls", "input_dim")
+
+
+class _Once(argparse.Action):
+    """Takes a value, and refuses another one for the same option: the last would count without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = vars(namespace).setdefault("_before", {}).setdefault(self.dest, values)
+        if before != values:
+            raise UserError(f"{option_string} is given twice, with {before!r} and {values!r}: give it once")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UserError where a command line is wrong."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.register("action", None, _Once)  # where an argument names no other
 
     def error(self, message):  # argparse would print the usage too, and exit
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -250,21 +270,22 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
         default = "" if option.default in (None, False, "") else f" (default: {shown(option.default)})"
         how = {"action": "store_true"} if option.kind is flag else {"metavar": "X"}
         parser.add_argument(f"--{name}", default=None, help=(option.help + default).replace("%", "%%"), **how)
+    for name in _UNUSED:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        word = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument {word!r}{nearest(word.lstrip('-'), names, dashes='--')} "
-                        f"(see {parser.prog} --help)")
+        raise UserError(_unknown(unknown[0].split("=")[0], stage, names))
     if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
         raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
 
     values = {name: option.default for name, option in OPTIONS.items()}
+    given.config_path = locate(given.config_path, "config")
     config = read_config(given.config_path)
-    values |= {name: _read(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
-    values |= {name: _read(f"{where}: {name}", name, value) for name, value in (study or {}).items()}
+    values |= {name: read_value(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
+    values |= {name: read_value(f"{where}: {name}", name, value) for name, value in (study or {}).items()}
     for name in names:
         if getattr(given, name) is not None:
-            values[name] = _read(f"--{name}", name, getattr(given, name))
+            values[name] = read_value(f"--{name}", name, getattr(given, name))
     if values["original"] and stage == "mia":
         for name in ("defend", "adaptive", "from_scratch"):  # what a config says of other runs does not count here
             if not getattr(given, name):
@@ -273,6 +294,15 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
     _complete(options)
     _check_together(options)
     return options
+
+
+def _unknown(word: str, stage: str, names: list[str]) -> str:
+    """What is wrong with a word of a stage's command line that none of its options is."""
+    name = word.lstrip("-").replace("-", "_")
+    if word.startswith("-") and name in OPTIONS and name not in names:
+        of = ", ".join(f"{other}.py" for other in OPTIONS[name].stages.split())
+        return f"--{name} is an option of {of}, not of {stage}.py"
+    return f"unknown argument {word!r}{nearest(word.lstrip('-'), names, dashes='--')} (see {stage}.py --help)"
 
 
 def for_stage(stage: str, options: SimpleNamespace, **instead) -> SimpleNamespace:
@@ -309,16 +339,15 @@ def command(stage: str, options: SimpleNamespace) -> str:
 def before_all(config_path: str) -> dict:
     """The options as a config and the defaults say them, before a command line."""
     return {name: option.default for name, option in OPTIONS.items()} | {
-        name: _read(name, name, value) for name, value in read_config(config_path).items()}
+        name: read_value(name, name, value) for name, value in read_config(config_path).items()}
 
 
 def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
-    root = os.environ.get("MIA_DATA") or "data/datasets"
     of_no_matter = [(name, getattr(options, name))
                     for name in ("attacks", "workers", "save_every", "wait", "per_class")]
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
-            ("data_root", root), ("fresh", True), *of_no_matter}
+            ("data_root", default_data_root()), ("fresh", True), *of_no_matter}
 
 
 def shown(value) -> str:
@@ -332,17 +361,12 @@ def shown(value) -> str:
     return str(value)
 
 
-def read_object(path: str | Path, what: str) -> dict:
-    """The object in a JSON file. Raises UserError where there is none; `what` names the file's kind."""
+def default_data_root() -> str:
+    """The folder of the data sets where no option names one. Raises UserError where MIA_DATA names none."""
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{what} {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} {path} is not JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise UserError(f"{what} {path} must be a JSON object of options, not a {type(said).__name__}")
-    return said
+        return expand_home(os.environ.get("MIA_DATA") or "data/datasets")
+    except UserError as error:
+        raise UserError(f"MIA_DATA: {error}") from error
 
 
 def read_config(path: str) -> dict:
@@ -355,7 +379,8 @@ def read_config(path: str) -> dict:
     return config
 
 
-def _read(where: str, name: str, value):
+def read_value(where: str, name: str, value):
+    """An option's value from a config, a study or a command line. Raises UserError, which begins with `where`."""
     option = OPTIONS[name]
     if value is None and option.default is None:
         return None
@@ -364,7 +389,8 @@ def _read(where: str, name: str, value):
     except UserError as error:
         raise UserError(f"{where}: {error}")
     except (ValueError, TypeError, OverflowError, AttributeError):
-        raise UserError(f"{where} must be {option.kind.wants}, not {value!r}")
+        written = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))  # as JSON has it
+        raise UserError(f"{where} must be {option.kind.wants}, not {written}")
 
 
 def _complete(options: SimpleNamespace) -> None:
@@ -375,7 +401,7 @@ def _complete(options: SimpleNamespace) -> None:
     if options.data_path is None:
         options.dataset_name = DATASETS.check(options.dataset_name)
     if options.data_root is None:
-        options.data_root = os.environ.get("MIA_DATA") or "data/datasets"
+        options.data_root = default_data_root()
     if options.train_seed is None:
         options.train_seed = options.seed
     if options.prune_epochs is None:

@@ -38,8 +38,14 @@ def prune(options) -> dict:
             model = stored_model(options, records, role, "prune", device, originals[role])
         return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
 
-    for role in parts:  # that all can be pruned is known before any is fine-tuned
-        pruned(role, torch.device("cpu"))
+    empty = {}  # that all can be pruned is known before any is fine-tuned
+    for role in parts:
+        model, masks = pruned(role, torch.device("cpu"))
+        for layer in mask.emptied(model.network, masks):
+            empty.setdefault(layer, []).append(role)
+    for layer, roles in empty.items():
+        console.say(f"warning: {options.pruner_name} at sparsity {options.prune_sparsity:g} leaves nothing of layer "
+                    f"{layer} in {', '.join(roles)}: try a smaller --prune_sparsity")
 
     def start(role):
         model, masks = pruned(role, device)

@@ -8,6 +8,8 @@ study into its folder there. As a table in Python: `report.load_results("results
 """
 from __future__ import annotations
 
+from core import console  # first, see core.interrupts
+
 import math
 import re
 import shlex
@@ -16,10 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core import console
 from attackers import ATTACKS, VERDICTS
 from core.console import UserError, percent
-from options import OPTIONS, Parser, read_object
+from core.inputs import path_argument, read_object
+from options import OPTIONS, Parser
 from page import Cell, Section, Table, as_html, as_markdown
 
 if TYPE_CHECKING:
@@ -44,9 +46,11 @@ FEW = 5  # fewer members or non-members of a class are no mean to look at
 @console.stage
 def main(argv=None):
     parser = Parser(prog="report.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("results", help="folder of results, at any depth")
-    parser.add_argument("--study", metavar="FILE", help="only what this study (see study.py) has made")
-    parser.add_argument("--out", metavar="DIR", help="folder of what is written (default: that of the results)")
+    parser.add_argument("results", type=path_argument, help="folder of results, at any depth")
+    parser.add_argument("--study", metavar="FILE", type=path_argument,
+                        help="only what this study (see study.py) has made")
+    parser.add_argument("--out", metavar="DIR", type=path_argument,
+                        help="folder of what is written (default: that of the results)")
     given = parser.parse_args(argv)
     results, title, about = Path(given.results), "Membership inference", ""
     if given.study is not None:

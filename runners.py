@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from core import interrupts
 from core.console import UserError
 from core.files import write
 from core.parallel import die_with_parent
@@ -37,7 +38,8 @@ class Local:
 
     def start(self, job) -> None:
         process = self.context.Process(target=_run_here, args=(job.stage, job.argv, job.log))
-        process.start()
+        with interrupts.blocked():  # also for the server that forks, which takes its time to import all that
+            process.start()
         self.running[process.sentinel] = process, job
 
     def finished(self, timeout: float) -> Iterator[tuple[object, int]]:

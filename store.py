@@ -50,7 +50,9 @@ from datasets import SPLITS, Part, check_even
 from defenders import DEFENDERS
 from core.files import (digested, locked, packed, packed_arrays, read_arrays, read_digested, read_sealed, reading,
                         replacing, sealed, sealed_json, tested, unpacked, write)
-from options import OPTIONS, command, record
+from core.inputs import check_folder
+from models import MODELS
+from options import OPTIONS, command, record, shown
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +116,7 @@ class Store:
 
     def __init__(self, options: SimpleNamespace, data: str):
         self.options, self.data = options, data
+        self.akin: list[str] = []  # versions that were made for the same purpose as those of these options
         self.root = Path(options.results) / f"{options.dataset_name}_{options.model_name}"
 
     @property
@@ -127,8 +130,10 @@ class Store:
 
     def undefended(self) -> Store:
         """The same without a defence."""
-        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None,
-                                        "from_scratch": False}), self.data)
+        store = Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None,
+                                         "from_scratch": False}), self.data)
+        store.akin = [self.pruned]
+        return store
 
     def folder(self, role: str, version: str) -> Path:
         """Where a role's model lies; `role` is "victim" or "shadow_{i}"."""
@@ -184,7 +189,9 @@ class Store:
                 raise UserError(f"{path} is of --split {kind}, not {self.options.split}: use another --results "
                                 f"folder, or start over with --fresh")
             if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
-                raise UserError(f"{path} splits other records or was made with another seed: give that seed again, "
+                seed = self._made_with(ORIGINAL, "victim").get("seed", self.options.seed)
+                again = "give that seed again" if seed == self.options.seed else f"give --seed {seed} again"
+                raise UserError(f"{path} splits other records or was made with another seed: {again}, "
                                 f"use another --results folder, or start over with --fresh")
             if all(key in have for key in _arrays(parts)):
                 return path
@@ -214,12 +221,13 @@ class Store:
         if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
             for role in roles:
                 self._refuse_foreign(role, ORIGINAL)
-            self._not_yet(path, "pretrain")
+            check_folder("results", self.options.results)
+            self._not_yet(path, ORIGINAL)
         self.options.split, have = self._split()
         with reading(path):
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
-            self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
+            self._not_yet(self.folder(roles[-1], ORIGINAL), ORIGINAL)
         if self.options.split == "inout":
             check_even(self.options.shadow_num)
         if not os.access(self.root, os.W_OK):
@@ -227,7 +235,7 @@ class Store:
         count = len(np.unique(np.concatenate(victim_and_others)))
         if count != n:
             raise UserError(f"{path} splits {count} records, the data set has {n}: run "
-                            f"`{command('pretrain', self.options)}` again, or use another --results folder")
+                            f"`{self._remake(ORIGINAL)}`, or use another --results folder")
         return {role: Part(*(have[f"{role}_{name}"] for name in _PARTS)) for role in roles}
 
     def check_place(self, version: str) -> None:
@@ -248,7 +256,7 @@ class Store:
         path = self._foreign(role, version)
         if path is not None:
             raise UserError(f"{_MANIFEST} is missing beside {path}, which another program or another version has made: "
-                            f"to replace it run `{command(self._maker(version), self.options)} --fresh`, or use "
+                            f"to replace it run `{self._remake(version, role)}`, or use "
                             f"another --results folder")
 
     def _foreign(self, role: str, version: str) -> Path | None:
@@ -308,7 +316,7 @@ class Store:
         found = self._read(role, version)
         if found is None:
             self._refuse_foreign(role, version)
-            self._not_yet(self.folder(role, version) / _CHECKPOINT, self._maker(version))
+            self._not_yet(self.folder(role, version) / _CHECKPOINT, version)
         parent = self.parent(role, version)
         self._compare(found, role, version, self._facts([part], _SAME_PRUNED if version else _SAME, None, [parent]))
         return found
@@ -357,8 +365,63 @@ class Store:
         differ = [said.get(name) or f"{name} {have.get(name)!r} (now {value!r})"
                   for name, value in wanted.items() if have.get(name) != value]
         if differ:
-            raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
-                            f"`{command(self._maker(version), self.options)} --fresh`, or use another --results folder")
+            names = [name for name, value in wanted.items() if have.get(name) != value]
+            raise UserError(f"{path} was made with {', '.join(differ)}: {self._keeping(names, have)}to make it anew "
+                            f"run `{self._remake(version, role, wanted)}`, or use another --results folder")
+
+    def _keeping(self, names: list[str], have: dict) -> str:
+        """How to ask for a model that differs from what is asked for in these options; "" where no option does it."""
+        stage = self.options.stage
+        if not all(name in OPTIONS and stage in OPTIONS[name].stages.split() and have.get(name) is not None
+                   for name in names):
+            return ""
+        if "seed" in names and have["seed"] == have.get("train_seed"):  # which follows from it
+            names = [name for name in names if name != "train_seed"]
+        return f"to use it give {' '.join(f'--{name} {shown(have[name])}' for name in names)}; "
+
+    def _remake(self, version: str, role: str = "victim", asked: Iterable[str] = ()) -> str:
+        """The command that makes models of a version anew, as they were but for the options in `asked`."""
+        return f"{self._command(version, role, asked)} --fresh"
+
+    def _command(self, version: str, role: str = "victim", asked: Iterable[str] = ()) -> str:
+        """The command of the stage that makes a version.
+
+        It asks for what the models that are there were made with, this role's first, so that it neither refuses nor
+        makes them anew. Options in `asked` and those that tell versions apart stay as they are.
+        """
+        stage, options = self._maker(version), SimpleNamespace(**vars(self.options))
+        asked = {*asked, *(_MAKING[stage] if stage == options.stage else ())}
+        for name, value in self._made_with(version, role).items():
+            if name not in asked:
+                setattr(options, name, value)
+        shadows = self._shadows(version)
+        options.shadow_num = max(options.shadow_num, shadows + shadows % 2 if options.split == "inout" else shadows)
+        return command(stage, options)
+
+    def _made_with(self, version: str, role: str) -> dict:
+        """The options of models that are there: of this version, else of one that was made for the same purpose, else
+        of the originals. {} where there are none that can be read."""
+        of_version = {*_SAME_PRUNED[len(_SAME):], "from_scratch", "precision"}
+        for like in dict.fromkeys([version, *self.akin, self.undefended().pruned, ORIGINAL]):
+            for one in dict.fromkeys([role, *self.roles()]):
+                with suppress(UserError, KeyError, TypeError):
+                    manifest = read_sealed(self.folder(one, like) / _MANIFEST)
+                    made = {name: manifest["options"][name] for name in _MAKING[self._maker(version)]}
+                    if like == version:
+                        return made | {"precision": _unless_default(manifest)}
+                    if like == ORIGINAL:
+                        made |= {name: manifest["options"][name] for name in ("epochs", "prune_epochs")}
+                    return {name: value for name, value in made.items() if name not in of_version}
+        return {}
+
+    def _shadows(self, version: str) -> int:
+        """How many shadow models of a version are there, finished or, of the originals, in the split."""
+        with suppress(UserError, OSError):
+            if version == ORIGINAL:
+                return sum(key.startswith("shadow_") and key.endswith("_train") for key in self._split()[1])
+            return sum((folder / _MANIFEST).exists()
+                       for folder in self.root.glob(self.folder("shadow_*", version).name))
+        return 0
 
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
@@ -572,8 +635,8 @@ class Store:
         """The stage that makes models of this version."""
         return DEFENDERS[self.options.defend].options.get("stage", "prune") if version else "pretrain"
 
-    def _not_yet(self, path: Path, stage: str):
-        raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
+    def _not_yet(self, path: Path, version: str):
+        raise UserError(f"{path} is not there: first run `{self._command(version)}`")
 
 
 class Resume:
@@ -635,6 +698,16 @@ def _file_digest(path: Path) -> str:
         return ""
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unless_default(manifest: dict) -> str | None:
+    """The precision that a model was trained in; None where `base_model.choose_precision` takes it by itself."""
+    options, device = manifest["options"], manifest["made"]["device"]
+    if options["defend"] == "dp":
+        return None
+    convolves = "Conv2d" in MODELS[options["model_name"]].options["layers"]
+    usual = "bf16" if convolves and device != "cpu" else "fp32"
+    return None if options["precision"] == usual else options["precision"]
 
 
 def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:

@@ -1,4 +1,6 @@
 """What a person sees of a stage: its lines, progress bars, tables and errors."""
+from core import interrupts  # first: Ctrl-C while the others are imported prints one line too
+
 import functools
 import os
 import sys
@@ -22,29 +24,35 @@ def stage(main):
     @functools.wraps(main)
     def run(argv=None) -> int:
         try:
-            main(argv)
-        except UserError as error:
-            for line in error.args:
-                print("error: " + " ".join(str(line).split()), file=sys.stderr)
-            return 2
-        except MemoryError:
-            print("error: the memory is too small: try fewer --workers", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported here
-                raise
-            print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
-                  file=sys.stderr)
-            return 2
-        except BrokenPipeError:  # whoever read the output has gone, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
-            return 141
+            with interrupts.raised():
+                main(argv)
+        except BaseException as error:
+            return _status_of(error)
         return 0
 
     return run
+
+
+def _status_of(error: BaseException) -> int:
+    """The exit status of a stage that this has ended, of which one line is printed. Raises what is not expected."""
+    if isinstance(error, KeyboardInterrupt) or interrupts.struck():
+        interrupts.say_interrupted()
+        return interrupts.STATUS
+    if isinstance(error, UserError):
+        for line in error.args:
+            print("error: " + " ".join(str(line).split()), file=sys.stderr)
+        return 2
+    if isinstance(error, MemoryError):
+        print("error: the memory is too small: try fewer --workers", file=sys.stderr)
+        return 2
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
+        print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
+              file=sys.stderr)
+        return 2
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
+        return 141
+    raise error
 
 
 def say(line: str) -> None:

@@ -209,7 +209,13 @@ def test_location_is_the_study_that_was_asked_for(monkeypatch):
     ({"tensorboard": [True, False]}, "tensorboard changes no result"),
     ({"prune_sparsity": [0.7, 0.70000001]}, "options that differ too little"),
     ({"config": 3}, "config is missing"),
-    ({"config": "absent.json"}, "absent.json"),
+    ({"config": "absent.json"}, "absent.json: No such file or directory in /"),
+    ({"config": [""]}, "config: a path is missing"),
+    ({"adaptive": "yes"}, "adaptive must be true or false, not 'yes'"),  # without a defence it has no effect
+    ({"original": True, "prune_sparsity": 70}, "prune_sparsity must be a number between 0 and 1"),
+    ({"original": True, "defend": [["nope", 4]]}, "unknown defence 'nope'"),
+    ({"original": True, "defend": [["ppb", "a lot"]]}, "defend_arg must be a number of 0 or more, not 'a lot'"),
+    ({"dp_lr": 0}, "dp_lr must be a number above 0"),
     ({"pruner_name": "slim"}, "slim prunes"),
 ])
 def test_a_wrong_study_is_one_line_and_nothing_is_written(grid, keys, said, capsys):
