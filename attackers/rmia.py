@@ -88,10 +88,15 @@ def score(p: Measured, settings: Settings, *, online: bool) -> np.ndarray:
     of r(x), whatever gamma, also where all of them exceed all of the population or none of it.
     """
     of_population = ratio(p, ~p.target, settings, online=False, least=1)
-    limits = np.sort(settings.gamma * of_population[~np.isnan(of_population)])
+    return relative_score(ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma)
+
+
+def relative_score(of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float) -> np.ndarray:
+    """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a ratio is not known."""
+    limits = np.sort(gamma * of_population[~np.isnan(of_population)])
     if not len(limits):
         raise NotApplicable("of no population record a shadow model is known that was not trained on it")
-    return rank_without_ties(ratio(p, p.target, settings, online=online), limits) / len(limits)
+    return rank_without_ties(of_targets, limits) / len(limits)
 
 
 def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -136,7 +141,7 @@ def choose(evidence: Evidence, given: dict[str, float]) -> Settings:
     p = evidence.measure(partial(true_posterior, temperature=best.temperature))
     candidates = [replace(best, gamma=gamma, a=a) for gamma, a in product(
         grid["gamma"], grid["a"] if evidence.online else (best.a,))]
-    return max(candidates, key=partial(_threshold_quality, p, evidence.online)) if len(candidates) > 1 else best
+    return _best_for_all(p, candidates, evidence.online) if len(candidates) > 1 else best
 
 
 def _ranking_quality(p: Measured, settings: Settings, grid: dict, online: bool) -> Iterator[tuple[Settings, float]]:
@@ -157,9 +162,20 @@ def _ranking_quality(p: Measured, settings: Settings, grid: dict, online: bool) 
         yield one, float(np.mean(found)) if found else -np.inf
 
 
-def _threshold_quality(p: Measured, online: bool, settings: Settings) -> float:
-    scores, member, _ = pooled_scores(p, partial(score, settings=settings, online=online))
-    return best_threshold_and_rate(scores[member], scores[~member])[1]
+def _best_for_all(p: Measured, candidates: list[Settings], online: bool) -> Settings:
+    """Of settings that share all but gamma and, online, a: that of the best threshold of all shadows together."""
+    roles = [role for role, _ in p.in_turn()]
+    of_targets = [ratio(role, role.target, candidates[0], online=online) for role in roles]
+    mean_out = [reference_mean(role, ~role.target, trim=candidates[0].trim, online=False, least=1) for role in roles]
+
+    def quality(settings: Settings) -> float:
+        found = {role.playing: relative_score(
+            ratios, role.victim[~role.target] / offline_evidence(mean, settings.a), gamma=settings.gamma)
+            for role, ratios, mean in zip(roles, of_targets, mean_out)}
+        scores, member, _ = pooled_scores(p, lambda role: found[role.playing])
+        return best_threshold_and_rate(scores[member], scores[~member])[1]
+
+    return max(candidates, key=quality)
 
 
 def default_a(records: Records | None) -> float:
