@@ -1,5 +1,6 @@
 """Ctrl-C prints one line, wherever it strikes: while a script imports, while it works, in the processes it starts."""
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,18 @@ sys.meta_path.insert(0, Strike())
 '''
 
 
+def heed_ctrl_c():
+    """Also where the tests run in the background of a shell, which has its jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted_at(module, script, *words):
     """What a script prints and returns if Ctrl-C is pressed when a process of it first imports a module."""
     Path("strike").mkdir()
     Path("strike/sitecustomize.py").write_text(STRIKE)
     return subprocess.run(
         [sys.executable, PROJECT / script, *words], capture_output=True, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": "strike", "STRIKE_AT": module}, timeout=120)
+        preexec_fn=heed_ctrl_c, env=os.environ | {"PYTHONPATH": "strike", "STRIKE_AT": module}, timeout=120)
 
 
 @pytest.mark.parametrize("script, words", [
@@ -61,7 +67,7 @@ def test_an_error_that_a_library_makes_of_it_is_no_traceback(write_config):
             except KeyboardInterrupt:
                 raise ImportError(name) from None"""))
     ran = subprocess.run([sys.executable, PROJECT / "pretrain.py", "cpu", write_config()], capture_output=True,
-                         text=True, start_new_session=True, timeout=120,
+                         text=True, start_new_session=True, timeout=120, preexec_fn=heed_ctrl_c,
                          env=os.environ | {"PYTHONPATH": "strike", "STRIKE_AT": "torch"})
     assert (ran.stderr, ran.returncode) == ("interrupted\n", 130)
 
@@ -69,5 +75,6 @@ def test_an_error_that_a_library_makes_of_it_is_no_traceback(write_config):
 def test_a_program_that_imports_the_bench_keeps_its_own_ctrl_c():
     code = ("import signal, sys; hook = sys.excepthook; import mia, study; "
             "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.excepthook is hook)")
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT,
+                         preexec_fn=heed_ctrl_c)
     assert ran.stdout == "True True\n"
