@@ -192,7 +192,7 @@ def left_out(found: list[Attacked], results: Path) -> list[str]:
         return folder_name(place, results)
 
     stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
-             f"anew since" for place in found if place.stale]
+             f"anew since, or by an older definition of the attack" for place in found if place.stale]
     stale += [f"{place.unmeasured} result{'s' * (place.unmeasured > 1)} in {of(place)}, with intervals by an older "
               f"method and without the scores to measure them again" for place in found if place.unmeasured]
     unfinished = [of(place) for place in found if not place.manifest and not place.problems]

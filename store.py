@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attackers import ATTACKS, VERDICTS, Verdict
+from attackers import ATTACKS, VERDICTS, Verdict, version as attack_version
 from attackers.metrics import INTERVALS, measures
 from core.console import UserError, say
 from datasets import SPLITS, Part, check_even
@@ -544,7 +544,7 @@ class Store:
             key = f"{name}_{digest_of(*scores)[:8]}"
             new |= {key: scores[0], f"{key}_threshold": scores[1]}
             chosen = {"chosen": verdict.chosen} if verdict.chosen else {}
-            lines.append({"attack": name, **found[name], **chosen, "train_accuracy": victim.accuracy["train"],
+            lines.append({"attack": name, "version": attack_version(name), **found[name], **chosen, "train_accuracy": victim.accuracy["train"],
                           "test_accuracy": victim.accuracy["test"], "models": models, "scores": key,
                           "targets": targets, **told})
 
@@ -626,10 +626,11 @@ class Store:
                 and all(line.get(name, value) == value for name, value in own.items())]
 
     def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it, all with intervals by the same methods;
-        lines from before there were scores are left out."""
+        """What attacks on a victim have found so far, as `add_attack` wrote it, all by the present definitions of
+        attacks and intervals; lines from before there were scores are left out."""
         folder = self.folder("victim", version)
-        return remeasured(_read_lines(folder / "attacks.jsonl"), folder / "scores.npz")[0]
+        lines = [line for line in _read_lines(folder / "attacks.jsonl") if _of_present_version(line)]
+        return remeasured(lines, folder / "scores.npz")[0]
 
     def _maker(self, version: str) -> str:
         """The stage that makes models of this version."""
@@ -722,7 +723,8 @@ class Attacked:
     Attributes:
         folder: of the victim.
         lines: what attacks on the models that lie there now have found, an object a verdict.
-        stale: how many more lines there are, on models that are gone or have been made anew.
+        stale: how many more lines there are, on models that are gone or have been made anew, or by another definition
+            of the attack.
         manifest: of the victim; {} where it is not finished, or cannot be read.
         unmeasured: how many more lines there are, with intervals by an older method, whose scores are gone.
         problems: what of its files was left out, and why; more is added when they are read.
@@ -839,7 +841,7 @@ def _attacked(folder: Path) -> Attacked:
     def current(line: dict) -> bool:
         names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *_PRUNING)
         options = tuple((name, line.get(name, OPTIONS[name].default)) for name in names)
-        return now(line["original"], line["adaptive"], options) == line["models"]
+        return _of_present_version(line) and now(line["original"], line["adaptive"], options) == line["models"]
 
     kept, stale = [], 0
     try:
@@ -901,6 +903,11 @@ def read_lines(path: Path) -> tuple[list[dict], str]:
     if damaged:
         problem = f"line{'s' * (len(damaged) > 1)} {', '.join(damaged)} damaged or of another program"
     return [line for line in lines if "targets" in line], problem
+
+
+def _of_present_version(line: dict) -> bool:
+    """Whether a line was made by the present definition of its attack."""
+    return line.get("version", 1) == attack_version(line["attack"])
 
 
 def _write_lines(path: Path, lines: list[dict]) -> None:

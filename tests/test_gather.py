@@ -12,6 +12,7 @@ import attackers.qmia
 import mia
 import pretrain
 import prune
+import report
 from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.gather import gather
 from attackers.metrics import INTERVALS, measures
@@ -194,6 +195,24 @@ def test_each_line_s_scores_are_of_its_own_records_also_after_another_split(writ
     (MADE / "victim_model" / "scores.npz").unlink()
     run(mia, path, "--original", "--attacks", "gap", "--seed", "9")
     assert [(line["attack"], line["seed"]) for line in lines("victim_model")] == [("gap", 9)]
+
+
+def test_what_an_older_definition_of_an_attack_found_is_neither_kept_nor_shown(write_config, capsys):
+    path = write_config(shadow_num=3)
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,calibrated")
+    before, file = lines("victim_model"), MADE / "victim_model/attacks.jsonl"
+    assert [(line["attack"], line["version"]) for line in before] == [("loss", 1), ("calibrated", 2)]
+    old = [{name: value for name, value in line.items() if name not in ("version", "sha256")} for line in before]
+    file.write_text("".join(json.dumps(sealed(line)) + "\n" for line in old))
+    capsys.readouterr()
+    assert report.load_results("results")["attack"].unique().tolist() == ["loss"]
+    assert "older definition" in capsys.readouterr().out
+    run(mia, path, "--original", "--attacks", "loss,calibrated")
+    said = capsys.readouterr().out
+    assert "loss: kept" in said and "calibrated: saved" in said
+    assert [(line["attack"], line.get("version", 1)) for line in lines("victim_model")] == [
+        ("loss", 1), ("calibrated", 2)]
 
 
 def with_older_intervals(folder):

@@ -80,8 +80,11 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
     found = {line["attack"]: line for line in lines("l1unstructure_0.6_model")}
     assert set(found) == ALL
     for line in found.values():
-        assert 0.2 < line["accuracy"] < 1 and line["seed"] == 7 and line["epochs"] == 4
+        assert line["seed"] == 7 and line["epochs"] == 4
+        # a dash where all decisions are alike, as blindmi's on a victim that is sure of nothing
+        assert 0.2 < line["accuracy"] < 1 if line["equal_scores"] != 1 else line["accuracy"] is None
         assert line["prune_sparsity"] == 0.6 and line["adaptive"] is False
+    assert all(line["accuracy"] is not None for name, line in found.items() if not name.startswith("blindmi"))
     assert {line["attack"] for line in lines("victim_model")} == {"conf", "xent", "mentr", "top1_conf"}
 
     weights = torch.load(MADE / "l1unstructure_0.6_model/best.pth", weights_only=True)
