@@ -334,9 +334,10 @@ def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame,
     summary = summary.assign(sd=summary["sd"].fillna(summary["training_sd"]))  # figures' bars, see `seeds_of`
     main = summary[summary["shadow_num"] == usual]
     shown = chosen(main)
+    beyond = beyond_guarantee(rows)
     rows = rows[rows["victim"].isin(shown)]
     for part in (of_sparsity(main), of_roc(rows, shown), of_low_fpr(main, shown), *of_signals(rows, shown),
-                 of_privacy(main, accuracies), of_epsilon(main), of_shadows(summary)):
+                 of_privacy(main, accuracies), of_epsilon(main, beyond), of_shadows(summary)):
         (made.absent if isinstance(part, str) else made.pictures).extend([part] if part else [])
     return made
 
@@ -644,7 +645,22 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
                    figures.privacy(points))
 
 
-def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
+def beyond_guarantee(rows: pd.DataFrame) -> str:
+    """Which attacks on networks with a guarantee are surely better than that allows; "" where there is none."""
+    from defenders import accounting
+
+    private = rows[(rows["measure"] == "accuracy") & rows["from_scratch"] & rows["epsilon"].notna()
+                   & (rows["caveat"] == "")]
+    known = [(row, truth) for row in private.itertuples() if (truth := row.place.truth(row.line)) is not None]
+    if not known:
+        return ""
+    beyond = [f"{row.attack} on {row.victim} (seed {row.seed})" for row, truth in known if accounting.beyond_guarantee(
+        truth["scores"] >= truth["threshold"], truth["member"], epsilon=row.epsilon, delta=row.delta, tests=len(known))]
+    return (f" Of {len(known)} attacks on networks with a guarantee, those surely better than it allows (95 % over "
+            f"all): {', '.join(beyond) or 'none'}.")
+
+
+def of_epsilon(summary: pd.DataFrame, beyond: str = "") -> Picture | str | None:
     import numpy as np
 
     import figures
@@ -662,8 +678,8 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
                    f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. "
                    f"Dash-dotted, where it is low enough to be in sight: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing.{caveats} Bars are a standard deviation to both sides. "
-                   f"delta {data['delta'].max():g}, {count(data)}.",
+                   f"given epsilon and delta; dotted: guessing.{caveats}{beyond} Bars are a standard deviation to both "
+                   f"sides. delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
 

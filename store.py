@@ -751,14 +751,15 @@ class Attacked:
             return {}
 
     def truth(self, line: dict) -> dict[str, np.ndarray] | None:
-        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`; None where scores.npz
-        lacks them."""
-        scores, _, *rest = _arrays_of(line)
-        if not {scores, *rest} <= set(self.scores):
+        """The `records`, `labels` and `member` (n,) of a line's targets, their `scores` and the `threshold`; None where
+        scores.npz lacks them."""
+        scores, threshold, *rest = _arrays_of(line)
+        if not {scores, threshold, *rest} <= set(self.scores):
             if self.scores:
                 self.add_problem(f"{self.folder / 'scores.npz'} lacks the scores of {line['attack']}")
             return None
-        return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
+        return {name.split("_")[0]: self.scores[name] for name in rest} | {
+            "scores": self.scores[scores], "threshold": self.scores[threshold]}
 
     def answers(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,

@@ -5,8 +5,12 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from core.console import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NO_GUARANTEE = "no guarantee: the noise follows from the seed"
 PYVACY_BELOW = 0.5  # the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
@@ -114,3 +118,39 @@ def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, 
                         f"({error}): take a less extreme one") from error
     prv = prv_epsilon(noise_multiplier=noise_multiplier, rate=rate, steps=steps, delta=delta, rdp=rdp)
     return Guarantee(**how, pyvacy=pyvacy, rdp=rdp, prv=prv)
+
+
+def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
+    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or removing a record.
+
+    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both exchanged (Kairouz
+    et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A split has a fixed number of members:
+    where one record is none, another is one, an exchange; so e = 2 epsilon and d = delta (1 + exp(epsilon)).
+    """
+    import numpy as np
+
+    e = np.exp(np.minimum(epsilon, 300))  # beyond, whatever it allows is all
+    return np.minimum(1, (e**2 - 1 + 2 * delta * (1 + e)) / (e**2 + 1))
+
+
+def beyond_guarantee(decision: np.ndarray, member: np.ndarray, *, epsilon: float, delta: float, tests: int = 1) -> bool:
+    """Whether an attack is surely better than (epsilon, delta)-private training allows; then that is not what was done.
+
+    With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 + exp(epsilon)), or the same
+    of (TNR, FNR), by Clopper-Pearson intervals of the rates; an exchange of records as in `advantage_bound`.
+
+    Args:
+        decision, member: (n,) bool, who is called a member, and who is one.
+    """
+    from scipy.stats import binomtest
+
+    if 2 * epsilon > 700:
+        return False  # whatever that allows is more than 1
+    slack = delta * (1 + math.exp(epsilon))
+
+    def rate(events: np.ndarray):
+        return binomtest(int(events.sum()), len(events)).proportion_ci(1 - 0.05 / tests, method="exact")
+
+    true_and_false = ((rate(decision[member]), rate(decision[~member])),
+                      (rate(~decision[~member]), rate(~decision[member])))
+    return any(true.low > math.exp(2 * epsilon) * false.high + slack for true, false in true_and_false)

@@ -23,7 +23,7 @@ from core.console import UserError
 from core.files import read_digested, sealed_json
 from datasets import load
 from defenders import dp
-from defenders.accounting import NO_GUARANTEE, caveat, default_delta, guarantee, prv_epsilon
+from defenders.accounting import NO_GUARANTEE, beyond_guarantee, caveat, default_delta, guarantee, prv_epsilon
 from defenders.dp import PrivateSGD, clipped_sum
 from defenders.noise import CHUNK, SecretStream, SeededStream, normals, uniforms
 from models import build
@@ -837,3 +837,21 @@ def test_privacy_is_stored_as_plain_json(write_config):
 def test_what_stands_beside_epsilon():
     assert caveat(None) == caveat({"epsilon": 1.0, "noise": "secret"}) == ""
     assert caveat({"epsilon": 1.0, "noise": "seeded"}) == caveat({"epsilon": 1.0}) == NO_GUARANTEE
+
+
+@pytest.mark.parametrize("tpr, fpr, beyond", [(0.9, 0.1, True), (0.99, 0.95, True), (0.55, 0.45, False), (1, 1, False)])
+def test_an_attack_that_is_surely_better_than_the_guarantee_is_found(tpr, fpr, beyond):
+    """At epsilon 0.2 an exchange allows ratios up to exp(0.4) = 1.49; (.99, .95) exceeds it in (TNR, FNR)."""
+    member = np.arange(4000) < 2000
+    decision = np.concatenate([np.arange(2000) < 2000 * tpr, np.arange(2000) < 2000 * fpr])
+    assert beyond_guarantee(decision, member, epsilon=0.2, delta=0.0) is beyond
+    assert not beyond_guarantee(decision, member, epsilon=3.0, delta=0.0)
+
+
+def test_the_best_attack_that_a_guarantee_allows_is_hardly_ever_found_beyond_it():
+    draw = np.random.default_rng(0)
+    member, factor = np.arange(2000) < 1000, np.exp(0.4)
+    fpr = 1 / (1 + factor)  # randomised response: TPR = factor FPR, TNR = factor FNR
+    found = [beyond_guarantee(draw.random(2000) < np.where(member, factor * fpr, fpr), member, epsilon=0.2,
+                                         delta=0.0) for _ in range(200)]
+    assert np.mean(found) < 0.05

@@ -22,7 +22,7 @@ from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
 from core.files import packed_arrays, read_arrays, sealed, sealed_json
-from defenders.accounting import NO_GUARANTEE
+from defenders.accounting import NO_GUARANTEE, advantage_bound
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -668,5 +668,5 @@ def test_the_bound_of_the_advantage_by_brute_force(epsilon, delta):
     fpr, tpr = np.meshgrid(np.linspace(0, 1, 2001), np.linspace(0, 1, 2001))
     allowed = (tpr <= factor * fpr + slack) & (1 - fpr <= factor * (1 - tpr) + slack)
     most = (tpr - fpr)[allowed].max()
-    assert figures.advantage(np.array([epsilon]), delta)[0] == pytest.approx(most, abs=2e-3)
-    assert figures.advantage(np.array([1e3]), delta)[0] == 1
+    assert advantage_bound(np.array([epsilon]), delta)[0] == pytest.approx(most, abs=2e-3)
+    assert advantage_bound(np.array([1e3]), delta)[0] == 1
