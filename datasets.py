@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.console import UserError
+from core.inputs import check_folder
 from core.registry import Registry
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def load(name: str, *, data_path=None, data_root, num_cls: int, input_dim: int) 
         if num_cls != facts["num_cls"]:
             raise UserError(f"{source} has {facts['num_cls']} classes, but num_cls is {num_cls}")
         _check_width(facts["shape"], input_dim, source)  # before a download that would be for nothing
+        for folder in (Path(data_root), Path(data_root) / name):
+            check_folder("data_root", folder)
         x, y = DATASETS.load(name)(Path(data_root) / name)
         mean, std = facts.get("mean"), facts.get("std")
         if x.shape[1:] != facts["shape"]:
@@ -264,7 +267,8 @@ def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:
     Raises UserError where anything is otherwise.
     """
     if not os.path.isfile(path):  # unlike Path.is_file, False also for a name that is too long
-        raise UserError(f"data_path: there is no file {path}; an .npz file with arrays x and y is needed")
+        why = " (it is a folder)" if os.path.isdir(path) else "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"data_path: there is no file {path}{why}; an .npz file with arrays x and y is needed")
     with _reading(path, "data_path must be an .npz file of plain arrays x and y, as numpy.savez writes it"):
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
@@ -373,6 +377,18 @@ ARCHIVES = {  # name -> address, sha256 (None where none is published)
     "texas100": (_TRUST_LAB + "dataset_texas.tgz", None),
     "purchase100": (_TRUST_LAB + "dataset_purchase.tgz", None),
 }
+TORCHVISION_MD5 = {  # of the archives that torchvision fetches, as it names them
+    "CIFAR10": {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
+    "CIFAR100": {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
+    "SVHN": {"train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+             "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3"},
+    "MNIST": {"MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+              "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+              "MNIST/raw/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+              "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c"},
+}
+_MNIST_BYTES = {"train-images-idx3-ubyte": 16 + 60000 * 784, "train-labels-idx1-ubyte": 8 + 60000,  # unpacked
+                "t10k-images-idx3-ubyte": 16 + 10000 * 784, "t10k-labels-idx1-ubyte": 8 + 10000}
 _DAMAGE = (  # what readers of files raise: torchvision's of MNIST asserts, a forged size asks for too much memory
     OSError, ValueError, EOFError, KeyError, RuntimeError, AssertionError, MemoryError,
     zlib.error, zipfile.BadZipFile, tarfile.TarError, http.client.HTTPException,
@@ -384,10 +400,12 @@ def _said(error: Exception) -> str:
 
 
 @contextmanager
-def _reading(path: Path, remedy: str = "remove it, to have it downloaded again"):
+def _reading(path: Path, remedy: str = "copy it again, or remove it to have it downloaded"):
     """Turn whatever a damaged or unexpected file makes its reader raise into a UserError."""
     try:
         yield
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; make it readable (chmod +r)") from error
     except Exception as error:  # numpy alone raises SyntaxError, TokenError and OverflowError on a damaged header
         raise UserError(f"cannot read {path}: {_said(error)}; {remedy}") from error
 
@@ -408,11 +426,18 @@ def _archive(name: str, folder: Path) -> Path:
             remedy = f"put {path.name} into {folder} yourself"
             raise UserError(f"cannot download {address} ({_said(error)}): {remedy}") from error
     if sha256 is not None:
-        with _reading(path), open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise UserError(f"{path} is not the file it should be: expected sha256 {sha256}, found {found}")
+        _check_digest(path, "sha256", sha256)
     return path
+
+
+def _check_digest(path: Path, kind: str, expected: str) -> None:
+    """Raise UserError where a file has another checksum."""
+    with _reading(path), open(path, "rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if found != expected:
+        shown = {"md5": "MD5"}.get(kind, kind)
+        raise UserError(f"{path} is not the file it should be (copy it again, or remove it to have it downloaded): "
+                        f"expected {shown} {expected}, found {found}")
 
 
 def _binary_table(name: str, folder: Path, *, rows: str, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -476,19 +501,60 @@ def _cells(line: bytes, columns: int, where: str) -> bytes:
 
 
 def _torchvision(kind: str, folder: Path, address: str, files: str, *, inside: str = ""):
-    """x and y of torchvision's data set `kind`, train part first; torchvision tests the checksums (MD5)."""
-    from torchvision import datasets as vision
+    """x and y of torchvision's data set `kind`, train part first; torchvision tests the checksums (MD5).
 
+    Raises UserError where an archive that lies there is damaged, rather than have it replaced.
+    """
+    absent = [path for path in _archives(kind, folder) if not os.path.lexists(path)]
     try:
-        if kind == "SVHN":
-            parts = [vision.SVHN(folder, split=name, download=True) for name in ("train", "test")]
-            labels = [part.labels for part in parts]
-        else:
-            parts = [getattr(vision, kind)(folder, train=train, download=True) for train in (True, False)]
-            labels = [part.targets for part in parts]
+        try:
+            parts = _parts(kind, folder, download=not _damaged(kind, folder))
+        except BaseException:
+            for path in set(absent) & set(_damaged(kind, folder)):  # a download that broke off
+                path.unlink(missing_ok=True)
+            raise
     except _DAMAGE as error:
+        for path, md5 in _archives(kind, folder).items():
+            if os.path.exists(path):
+                _check_digest(path, "md5", md5)
+        _check_unpacked(kind, folder)
         raise UserError(
             f"cannot download or read {kind} ({_said(error)}): "
             f"put {files} from {address} into {folder / inside} yourself"
         ) from error
+    labels = [part.labels if kind == "SVHN" else part.targets for part in parts]
     return np.concatenate([np.asarray(part.data) for part in parts]), np.concatenate([np.asarray(y) for y in labels])
+
+
+def _parts(kind: str, folder: Path, *, download: bool) -> list:
+    """torchvision's train and test part."""
+    from torchvision import datasets as vision
+
+    which = [{"split": "train"}, {"split": "test"}] if kind == "SVHN" else [{"train": True}, {"train": False}]
+    return [getattr(vision, kind)(folder, download=download, **part) for part in which]
+
+
+def _archives(kind: str, folder: Path) -> dict[Path, str]:
+    """The MD5 that each archive of torchvision's data set should have."""
+    return {folder / name: md5 for name, md5 in TORCHVISION_MD5[kind].items()}
+
+
+def _damaged(kind: str, folder: Path) -> list[Path]:
+    """Those archives that lie there and are not what they should be."""
+    damaged = []
+    for path, md5 in _archives(kind, folder).items():
+        if os.path.exists(path):
+            try:
+                _check_digest(path, "md5", md5)
+            except UserError:
+                damaged.append(path)
+    return damaged
+
+
+def _check_unpacked(kind: str, folder: Path) -> None:
+    """Raise UserError where MNIST's unpacked files are damaged, which torchvision only tests for being there."""
+    for name, expected in _MNIST_BYTES.items() if kind == "MNIST" else ():
+        path = folder / "MNIST" / "raw" / name
+        if os.path.isfile(path) and os.path.getsize(path) != expected:
+            raise UserError(f"{path} is not the file it should be (remove it, to have it unpacked again from its "
+                            f"archive): expected {expected} bytes, found {os.path.getsize(path)}")

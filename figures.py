@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from attackers import VERDICTS
 from defenders import DEFENDERS
+from defenders.accounting import advantage_bound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,20 +318,9 @@ def _place_labels(figure: Figure, axis, points: pd.DataFrame) -> None:
                 break
 
 
-def advantage(epsilon: np.ndarray, delta: float) -> np.ndarray:
-    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or removing a record.
-
-    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both exchanged (Kairouz
-    et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A split has a fixed number of members:
-    where one record is none, another is one, an exchange; so e = 2 epsilon and d = delta (1 + exp(epsilon)).
-    """
-    e = np.exp(np.minimum(epsilon, 300))  # beyond, whatever it allows is all
-    return np.minimum(1, (e**2 - 1 + 2 * delta * (1 + e)) / (e**2 + 1))
-
-
 @_drawn
 def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) -> Figure:
-    """Attack advantage over epsilon: {panel: columns attack, epsilon, mean, sd}; `bounded` panels get `advantage`."""
+    """Attack advantage over epsilon: {panel: columns attack, epsilon, mean, sd}; `bounded` panels get `accounting.advantage_bound`."""
     import pandas as pd
 
     columns, every, seen = min(len(panels), 2), pd.concat(panels.values())["epsilon"], False
@@ -346,7 +336,7 @@ def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) ->
         top = axis.get_ylim()
         if title in bounded:
             grid = np.geomspace(every.min() / 1.3, every.max() * 1.3, 200)
-            limit = 100 * advantage(grid, delta)
+            limit = 100 * advantage_bound(grid, delta)
             seen |= bool(limit.min() < top[1])
             axis.plot(grid, limit, color="#777777", linestyle="-.")
             axis.set_ylim(top)

@@ -5,11 +5,12 @@
     python mia.py 0 config/cifar10_resnet18.json --attacks samia --defend ppb --defend_arg 4 --adaptive
 """
 import sys
+import traceback
 from functools import partial
 
 from core import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
-from options import parse
+from options import OPTIONS, parse
 
 
 @console.stage
@@ -19,8 +20,8 @@ def main(argv=None):
     import numpy as np
 
     from attackers import metrics
-    from attackers.gather import gather
     from bench.training import load_device_and_data
+    from defenders.accounting import caveat
     from store import ORIGINAL, Store, models_digest
     from core.parallel import side_by_side
 
@@ -36,26 +37,27 @@ def main(argv=None):
     console.say(f"loaded {store.folder('victim', victim_version)}\n"
                 f"and {options.shadow_num} of {shadow_store.folder('shadow_*', shadow_version)}")
 
+    updated = store.update_measures(victim_version)
+    if updated:
+        console.say(f"{updated} result{'s' * (updated > 1)} had intervals by an older method: measured again from the "
+                    f"scores")
     models = models_digest(checkpoints.values())
     kept = [] if options.fresh else store.recorded(attacks, victim_version, models)
     if kept:
         console.say(f"{', '.join(kept)}: kept what {store.folder('victim', victim_version)} holds of "
                     f"{'it' if len(kept) == 1 else 'them'}")
-    missing = [name for name in attacks if name not in kept]
+    missing, failed = [name for name in attacks if name not in kept], {}
     if missing:
-        evidence = gather(records, parts, checkpoints, device, attacks=missing, places={
+        evidence, failed = gathered(records, parts, checkpoints, device, attacks=missing, places={
             role: (store, victim_version) if role == "victim" else (shadow_store, shadow_version) for role in parts})
+        missing = [name for name in missing if name not in failed]
 
     def speak(name, watch):
         """Let the attack speak, judge it, and write down what it found."""
         own = {option: getattr(options, option) for option in ATTACKS[name].options.get("own", ())}
         with store.making("victim", victim_version, store.attack_lock(name)):
-            try:
-                verdicts = attack(
-                    name, evidence, device=device, seed=options.train_seed, watch=watch, **own,
-                    keep=partial(store.network, device=device.type))
-            except console.UserError as error:
-                raise console.UserError(f"{name}: {error}") from error
+            verdicts = attack(name, evidence, device=device, seed=options.train_seed, watch=watch, **own,
+                              keep=partial(store.network, device=device.type))
             targets, labels = evidence.numbers[evidence.target], evidence.labels[evidence.target]
             member = np.isin(targets, parts["victim"].train)  # looked at only now that the attack has spoken
             found = {said: metrics.measures(verdict, member, labels, num_cls=records.num_cls)
@@ -63,15 +65,48 @@ def main(argv=None):
             return store.add_attack(name, victim_version, checkpoints["victim"], models, str(device), found, verdicts,
                                     {"records": targets, "labels": labels, "member": member})
 
-    for name, path in side_by_side(speak, missing, workers=options.workers, threads=options.threads):
-        console.say(f"{name}: saved {path}")
+    for name, done in side_by_side(speak, missing, workers=options.workers, threads=options.threads,
+                                   goes_on=(Exception,)):
+        if isinstance(done, console.NotApplicable) and options.attacks == ("all",):
+            console.say(f"left out: {name}: {done}")
+        elif isinstance(done, Exception):
+            failed[name] = done
+        else:
+            console.say(f"{name}: saved {done}")
     lines = store.attacks_on(victim_version, models)
-    measures_table(store.folder("victim", victim_version), lines)
-    if options.per_class:
+    if lines:
+        measures_table(store.folder("victim", victim_version), lines, caveat(checkpoints["victim"].privacy))
+    if options.per_class and lines:
         asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
         class_table(asked, *(np.bincount(records.y.numpy()[part], minlength=records.num_cls)
                              for part in (parts["victim"].train, parts["victim"].test)))
     closing_table(store)
+    if failed:
+        raise console.UserError(*(f"{name}: {reason(failed[name])}" for name in attacks if name in failed))
+
+
+def gathered(records, parts, checkpoints, device, *, attacks: list[str], places) -> tuple:
+    """The evidence for these attacks, and of those that need more than logits the errors where only that fails."""
+    from attackers.gather import gather
+
+    try:
+        return gather(records, parts, checkpoints, device, attacks=attacks, places=places), {}
+    except Exception as error:
+        modest = [name for name in attacks if not {"sensitivity", "generated"} & set(ATTACKS[name].options)]
+        if not modest or len(modest) == len(attacks):
+            raise
+        demanding = {name: error for name in attacks if name not in modest}
+    return gather(records, parts, checkpoints, device, attacks=modest, places=places), demanding
+
+
+def reason(error: Exception) -> str:
+    """Why an attack has failed, in a line; where that is a fault of the code, its traceback goes to stderr."""
+    if isinstance(error, console.UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and "memory" in str(error):  # torch's
+        return "the memory is too small: try fewer --workers"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def fitting(options) -> list[str]:
@@ -92,12 +127,15 @@ def settle(options, records) -> None:
 
     if options.fix_variance is None:
         options.fix_variance = options.shadow_num < lira.FEW
-    if options.rmia_a is None:
+    if options.rmia_a == "paper":
         options.rmia_a = rmia.default_a(records)
 
 
-def measures_table(folder, lines: list[dict]) -> None:
-    """Every measure of the attacks on one victim, with its interval."""
+def measures_table(folder, lines: list[dict], caveat: str = "") -> None:
+    """Every measure of the attacks on one victim, with its interval and what that leaves out; `caveat` is said of its
+    privacy. Below, what few scores or settings it rests on."""
+    from attackers import ties
+
     titles = {"accuracy": "accuracy", "auc": "AUC", "tpr_at_0.1": "TPR at FPR 10 %", "tpr_at_0.01": "at 1 %",
               "tpr_at_0.001": "at 0.1 %"}
     titles = {measure: title for measure, title in titles.items()  # none that says nothing
@@ -110,9 +148,20 @@ def measures_table(folder, lines: list[dict]) -> None:
         return f"{console.percent(line[measure])} [{low}, {high}]"
 
     members, others = lines[0]["members"], lines[0]["non_members"]
-    console.table(f"attacks on {folder}\n{members} members, {others} non-members; percent [95 % interval]",
+    console.table(f"attacks on {folder}{f' ({caveat})' if caveat else ''}\n"
+                  f"{members} members, {others} non-members; percent [95 % interval]\n"
+                  f"intervals cover the choice of the target records, not the randomness of training",
                   ["", *titles.values()],
                   [[line["attack"], *(cell(line, measure) for measure in titles)] for line in lines])
+    for line in lines:
+        if said := ties.remark(line):
+            fixed = [f"--{name}" for name in ATTACKS[VERDICTS[line["attack"]]].options.get("own", ())
+                     if OPTIONS[name].default == "choose" != line[name]] if line["attack"] in VERDICTS else []
+            console.say(f"{line['attack']}: {said}" + (f"; without {' and '.join(fixed)} the attack chooses on the "
+                                                       f"shadow models" if fixed else ""))
+        if line.get("chosen"):
+            console.say(f"{line['attack']}, chosen on the shadow models: " + ", ".join(
+                f"{name} {value:g}" for name, value in line["chosen"].items()))
 
 
 def class_table(lines: list[dict], members, others) -> None:
@@ -140,10 +189,16 @@ def closing_table(store) -> None:
         columns["adaptive"] = (store, store.pruned, store, store.pruned)
     found = {}
     for title, (victim, version, shadows, shadow_version) in columns.items():
-        models = victim.models_digest(version, shadows, shadow_version)
-        lines = {line["attack"]: line for line in victim.attacks_on(version, models)}
+        try:
+            models = victim.models_digest(version, shadows, shadow_version)
+            lines = {line["attack"]: line for line in victim.attacks_on(version, models)}
+        except console.UserError as error:  # of another victim than that which was attacked
+            console.say(f"left out of the table: {title}: {error}")
+            continue
         if lines:
             found[title] = lines
+    if not found:
+        return
     attacks = [name for name in VERDICTS if any(name in lines for lines in found.values())]
     rows = [[f"victim, {part} accuracy",
              *(console.percent(next(iter(lines.values()))[f"{part}_accuracy"]) for lines in found.values())]

@@ -1,17 +1,16 @@
 """Every option of every stage, once; read from defaults < JSON config < command line and checked without data."""
 import argparse
-import json
 import math
 import os
 import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 from attackers import ATTACKS
 from core.console import UserError
+from core.inputs import expand_home, locate, read_object
 from datasets import DATASETS, SPLITS, check_even
 from defenders import DEFENDERS
 from models import MODELS
@@ -29,7 +28,7 @@ def whole(low: int, high: int = 2**31 - 1) -> Callable:
             raise ValueError
         return int(number)
 
-    read.wants = f"a whole number from {low}" + (f" to {high}" if high < 2**31 - 1 else "")
+    read.wants = f"a whole number from {low} to {high}"
     return read
 
 
@@ -76,9 +75,15 @@ def attack_list(value) -> tuple[str, ...]:
 
 
 def text(value) -> str:
+    """One that can be printed in a line."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError
     return value
+
+
+def path(value) -> str:
+    """Of a file or folder; `~` is the home folder, as in a shell."""
+    return expand_home(text(value))
 
 
 def folder_name(value) -> str:
@@ -98,15 +103,19 @@ def truth(value) -> bool:
     return flag({"true": True, "false": False}.get(value, value) if isinstance(value, str) else value)
 
 
-def share_or_choose(value) -> float | str:
-    return value if value == "choose" else share(value)
+def or_word(kind: Callable, *words: str) -> Callable:
+    """Values of this kind, or one of a few words."""
+    def read(value):
+        return value if value in words else kind(value)
+
+    read.wants = f"{kind.wants}, or {' or '.join(map(repr, words))}"
+    return read
 
 
 attack_list.wants = "attack names, separated by commas"
-text.wants = "a text that is not empty"
+path.wants = "a path"
 folder_name.wants = "a name of letters, digits, '.', '_' and '-'"
 flag.wants = truth.wants = "true or false"
-share_or_choose.wants = "a number from 0 to 1, or 'choose'"
 anything = lambda value: value  # noqa: E731
 anything.wants = "anything"
 
@@ -115,7 +124,8 @@ anything.wants = "anything"
 class Option:
     """An option. `stages` are those on whose command line it stands; in a config every option may stand.
 
-    `result`: whether it can change what comes out, so that it is recorded with every result.
+    `result`: whether it can change what comes out, so that it is recorded with every result. `before`: its value in
+    results from before there was this option; None: the default.
     """
 
     kind: Callable
@@ -123,6 +133,12 @@ class Option:
     help: str
     stages: str = "pretrain prune prune_dp mia"
     result: bool = True
+    before: object = None
+
+    @property
+    def when_missing(self):
+        """What a result was made with that does not name this option."""
+        return self.default if self.before is None else self.before
 
 
 _TRAINING = "pretrain prune"
@@ -131,13 +147,14 @@ _PRUNED = "prune prune_dp mia"
 positive = number("a number above 0", lambda real: real > 0)
 not_negative = number("a number of 0 or more", lambda real: real >= 0)
 share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)
+below_half = number("a number from 0 to below 0.5", lambda real: 0 <= real < 0.5)
 between = number("a number between 0 and 1, neither included", lambda real: 0 < real < 1)
 
 OPTIONS: dict[str, Option] = {
     # data and network
     "dataset_name": Option(folder_name, None, f"data set: {', '.join(DATASETS)}; any name with data_path"),
-    "data_path": Option(text, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
-    "data_root": Option(text, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
+    "data_path": Option(path, None, "an .npz file of your own, arrays x and y, in place of a named data set"),
+    "data_root": Option(path, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False),
     "model_name": Option(one_of(MODELS), None, f"network: {', '.join(MODELS)}"),
     "num_cls": Option(whole(2, 100000), None, "number of classes"),
     "input_dim": Option(whole(1), None, "channels of an image, columns of a table"),
@@ -154,7 +171,8 @@ OPTIONS: dict[str, Option] = {
     "split": Option(choice(*SPLITS), "paper", "paper: shadow models never see the victim's records; inout: half of "
                                               "them are trained on each record, for online attacks", "pretrain"),
     "seed": Option(whole(0), 7, "seed of the split"),
-    "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, noise (default: the seed)"),
+    "train_seed": Option(whole(0), None, "seed of all else: weights, order of batches, dropout; not of private "
+                                          "noise, see --dp_noise (default: the seed)"),
     # pruning and defence
     "pruner_name": Option(one_of(PRUNERS), "l1unstructure", f"{', '.join(PRUNERS)}", _PRUNED),
     "prune_sparsity": Option(between, 0.7, "share that is pruned, in (0, 1)", _PRUNED),
@@ -163,9 +181,12 @@ OPTIONS: dict[str, Option] = {
         f"{name} {DEFENDERS[name].options['default']:g}" for name in DEFENDERS if name) + ")", _PRUNED),
     "dp_engine": Option(choice("pyvacy", "opacus"), "pyvacy", "whose optimiser takes the private step: pyvacy "
                                                             "or opacus", "prune_dp"),
+    "dp_noise": Option(choice("secret", "seeded"), "secret", "where noise and draw of batches come from: secret, the "
+                       "operating system; or seeded, --train_seed and the data, for replication: nothing is guaranteed "
+                       "then", "prune_dp"),
     "dp_lr": Option(positive, 1.0, "learning rate of the private steps", "prune_dp"),
     "max_grad_norm": Option(positive, 1.0, "what each record's gradient is clipped to", "prune_dp"),
-    "delta": Option(between, None, "of the guarantee (default: 1/n rounded down to a power of ten)", "prune_dp"),
+    "delta": Option(between, None, "of the guarantee (default: the largest power of ten below 1/n)", "prune_dp"),
     "from_scratch": Option(flag, False, "not from the pretrained weights but from random ones: the guarantee then "
                                         "holds for the network", "prune_dp mia"),
     # attacks
@@ -173,15 +194,19 @@ OPTIONS: dict[str, Option] = {
                                                f"that apply", "mia", result=False),
     "fix_variance": Option(truth, None, "lira: one variance for all records, true or false (default: true with fewer "
                                         "than 64 shadow models)", "mia"),
-    "rmia_gamma": Option(positive, 2.0, "rmia: by how much a record's ratio must exceed a population record's", "mia"),
-    "rmia_a": Option(share_or_choose, None, "rmia: 0 to 1, how far a record's posterior without it is corrected; or "
-                                            "choose: on the shadow models (default: 0.2 for tables, 0.3 for images)",
-                     "mia"),
+    "rmia_gamma": Option(or_word(positive, "choose"), "choose", "rmia: by how much a record's ratio must exceed a "
+                         "population record's, 2 in the paper; or choose: on the shadow models, as below", "mia"),
+    "rmia_a": Option(or_word(share, "choose", "paper"), "choose", "rmia: 0 to 1, how far a record's posterior without "
+                     "it is corrected; or paper: 0.2 for tables, 0.3 for images", "mia"),
+    "rmia_temperature": Option(or_word(positive, "choose"), "choose", "rmia: what logits are divided by, 2 in the "
+                               "paper", "mia", before=2.0),
+    "rmia_trim": Option(or_word(below_half, "choose"), "choose", "rmia: share of the shadow models, at either end, "
+                        "that means leave out; 0.2 in the paper's code", "mia", before=0.0),
     "adaptive": Option(flag, False, "the attacker's shadow models carry the same defence", "mia"),
     "per_class": Option(flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False),
     "original": Option(flag, False, "attack the model before pruning", "mia"),
     # where
-    "results": Option(text, "results", "folder of all that is written", result=False),
+    "results": Option(path, "results", "folder of all that is written", result=False),
     # how it runs
     "fresh": Option(flag, False, "start over: make anew what is there already", result=False),
     "save_every": Option(not_negative, 10.0, "seconds between two savings of a training's state, from which the same "
@@ -197,15 +222,30 @@ OPTIONS: dict[str, Option] = {
                                             "changes no result (default: the number of cores on a CPU, 1 on a GPU)",
                       result=False),
     "threads": Option(whole(1, 1024), 1, "threads of each model's training and queries; the last digits depend on it"),
-    # in configs of the original project; nothing reads them
+    # in configs and on command lines of the original project; nothing reads them
     "image_size": Option(anything, None, "", "", result=False),
     "hidden_size": Option(anything, None, "", "", result=False),
 }
+_UNUSED = ("image_size", "hidden_size")
 _REQUIRED = ("dataset_name", "model_name", "num_cls", "input_dim")
+
+
+class _Once(argparse.Action):
+    """Takes a value, and refuses another one for the same option: the last would count without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = vars(namespace).setdefault("_before", {}).setdefault(self.dest, values)
+        if before != values:
+            raise UserError(f"{option_string} is given twice, with {before!r} and {values!r}: give it once")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UserError where a command line is wrong."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.register("action", None, _Once)  # where an argument names no other
 
     def error(self, message):  # argparse would print the usage too, and exit
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -230,21 +270,22 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
         default = "" if option.default in (None, False, "") else f" (default: {shown(option.default)})"
         how = {"action": "store_true"} if option.kind is flag else {"metavar": "X"}
         parser.add_argument(f"--{name}", default=None, help=(option.help + default).replace("%", "%%"), **how)
+    for name in _UNUSED:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        word = unknown[0].split("=")[0]
-        raise UserError(f"unknown argument {word!r}{nearest(word.lstrip('-'), names, dashes='--')} "
-                        f"(see {parser.prog} --help)")
+        raise UserError(_unknown(unknown[0].split("=")[0], stage, names))
     if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
         raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
 
     values = {name: option.default for name, option in OPTIONS.items()}
+    given.config_path = locate(given.config_path, "config")
     config = read_config(given.config_path)
-    values |= {name: _read(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
-    values |= {name: _read(f"{where}: {name}", name, value) for name, value in (study or {}).items()}
+    values |= {name: read_value(f"{given.config_path}: {name}", name, value) for name, value in config.items()}
+    values |= {name: read_value(f"{where}: {name}", name, value) for name, value in (study or {}).items()}
     for name in names:
         if getattr(given, name) is not None:
-            values[name] = _read(f"--{name}", name, getattr(given, name))
+            values[name] = read_value(f"--{name}", name, getattr(given, name))
     if values["original"] and stage == "mia":
         for name in ("defend", "adaptive", "from_scratch"):  # what a config says of other runs does not count here
             if not getattr(given, name):
@@ -253,6 +294,15 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
     _complete(options)
     _check_together(options)
     return options
+
+
+def _unknown(word: str, stage: str, names: list[str]) -> str:
+    """What is wrong with a word of a stage's command line that none of its options is."""
+    name = word.lstrip("-").replace("-", "_")
+    if word.startswith("-") and name in OPTIONS and name not in names:
+        of = ", ".join(f"{other}.py" for other in OPTIONS[name].stages.split())
+        return f"--{name} is an option of {of}, not of {stage}.py"
+    return f"unknown argument {word!r}{nearest(word.lstrip('-'), names, dashes='--')} (see {stage}.py --help)"
 
 
 def for_stage(stage: str, options: SimpleNamespace, **instead) -> SimpleNamespace:
@@ -289,16 +339,15 @@ def command(stage: str, options: SimpleNamespace) -> str:
 def before_all(config_path: str) -> dict:
     """The options as a config and the defaults say them, before a command line."""
     return {name: option.default for name, option in OPTIONS.items()} | {
-        name: _read(name, name, value) for name, value in read_config(config_path).items()}
+        name: read_value(name, name, value) for name, value in read_config(config_path).items()}
 
 
 def _derived(options) -> set:
     default = DEFENDERS[options.defend].options["default"]
-    root = os.environ.get("MIA_DATA") or "data/datasets"
     of_no_matter = [(name, getattr(options, name))
                     for name in ("attacks", "workers", "save_every", "wait", "per_class")]
     return {("train_seed", options.seed), ("prune_epochs", options.epochs // 2), ("defend_arg", default),
-            ("data_root", root), ("fresh", True), *of_no_matter}
+            ("data_root", default_data_root()), ("fresh", True), *of_no_matter}
 
 
 def shown(value) -> str:
@@ -312,17 +361,12 @@ def shown(value) -> str:
     return str(value)
 
 
-def read_object(path: str | Path, what: str) -> dict:
-    """The object in a JSON file. Raises UserError where there is none; `what` names the file's kind."""
+def default_data_root() -> str:
+    """The folder of the data sets where no option names one. Raises UserError where MIA_DATA names none."""
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{what} {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} {path} is not JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise UserError(f"{what} {path} must be a JSON object of options, not a {type(said).__name__}")
-    return said
+        return expand_home(os.environ.get("MIA_DATA") or "data/datasets")
+    except UserError as error:
+        raise UserError(f"MIA_DATA: {error}") from error
 
 
 def read_config(path: str) -> dict:
@@ -335,7 +379,8 @@ def read_config(path: str) -> dict:
     return config
 
 
-def _read(where: str, name: str, value):
+def read_value(where: str, name: str, value):
+    """An option's value from a config, a study or a command line. Raises UserError, which begins with `where`."""
     option = OPTIONS[name]
     if value is None and option.default is None:
         return None
@@ -344,7 +389,8 @@ def _read(where: str, name: str, value):
     except UserError as error:
         raise UserError(f"{where}: {error}")
     except (ValueError, TypeError, OverflowError, AttributeError):
-        raise UserError(f"{where} must be {option.kind.wants}, not {value!r}")
+        written = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))  # as JSON has it
+        raise UserError(f"{where} must be {option.kind.wants}, not {written}")
 
 
 def _complete(options: SimpleNamespace) -> None:
@@ -355,7 +401,7 @@ def _complete(options: SimpleNamespace) -> None:
     if options.data_path is None:
         options.dataset_name = DATASETS.check(options.dataset_name)
     if options.data_root is None:
-        options.data_root = os.environ.get("MIA_DATA") or "data/datasets"
+        options.data_root = default_data_root()
     if options.train_seed is None:
         options.train_seed = options.seed
     if options.prune_epochs is None:

@@ -133,7 +133,7 @@ def html_section(number: int, one: Section, command: str) -> str:
 def html_table(anchor: str, table: Table) -> str:
     def cell(of: Cell) -> str:
         shown = f"<b>{html.escape(of.text)}</b>" if of.best else html.escape(of.text)
-        under = f"<small>{html.escape(of.under)}</small>" if of.under else ""
+        under = f"<small>{html.escape(of.under).replace('; ', ';<br>')}</small>" if of.under else ""
         return f'<td data-key="{"" if of.key is None else html.escape(str(of.key))}">{shown}{under}</td>'
 
     head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in table.header)

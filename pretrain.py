@@ -19,6 +19,7 @@ def main(argv=None):
     device, records = load_device_and_data(options)
     parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num, kind=options.split)
     store = Store(options, records.digest())
+    store.check_place(ORIGINAL)
     console.say(f"split: {store.save_split(parts)}")
 
     def start(role):

@@ -19,12 +19,13 @@ def prune(options) -> dict:
     import torch
 
     from bench.training import TrainingPlan, load_device_and_data, new_model, stored_model, train_roles
-    from pruner.mask import compute_masks
+    from pruner.mask import compute_masks, emptied
     from store import ORIGINAL, Store
 
     device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
+    store.check_place(store.pruned)
     originals = {}
     if not options.from_scratch:
         originals = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}  # all, before any work
@@ -38,8 +39,14 @@ def prune(options) -> dict:
         model.attach_masks(compute_masks(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity))
         return model
 
-    for role in parts:  # that all can be pruned is known before any is fine-tuned
-        pruned(role, torch.device("cpu"))
+    empty = {}  # that all can be pruned is known before any is fine-tuned
+    for role in parts:
+        model = pruned(role, torch.device("cpu"))
+        for layer in emptied(model.network, model.masks):
+            empty.setdefault(layer, []).append(role)
+    for layer, roles in empty.items():
+        console.say(f"warning: {options.pruner_name} at sparsity {options.prune_sparsity:g} leaves nothing of layer "
+                    f"{layer} in {', '.join(roles)}: try a smaller --prune_sparsity")
 
     return train_roles(TrainingPlan(
         store=store, version=store.pruned, device=device, records=records, splits=parts,

@@ -8,6 +8,9 @@ study into its folder there. As a table in Python: `report.load_results("results
 """
 from __future__ import annotations
 
+from core import console  # first, see core.interrupts
+
+import math
 import re
 import shlex
 import sys
@@ -15,10 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core import console
 from attackers import ATTACKS, VERDICTS
 from core.console import UserError, percent
-from options import OPTIONS, Parser, read_object
+from core.inputs import path_argument, read_object
+from options import OPTIONS, Parser
 from page import Cell, Section, Table, as_html, as_markdown
 
 if TYPE_CHECKING:
@@ -43,9 +46,11 @@ FEW = 5  # fewer members or non-members of a class are no mean to look at
 @console.stage
 def main(argv=None):
     parser = Parser(prog="report.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("results", help="folder of results, at any depth")
-    parser.add_argument("--study", metavar="FILE", help="only what this study (see study.py) has made")
-    parser.add_argument("--out", metavar="DIR", help="folder of what is written (default: that of the results)")
+    parser.add_argument("results", type=path_argument, help="folder of results, at any depth")
+    parser.add_argument("--study", metavar="FILE", type=path_argument,
+                        help="only what this study (see study.py) has made")
+    parser.add_argument("--out", metavar="DIR", type=path_argument,
+                        help="folder of what is written (default: that of the results)")
     given = parser.parse_args(argv)
     results, title, about = Path(given.results), "Membership inference", ""
     if given.study is not None:
@@ -55,18 +60,22 @@ def main(argv=None):
     from core.files import write
     from store import attacked
 
-    found = attacked(results)
-    notes = left_out(found, results)
+    notes: list[str] = []
+    found = attacked(results, unreadable=notes)
     table = frame(found, results)
-    if table.empty:
-        raise UserError(f"{results} holds no results of attacks: run mia.py first" + "".join(f"; {n}" for n in notes))
-    for note in notes:
-        console.say(f"left out: {note}")
+    notes += left_out(found, results)
+    if table["value"].isna().all():
+        raise UserError(f"{results} holds no results of attacks: {where_results_are(results)}"
+                        + "".join(f"; {n}" for n in notes))
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)
     notes += doubles
+    silent, table = table[table["value"].isna()], table[table["value"].notna()].reset_index(drop=True)
     summary, accuracies = summarised(table), victims(table)
-    sections = [section(*of) for of in sections_of(table, summary, accuracies)]
+    sections = [section(*of, silent) for of in sections_of(table, summary, accuracies)]
+    notes = list(dict.fromkeys([*notes, *problems_of(found)]))  # figures read more files
+    for note in notes:
+        console.say(f"left out: {note}")
 
     out = Path(given.out) if given.out is not None else results
     page = {"title": title, "about": about, "command": shlex.join(map(str, words)), "facts": facts(table),
@@ -96,57 +105,100 @@ def load_results(results: str | Path) -> pd.DataFrame:
     """All that attacks have found below a folder: a row for each (configuration, seed, attack, measure).
 
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`, `measure`, its `value`
-    and the 95 % interval `low`, `high`; numbers of `members` and `non_members`; the victim's `train_accuracy` and
-    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private). All but percentages: fractions. An
+    and the 95 % interval `low`, `high`, which covers the choice of the target records alone; numbers of `members` and
+    `non_members`; the victim's `train_accuracy` and `test_accuracy`; `epsilon` and `delta` of its training (NaN where
+    not private), and `caveat`, what must stand beside them ("" where nothing must). All but percentages: fractions. An
     original has no pruner, sparsity or defence. Lines on models that have been made anew since are left out, and said.
 
-    Raises UserError where there is no such folder, or a file is damaged.
+    So are files that cannot be read.
+
+    Raises UserError where there is no such folder.
     """
     from store import attacked
 
-    found = attacked(Path(results))
-    for note in left_out(found, Path(results)):
+    notes: list[str] = []
+    found = attacked(Path(results), unreadable=notes)
+    table = frame(found, Path(results))
+    for note in [*notes, *left_out(found, Path(results))]:
         console.say(f"left out: {note}")
-    return frame(found, Path(results)).drop(columns=["place", "line", "asked_delta"])
+    return table[table["value"].notna()].reset_index(drop=True).drop(columns=["place", "line", "asked_delta"])
 
 
 def frame(found: list[Attacked], results: Path) -> pd.DataFrame:
     """The table of `load_results`, and of each row its `place` (an `Attacked`), `line`, and `asked_delta`, the option
-    (`delta` is that of the guarantee)."""
+    (`delta` is that of the guarantee). Where an attack's scores are all equal, accuracy and AUC are NaN."""
     import pandas as pd
 
     rows = []
     for place in found:
-        privacy = place.manifest.get("privacy") or {}
         for line in place.lines:
-            of_line = {"folder": str(place.folder.relative_to(results))}
-            of_line |= {name: line.get(name, OPTIONS[name].default) for name in RECORDED}
-            after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
-            after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "place": place, "line": line,
-                      "asked_delta": line.get("delta")}
-            for measure in TITLES:
-                if line[measure] is not None:
-                    low, high = line[f"{measure}_interval"]
-                    rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
-                                           "value": line[measure], "low": low, "high": high} | after)
+            try:
+                rows += rows_of(place, line, results)
+            except (KeyError, TypeError, ValueError):
+                place.add_problem(f"{place.folder / 'attacks.jsonl'}: results of another version")
     head = ["folder", *(name for name in RECORDED if name != "delta"), "device", "attack", "measure", "value", "low",
-            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "place", "line",
-            "asked_delta"]
+            "high", "members", "non_members", "train_accuracy", "test_accuracy", "epsilon", "delta", "caveat", "place",
+            "line", "asked_delta"]
     table = pd.DataFrame(rows, columns=head)
     numbers = ["prune_sparsity", "defend_arg", "epsilon", "delta", "value", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
 
 
+def rows_of(place: Attacked, line: dict, results: Path) -> list[dict]:
+    """The rows of a line of attacks.jsonl: one a measure. Raises KeyError, TypeError or ValueError where the line has
+    another shape."""
+    from defenders.accounting import caveat
+
+    privacy = place.manifest.get("privacy") or {}
+    of_line = {"folder": folder_name(place, results)}
+    of_line |= {name: line.get(name, OPTIONS[name].when_missing) for name in RECORDED}
+    # lines from before there was secret noise don't say that theirs was not
+    of_line["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
+    after = {name: line[name] for name in ("members", "non_members", "train_accuracy", "test_accuracy")}
+    after |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta"), "caveat": caveat(privacy),
+              "place": place, "line": line, "asked_delta": line.get("delta")}
+    rows = []
+    for measure in TITLES:
+        if line[measure] is not None or measure in ("accuracy", "auc"):  # None where all scores are equal
+            value, low, high = (math.nan if number is None else float(number)
+                                for number in (line[measure], *(line[f"{measure}_interval"] or (None, None))))
+            rows.append(of_line | {"device": line.get("device"), "attack": line["attack"], "measure": measure,
+                                   "value": value, "low": low, "high": high} | after)
+    return rows
+
+
+def folder_name(place: Attacked, results: Path) -> str:
+    """A victim's folder below `results`; its own name where it is that folder."""
+    below = place.folder.relative_to(results)
+    return str(below) if below.parts else place.folder.absolute().name
+
+
+def where_results_are(folder: Path) -> str:
+    """What to do about a folder without results."""
+    from store import results_around
+
+    around = results_around(folder)
+    return f"name the folder that it is part of, {around}" if around else "run mia.py first"
+
+
+def problems_of(found: list[Attacked]) -> list[str]:
+    """What of the files that were read so far was left out."""
+    return [problem for place in found for problem in place.problems]
+
+
 def left_out(found: list[Attacked], results: Path) -> list[str]:
     """What lies there and is in no table, and why."""
     def of(place: Attacked) -> str:
-        return str(place.folder.relative_to(results))
+        return folder_name(place, results)
 
     stale = [f"{place.stale} result{'s' * (place.stale > 1)} in {of(place)}, of models that are gone or have been made "
-             f"anew since" for place in found if place.stale]
-    unfinished = [of(place) for place in found if not place.manifest]
-    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale]
-    return [*stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
+             f"anew since, or by an older definition of the attack" for place in found if place.stale]
+    stale += [f"{place.unmeasured} result{'s' * (place.unmeasured > 1)} in {of(place)}, with intervals by an older "
+              f"method and without the scores to measure them again" for place in found if place.unmeasured]
+    unfinished = [of(place) for place in found if not place.manifest and not place.problems]
+    silent = [of(place) for place in found if place.manifest and not place.lines and not place.stale
+              and not place.unmeasured and not place.problems]
+    return [*problems_of(found), *stale, *([f"not finished: {', '.join(unfinished)}"] if unfinished else []),
             *([f"not attacked: {', '.join(silent)}"] if silent else [])]
 
 
@@ -168,7 +220,8 @@ def described(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = table.drop(columns="order").reset_index(drop=True)
     parts = table[["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]]
     table["model"] = [model_name(*row) for row in parts.itertuples(index=False, name=None)]
-    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta"}
+    table["model"] += [", seeded noise" if caveat else "" for caveat in table["caveat"]]
+    known = {*SECTION, *VICTIM, *REPEATED, *OWN, "shadow_num", "delta", "dp_noise"}
     made = [name for name in RECORDED if name not in known]
     table["model"] = with_differing(table, "model", [name for name in made if name != "prune_epochs"], whole=True)
     table["model"] = with_differing(table, "model", ["prune_epochs", "asked_delta"])
@@ -204,30 +257,51 @@ def with_differing(table: pd.DataFrame, column: str, options: list[str], *, with
 
 
 def summarised(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1; NaN of one) and number of seeds of each attack's measures; `best` is whether
-    no attack on this victim has a higher mean over those seeds that all attacks on it share."""
+    """What `averaged` says of each attack's measures, the mean ends `low` and `high` of the 95 % intervals, and `best`:
+    whether no attack on this victim has a higher mean over those seeds that all attacks on it share."""
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
-    found = groups[["model", "shadow_num", *VICTIM]].first()
-    found = found.join(groups["value"].agg(mean="mean", sd="std", seeds="count")).join(
-        groups[["epsilon", "delta", "members", "non_members"]].mean()).reset_index()
+    found = groups[["model", "shadow_num", "caveat", *VICTIM]].first()
+    found = found.join(averaged(table, keys, "value")).join(
+        groups[["low", "high", "epsilon", "delta", "members", "non_members"]].mean()).reset_index()
     one = [*SECTION, "victim", "measure"]
     number = table.groupby(one)["attack"].transform("nunique")
     shared = table[table.groupby([*one, *REPEATED])["attack"].transform("nunique") == number]
-    means = shared.groupby(keys)["value"].mean().rename("shared").reset_index()
+    means = averaged(shared, keys, "value")["mean"].rename("shared").reset_index()
     found = found.merge(means, how="left", on=keys)
     compared = found["shared"].fillna(found["mean"])  # of no seed in common, all that there is
     found["best"] = compared == compared.groupby([found[key] for key in one]).transform("max")
     return found.drop(columns="shared")
 
 
+def averaged(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """Mean and spread of a column for each group, with what another split changes apart from another training.
+
+    `mean`: over the split seeds, of each the mean over its trainings (`train_seed`); `sd`: the standard deviation
+    (n - 1; NaN of one) of these means; `seeds`: how many; `trainings`: how many values there are in all; `training_sd`:
+    the standard deviation within a split, pooled over the splits (NaN where each was trained once).
+    """
+    runs = table.groupby([*keys, "seed"], sort=False)[column].agg(["mean", "count", "var"]).reset_index()
+    runs["squares"] = runs["var"] * (runs["count"] - 1)
+    groups = runs.groupby(keys, sort=False)
+    found = groups["mean"].agg(mean="mean", sd="std", seeds="count")
+    found["trainings"] = groups["count"].sum()
+    within = (found["trainings"] - found["seeds"]).where(found["trainings"] > found["seeds"])
+    found["training_sd"] = (groups["squares"].sum() / within) ** 0.5
+    return found
+
+
 def victims(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of each victim: mean and standard deviation over seeds, and its guarantee."""
-    groups = table.drop_duplicates([*SECTION, "model", *REPEATED]).groupby([*SECTION, "model"], sort=False)
-    found = groups[VICTIM].first()
+    """Accuracies of each victim, see `averaged`, and its guarantee."""
+    keys = [*SECTION, "model"]
+    table = table.drop_duplicates([*keys, *REPEATED])
+    groups = table.groupby(keys, sort=False)
+    found = groups[[*VICTIM, "caveat"]].first()
     for part in ("train", "test"):
-        found = found.join(groups[f"{part}_accuracy"].agg(**{part: "mean", f"{part}_sd": "std"}))
-    return found.join(groups[["epsilon", "delta"]].mean()).join(groups.size().rename("seeds")).reset_index()
+        over = averaged(table, keys, f"{part}_accuracy")
+        found = found.join(over[["mean", "sd", "training_sd"]].rename(
+            columns={"mean": part, "sd": f"{part}_sd", "training_sd": f"{part}_training_sd"}))
+    return found.join(groups[["epsilon", "delta"]].mean()).join(over[["seeds", "trainings"]]).reset_index()
 
 
 def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
@@ -248,19 +322,22 @@ def sections_of(table, summary, accuracies):
         yield rows, *(other[(other[SECTION] == list(key)).all(axis=1)] for other in (summary, accuracies))
 
 
-def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> Section:
+def section(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame, silent: pd.DataFrame) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     made = Section(f"{dataset}, {network}" + (", in/out split" if split == "inout" else ""))
     made.tables += [accuracy_table(accuracies)]
-    made.tables += [measure_table(summary[summary["measure"] == measure], measure) for measure in TITLES
+    nothing_said = {*zip(silent["victim"], silent["attack"])}
+    made.tables += [measure_table(summary[summary["measure"] == measure], measure, nothing_said) for measure in TITLES
                     if (summary["measure"] == measure).any()]
     # where the number of shadow models varies, figures show what most attacks were made with, or else the most models
     usual = max(rows.groupby("shadow_num")["attack"].nunique().items(), key=lambda item: (item[1], item[0]))[0]
+    summary = summary.assign(sd=summary["sd"].fillna(summary["training_sd"]))  # figures' bars, see `seeds_of`
     main = summary[summary["shadow_num"] == usual]
     shown = chosen(main)
+    beyond = beyond_guarantee(rows)
     rows = rows[rows["victim"].isin(shown)]
     for part in (of_sparsity(main), of_roc(rows, shown), of_low_fpr(main, shown), *of_signals(rows, shown),
-                 of_privacy(main, accuracies), of_epsilon(main), of_shadows(summary)):
+                 of_privacy(main, accuracies), of_epsilon(main, beyond), of_shadows(summary)):
         (made.absent if isinstance(part, str) else made.pictures).extend([part] if part else [])
     return made
 
@@ -298,49 +375,96 @@ def seeds_of(rows: pd.DataFrame) -> str:
     fewer = [f"{attack} {int(n)}" for attack, n in rows.groupby("attack", sort=False)["seeds"].min().items()
              if n < most] if "attack" in rows else []
     if "attack" in rows and len(fewer) == rows["attack"].nunique():
-        return f"{int(rows['seeds'].min())} to {most} seeds"
-    said = f"{most} seed{'s' * (most > 1)}"
+        return f"{int(rows['seeds'].min())} to {most} seeds" + trainings_of(rows)
+    said = f"{most} seed{'s' * (most > 1)}" + trainings_of(rows)
     return said + (f" (fewer somewhere: {', '.join(fewer)})" if fewer else "")
 
 
-def mean_cell(mean: float, spread: float, *, best: bool = False, seeds: int | None = None) -> Cell:
+def trainings_of(rows: pd.DataFrame) -> str:
+    """Where a split was trained several times: how often, and of what the standard deviations are."""
+    if not (rows["trainings"] > rows["seeds"]).any():
+        return ""
+    least, most = int(rows["trainings"].min()), int(rows["trainings"].max())
+    of = "split seeds" if (rows["seeds"] > 1).all() else "trainings" if (rows["seeds"] == 1).all() else \
+        "split seeds, where there is one of its trainings"
+    return f" with {least if least == most else f'{least} to {most}'} trainings (standard deviation over {of})"
+
+
+def mean_cell(mean: float, spread: float, *, best: bool = False, seeds: int | None = None,
+              more: Iterable[str] = ()) -> Cell:
+    """A mean, and under it its standard deviation over split seeds, how many there are where it is said, and `more`."""
     under = ("" if spread != spread else f"± {percent(spread)}") + (f" (n = {seeds})" if seeds else "")
-    return Cell(percent(mean), mean, under.strip(), best)
+    return Cell(percent(mean), mean, "; ".join(filter(None, [under.strip(), *more])), best)
+
+
+def over_trainings(spread: float, trainings: int) -> str:
+    """The standard deviation over trainings of one split, in words; "" where each split was trained once."""
+    return "" if spread != spread else f"± {percent(spread)} over {trainings} trainings"
+
+
+TRAININGS = (" \"Over n trainings\": the standard deviation over trainings of one split, which differ in --train_seed "
+             "alone")
 
 
 def accuracy_table(accuracies: pd.DataFrame) -> Table:
     private = bool(accuracies["epsilon"].notna().any())
     rows = []
     for row in accuracies.itertuples():
-        cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), mean_cell(row.train, row.train_sd),
-                 mean_cell(row.test, row.test_sd), Cell(percent(row.train - row.test), row.train - row.test)]
+        train, test = (mean_cell(mean, sd, more=[over_trainings(within, row.trainings)]) for mean, sd, within in (
+            (row.train, row.train_sd, row.train_training_sd), (row.test, row.test_sd, row.test_training_sd)))
+        cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), train, test,
+                 Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
-                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon),
+                Cell(f"{row.epsilon:.{0 if row.epsilon > 100 else 2}f}", row.epsilon, row.caveat),
                 Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
-    return Table("Accuracy of the victims", "Percent, mean ± standard deviation over seeds; gap = train - test." + (
-        " ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning only, not for "
-        "the network." if private else ""), ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
+    caption = "Percent, mean ± standard deviation over split seeds; gap = train - test."
+    if (accuracies["trainings"] > accuracies["seeds"]).any():
+        caption += f"{TRAININGS}."
+    if private:
+        caption += (" ε and δ are those of private training; without \"from scratch\" they hold for the fine-tuning "
+                    "only, not for the network.")
+    return Table("Accuracy of the victims", caption,
+                 ["victim", "seeds", "train", "test", "gap", *["ε", "δ"] * private], rows)
 
 
-def measure_table(summary: pd.DataFrame, measure: str) -> Table:
-    """Rows are victims, columns attacks."""
+def measure_table(summary: pd.DataFrame, measure: str, nothing_said: Iterable[tuple[str, str]] = ()) -> Table:
+    """Rows are victims, columns attacks; a dash for (victim, attack) whose scores were all equal."""
     order = {name: place for place, name in enumerate(VERDICTS)}
-    attacks = sorted(summary["attack"].unique(), key=lambda name: (order.get(name.split()[0], len(order)), name))
+    attacks = sorted({*summary["attack"]} | {name for victim, name in nothing_said if victim in {*summary["victim"]}},
+                     key=lambda name: (order.get(name.split()[0], len(order)), name))
     rows = []
     for victim, found in summary.groupby("victim", sort=False):
         by_attack, most = {row.attack: row for row in found.itertuples()}, int(found["seeds"].max())
         rows.append([Cell(victim, victim), Cell(str(most), most), *(
-            Cell("", None) if name not in by_attack else mean_cell(
-                by_attack[name].mean, by_attack[name].sd, best=by_attack[name].best,
-                seeds=None if by_attack[name].seeds == most else by_attack[name].seeds) for name in attacks)])
+            measure_cell(by_attack[name], most) if name in by_attack else
+            Cell("-" if (victim, name) in nothing_said else "", None) for name in attacks)])
+    caption = measure_caption(summary, measure)
+    caption += " A dash: all targets have the same score, which says nothing." if nothing_said else ""
+    return Table(TITLES[measure], caption, ["victim", "seeds", *attacks], rows)
+
+
+def measure_cell(row, most: int) -> Cell:
+    """Of a row of `summarised` the mean with its spread over split seeds and trainings, and where there is one split,
+    so no spread over them, the interval. `most`: how many seeds the table's row has."""
+    interval = f"[{percent(row.low)}, {percent(row.high)}]" if row.seeds == 1 else ""
+    return mean_cell(row.mean, row.sd, best=row.best, seeds=None if row.seeds == most else row.seeds,
+                     more=[interval, over_trainings(row.training_sd, row.trainings)])
+
+
+def measure_caption(summary: pd.DataFrame, measure: str) -> str:
     chance = {"accuracy": "50 = guessing", "auc": "50 = guessing"}.get(measure, f"{100 * float(measure[7:] or 0):g} = "
                                                                        f"guessing" if measure[:3] == "tpr" else "")
-    return Table(TITLES[measure], f"Percent ({chance}), mean ± standard deviation over seeds; (n = …) where an attack "
-                 f"has fewer seeds than the row. In bold the strongest attack on each victim, on the seeds that all "
-                 f"attacks on it share.",
-                 ["victim", "seeds", *attacks], rows)
+    said = (f"Percent ({chance}), mean ± standard deviation over split seeds, which deal the records and train anew; "
+            f"(n = …) where an attack has fewer seeds than the row.")
+    several = (summary["trainings"] > summary["seeds"]).any()
+    if (summary["seeds"] == 1).any():
+        said += (" In brackets, where there is one seed, the 95 % interval" +
+                 (" (the mean of its ends over the trainings)" if several else "") +
+                 ": it covers the choice of the target records, not the randomness of training.")
+    said += f"{TRAININGS}, beside which no interval says how much another training changes." if several else ""
+    return said + " In bold the strongest attack on each victim, on the seeds that all attacks on it share."
 
 
 def picture(name: str, title: str, caption: str, png: bytes) -> Picture:
@@ -381,25 +505,32 @@ def of_roc(rows: pd.DataFrame, shown: list[str]) -> Picture | str:
     areas = rows[rows["measure"] == "auc"]
     best = areas[areas["victim"] == shown[-1]].groupby("attack")["value"].mean().sort_values().index[::-1][:CURVES]
     grid = np.geomspace(1 / areas["non_members"].max(), 1, 300)
-    panels, seeds = {}, areas.assign(seeds=areas.groupby(["victim", "attack"])["value"].transform("count"))
+    runs = areas.groupby(["victim", "attack"])
+    seeds = areas.assign(seeds=runs["seed"].transform("nunique"), trainings=runs["value"].transform("count"))
+    panels = {}
     for victim in shown:
-        curves = {attack: (grid, np.mean([rates(row.place, row.line, grid) for row in of.itertuples()], axis=0),
-                           of["value"].mean())
-                  for attack, of in areas[areas["victim"] == victim].groupby("attack") if attack in best}
+        curves = {attack: (grid, np.mean(found, axis=0), of["value"].mean())
+                  for attack, of in areas[areas["victim"] == victim].groupby("attack") if attack in best
+                  and (found := [curve for row in of.itertuples()
+                                 if (curve := rates(row.place, row.line, grid)) is not None])}
         if curves:
             panels[victim] = curves
+    if not panels:
+        return "ROC: no scores of the attacks shown can be read."
     seeds = seeds[seeds["attack"].isin(best)]
     return picture("roc", "ROC", f"True-positive rate over false-positive rate, both logarithmic, mean over seeds: the "
                    f"{len(best)} attacks with the largest AUC on {shown[-1]}. Dashed: guessing. The axes begin at one "
                    f"false positive; nothing is interpolated. {count(seeds)}.", figures.roc(panels))
 
 
-def rates(place: Attacked, line: dict, grid: np.ndarray) -> np.ndarray:
-    """The largest TPR of a threshold whose FPR does not exceed each of the grid's."""
+def rates(place: Attacked, line: dict, grid: np.ndarray) -> np.ndarray | None:
+    """The largest TPR of a threshold whose FPR does not exceed each of the grid's; None without scores."""
     import numpy as np
     from sklearn.metrics import roc_curve
 
     truth = place.truth(line)
+    if truth is None:
+        return None
     fpr, tpr, _ = roc_curve(truth["member"], truth["scores"], drop_intermediate=False)
     return tpr[np.searchsorted(fpr, grid * (1 + 1e-9), side="right") - 1]
 
@@ -437,7 +568,7 @@ def of_signals(rows: pd.DataFrame, shown: list[str]) -> list[Picture | str]:
         return made
 
     def said(what: str) -> str:
-        each = {victim: f"{int(of.member.sum())} members and {int((~of.member).sum())} non-members, {of.seeds} seed"
+        each = {victim: f"{int(of.member.sum())} members and {int((~of.member).sum())} non-members, {of.seeds} victim"
                 f"{'s together' if of.seeds > 1 else ''}" for victim in shown for of in [found[victim][what]]}
         same = len(set(each.values())) == 1
         return each[shown[0]] if same else "; ".join(f"{victim}: {count}" for victim, count in each.items())
@@ -473,7 +604,7 @@ def answers_of(rows: pd.DataFrame, file: str) -> Answers | None:
     parts = []
     for row in rows.drop_duplicates(REPEATED).itertuples():
         kept, truth = row.place.answers(file), row.place.truth(row.line)
-        if kept is None or not np.isin(truth["records"], kept[0]).all():
+        if kept is None or truth is None or not np.isin(truth["records"], kept[0]).all():
             continue
         records, answers = kept
         order = np.argsort(records)
@@ -514,7 +645,22 @@ def of_privacy(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture | str
                    figures.privacy(points))
 
 
-def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
+def beyond_guarantee(rows: pd.DataFrame) -> str:
+    """Which attacks on networks with a guarantee are surely better than that allows; "" where there is none."""
+    from defenders import accounting
+
+    private = rows[(rows["measure"] == "accuracy") & rows["from_scratch"] & rows["epsilon"].notna()
+                   & (rows["caveat"] == "")]
+    known = [(row, truth) for row in private.itertuples() if (truth := row.place.truth(row.line)) is not None]
+    if not known:
+        return ""
+    beyond = [f"{row.attack} on {row.victim} (seed {row.seed})" for row, truth in known if accounting.beyond_guarantee(
+        truth["scores"] >= truth["threshold"], truth["member"], epsilon=row.epsilon, delta=row.delta, tests=len(known))]
+    return (f" Of {len(known)} attacks on networks with a guarantee, those surely better than it allows (95 % over "
+            f"all): {', '.join(beyond) or 'none'}.")
+
+
+def of_epsilon(summary: pd.DataFrame, beyond: str = "") -> Picture | str | None:
     import numpy as np
 
     import figures
@@ -524,14 +670,16 @@ def of_epsilon(summary: pd.DataFrame) -> Picture | str | None:
         return None
     # a panel for each series of victims: the name without the noise
     series = data["victim"].str.replace(r", dp [0-9.e+-]+", ", dp", n=1, regex=True)
-    panels = {name.replace(", ", "\n", 1): rows for name, rows in data.groupby(series, sort=False)}
-    bounded = {name for name, rows in panels.items() if rows["from_scratch"].all()}
+    panels = {name.replace(", ", "\n", 1) + "".join(f"\n{caveat}" for caveat in rows["caveat"].unique() if caveat): rows
+              for name, rows in data.groupby(series, sort=False)}
+    bounded = {name for name, rows in panels.items() if rows["from_scratch"].all() and not rows["caveat"].any()}
+    caveats = "".join(f" Of victims of seeded noise, {caveat}." for caveat in data["caveat"].unique() if caveat)
     return picture("epsilon", "Epsilon against attack advantage",
                    f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
                    f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. "
                    f"Dash-dotted, where it is low enough to be in sight: what no attack on the network can exceed, "
-                   f"given epsilon and delta; dotted: guessing. Bars are a standard deviation to both sides. delta "
-                   f"{data['delta'].max():g}, {count(data)}.",
+                   f"given epsilon and delta; dotted: guessing.{caveats}{beyond} Bars are a standard deviation to both "
+                   f"sides. delta {data['delta'].max():g}, {count(data)}.",
                    figures.epsilon(panels, bounded, data["delta"].max()))
 
 
@@ -568,9 +716,10 @@ def as_csv(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     import pandas as pd
 
     own = [accuracies.assign(victim=accuracies["model"], measure=f"{part}_accuracy", mean=accuracies[part],
-                             sd=accuracies[f"{part}_sd"]) for part in ("train", "test")]
-    columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "attack", "measure", "mean", "sd",
-               "seeds", "best"]
+                             sd=accuracies[f"{part}_sd"], training_sd=accuracies[f"{part}_training_sd"])
+           for part in ("train", "test")]
+    columns = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat", "attack", "measure", "mean",
+               "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
     table = pd.concat([summary, *own]).reindex(columns=columns).astype({"shadow_num": "Int64"})
     return table.to_csv(index=False, lineterminator="\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +16,14 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from core import interrupts
 from core.console import UserError
 from core.files import write
 from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent
 STAGES = ("pretrain", "prune", "prune_dp", "mia")
+_FIRST = ".model.sha256"  # what says whose files these are is written before them
 _LAST = ("manifest.json", "attacks.jsonl")  # what says that other files are there is written after them
 
 
@@ -35,7 +38,8 @@ class Local:
 
     def start(self, job) -> None:
         process = self.context.Process(target=_run_here, args=(job.stage, job.argv, job.log))
-        process.start()
+        with interrupts.blocked():  # also for the server that forks, which takes its time to import all that
+            process.start()
         self.running[process.sentinel] = process, job
 
     def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
@@ -81,13 +85,11 @@ class Ray:
             raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
         _reach(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a study goes elsewhere
-        excludes = [".git", "/data", "/benchmarks", "/tests", "/figs", "*.npz"]  # and what .gitignore names
-        if results.absolute().is_relative_to(PROJECT):
-            excludes.append(f"/{results.absolute().relative_to(PROJECT)}")
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR",
-                     runtime_env={"working_dir": str(PROJECT), "excludes": excludes})
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            with tempfile.TemporaryDirectory() as code:  # read by Ray as it connects
+                copy_code(PROJECT, Path(code))
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"working_dir": code})
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"no Ray cluster at {address}: {error}") from error
         self.ray, self.running, self.ship, self.shares = ray, {}, ship, {"GPU": gpus, "CPU": cpus}
         have = ray.cluster_resources()
@@ -122,7 +124,7 @@ class Ray:
             except self.ray.exceptions.RayError as error:
                 status, said, made = 1, f"error: {error}".encode(), {}
             write(job.log, said)
-            for name in sorted(made, key=lambda name: Path(name).name in _LAST):
+            for name in sorted(made, key=lambda name: (Path(name).name != _FIRST, Path(name).name in _LAST)):
                 write(Path(job.options.results, name), made[name])
             yield job, status
 
@@ -132,6 +134,16 @@ class Ray:
         self.ray.shutdown()
         if getattr(self, "token", None):
             self.token.unlink(missing_ok=True)
+
+
+def copy_code(project: Path, target: Path) -> None:
+    """Copy what stages import, and nothing else that lies in the repository, such as data, results or environments."""
+    packages = [folder.parent for folder in project.glob("*/__init__.py") if folder.parent.name != "tests"]
+    for path in [*project.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]:
+        if path.is_file():
+            copy = target / path.relative_to(project)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _reach(address: str) -> None:
@@ -171,7 +183,8 @@ def _run_there(stage: str, argv: list[str], config: str, results: str, files: di
 
 
 def _read(results: Path, places: list[Path]) -> dict[str, bytes]:
-    """All files of a results folder in these places, by their names in it; none that are hidden or half made."""
+    """All files of a results folder in these places, by their names in it; none that are half made or, but for digests,
+    hidden."""
     found = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
     return {str(path.relative_to(results)): path.read_bytes() for path in found
-            if path.is_file() and not path.name.startswith(".") and path.suffix != ".resume"}
+            if path.is_file() and (path.name == _FIRST or not path.name.startswith(".")) and path.suffix != ".resume"}

@@ -17,6 +17,8 @@
             tensorboard/                               loss and accuracy on dev of each epoch, if asked for
             *.resume                                   state of a training that is not finished
             .*.lock, .*.lock.json, .*.part             what is held, by whom, and what is half written
+            .model.sha256                              digests of best.pth and best_mask.pth, of those that they replace
+                                                       too: tells them from another program's while no manifest does
 
 Whatever is read is tested against a SHA-256 digest that was written with it.
 """
@@ -41,13 +43,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attackers import ATTACKS, VERDICTS, Verdict
+from attackers import ATTACKS, VERDICTS, Verdict, version as attack_version
+from attackers.metrics import INTERVALS, measures
 from core.console import UserError, say
 from datasets import SPLITS, Part, check_even
 from defenders import DEFENDERS
 from core.files import (digested, locked, packed, packed_arrays, read_arrays, read_digested, read_sealed, reading,
                         replacing, sealed, sealed_json, tested, unpacked, write)
-from options import OPTIONS, command, record
+from core.inputs import check_folder
+from models import MODELS
+from options import OPTIONS, command, record, shown
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +60,10 @@ if TYPE_CHECKING:
     from bench.callbacks import Resume, Scalars
 
 _CHECKPOINT, _MASK, _MANIFEST, _MODEL, _SCALARS = "best.pth", "best_mask.pth", "manifest.json", "model", "tensorboard"
+_PUT = ".model.sha256"
 _PARTS = ("train", "dev", "test")
 _LONG = 7 * 24 * 3600.0  # seconds; a lock is gone with the process that holds it
+_INDEX = "data_index.pkl"  # the split of the original project
 ORIGINAL = ""  # the version of a model that is not pruned
 # what a reader's options must share with those that a model was made with; its maker's must share all of _MAKING
 _SAME = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
@@ -111,6 +118,7 @@ class Store:
 
     def __init__(self, options: SimpleNamespace, data: str):
         self.options, self.data = options, data
+        self.akin: list[str] = []  # versions that were made for the same purpose as those of these options
         self.root = Path(options.results) / f"{options.dataset_name}_{options.model_name}"
 
     @property
@@ -124,8 +132,10 @@ class Store:
 
     def undefended(self) -> Store:
         """The same without a defence."""
-        return Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None,
-                                        "from_scratch": False}), self.data)
+        store = Store(SimpleNamespace(**{**vars(self.options), "defend": "", "defend_arg": None,
+                                         "from_scratch": False}), self.data)
+        store.akin = [self.pruned]
+        return store
 
     def folder(self, role: str, version: str) -> Path:
         """Where a role's model lies; `role` is "victim" or "shadow_{i}"."""
@@ -150,7 +160,11 @@ class Store:
     def digest(self, role: str, version: str) -> str:
         """Tells a stored checkpoint from any other; "" where there is none."""
         path = self.folder(role, version) / _MANIFEST
-        return read_sealed(path)["files"][_CHECKPOINT] if path.exists() else ""
+        if not path.exists():
+            return ""
+        manifest = read_sealed(path)
+        with reading(path):
+            return manifest["files"][_CHECKPOINT]
 
     def parent(self, role: str, version: str) -> str:
         """The digest of the checkpoint that a model is pruned from; "" where it is from none."""
@@ -159,7 +173,7 @@ class Store:
     def save_split(self, parts: dict[str, Part]) -> Path:
         """Store the split. One that lies there stays if it says the same of more shadows.
 
-        Raises UserError where it says otherwise, unless the options say `fresh`.
+        Raises UserError where it says otherwise or cannot be read, unless the options say `fresh`.
         """
         path = self.root / "split.npz"
         with ExitStack() as locks:
@@ -171,12 +185,15 @@ class Store:
 
     def _save_split(self, path: Path, parts: dict[str, Part]) -> Path:
         if os.path.exists(path) and not self.options.fresh:
-            kind, have = self._split()
+            with _unless_fresh():
+                kind, have = self._split()
             if kind != self.options.split:
                 raise UserError(f"{path} is of --split {kind}, not {self.options.split}: use another --results "
                                 f"folder, or start over with --fresh")
             if any(not np.array_equal(have[key], indices) for key, indices in _arrays(parts).items() if key in have):
-                raise UserError(f"{path} splits other records or was made with another seed: give that seed again, "
+                seed = self._made_with(ORIGINAL, "victim").get("seed", self.options.seed)
+                again = "give that seed again" if seed == self.options.seed else f"give --seed {seed} again"
+                raise UserError(f"{path} splits other records or was made with another seed: {again}, "
                                 f"use another --results folder, or start over with --fresh")
             if all(key in have for key in _arrays(parts)):
                 return path
@@ -204,12 +221,15 @@ class Store:
         path = self.root / "split.npz"
         roles = self.roles()
         if not os.path.exists(path):  # unlike Path.exists, False also for a name that is too long
-            self._not_yet(path, "pretrain")
+            for role in roles:
+                self._refuse_foreign(role, ORIGINAL)
+            check_folder("results", self.options.results)
+            self._not_yet(path, ORIGINAL)
         self.options.split, have = self._split()
         with reading(path):
             victim_and_others = [have[f"{role}_{name}"] for role in roles[:2] for name in _PARTS]
         if f"{roles[-1]}_{_PARTS[-1]}" not in have:
-            self._not_yet(self.folder(roles[-1], ORIGINAL), "pretrain")
+            self._not_yet(self.folder(roles[-1], ORIGINAL), ORIGINAL)
         if self.options.split == "inout":
             check_even(self.options.shadow_num)
         if not os.access(self.root, os.W_OK):
@@ -217,8 +237,47 @@ class Store:
         count = len(np.unique(np.concatenate(victim_and_others)))
         if count != n:
             raise UserError(f"{path} splits {count} records, the data set has {n}: run "
-                            f"`{command('pretrain', self.options)}` again, or use another --results folder")
+                            f"`{self._remake(ORIGINAL)}`, or use another --results folder")
         return {role: Part(*(have[f"{role}_{name}"] for name in _PARTS)) for role in roles}
+
+    def check_place(self, version: str) -> None:
+        """Raise UserError where making this version would replace a file of another program, or one that cannot be
+        read, unless the options say `fresh`. To be called before any work."""
+        if self.options.fresh:
+            return
+        for role in self.roles():
+            self._refuse_foreign(role, version)
+            with _unless_fresh():
+                self.digest(role, version)
+        index = self.root / _INDEX
+        if version == ORIGINAL and index.exists() and not (self.root / "split.npz").exists():
+            raise UserError(f"{index} lies there without a split.npz: {self.root} is of the original project; use "
+                            f"another --results folder, or --fresh to write beside it")
+
+    def _refuse_foreign(self, role: str, version: str) -> None:
+        path = self._foreign(role, version)
+        if path is not None:
+            raise UserError(f"{_MANIFEST} is missing beside {path}, which another program or another version has made: "
+                            f"to replace it run `{self._remake(version, role)}`, or use "
+                            f"another --results folder")
+
+    def _foreign(self, role: str, version: str) -> Path | None:
+        """A checkpoint or mask that has no manifest, and that no `save` has put there; None where there is none."""
+        folder = self.folder(role, version)
+        if os.path.exists(folder / _MANIFEST):
+            return None
+        put = self._put(folder)
+        return next((folder / name for name in (_CHECKPOINT, _MASK)
+                     if os.path.lexists(folder / name) and _file_digest(folder / name) not in put), None)
+
+    @staticmethod
+    def _put(folder: Path) -> set[str]:
+        """Digests of the files that `save` has put into a folder."""
+        path = folder / _PUT
+        if not os.path.exists(path):
+            return set()
+        with reading(path):
+            return set(path.read_text(encoding="ascii").split())
 
     def save(self, role: str, version: str, checkpoint: Checkpoint, *, device: str, start: float) -> Path:
         """Store a model, all files or none; with its manifest it counts as finished."""
@@ -235,6 +294,10 @@ class Store:
                 "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
                 "commit": _commit()}
         ready = {_MANIFEST: sealed_json(facts | {"files": files, "made": made})} | ready
+        ours = list(files.values())
+        if self._foreign(role, version) is None:  # those that are replaced, should a kill leave them beside new ones
+            ours += [_file_digest(folder / name) for name in (_CHECKPOINT, _MASK) if (folder / name).exists()]
+        write(folder / _PUT, "".join(f"{line}\n" for line in dict.fromkeys(ours)).encode())
         with ExitStack() as places:  # all is on disk before anything is replaced; the manifest's place is taken last
             for name, content in ready.items():
                 file = places.enter_context(replacing(folder / name))
@@ -254,7 +317,8 @@ class Store:
         """
         found = self._read(role, version)
         if found is None:
-            self._not_yet(self.folder(role, version) / _CHECKPOINT, self._maker(version))
+            self._refuse_foreign(role, version)
+            self._not_yet(self.folder(role, version) / _CHECKPOINT, version)
         parent = self.parent(role, version)
         self._compare(found, role, version, self._facts([part], _SAME_PRUNED if version else _SAME, None, [parent]))
         return found
@@ -262,8 +326,11 @@ class Store:
     def finished(self, role: str, version: str, part: Part, *, precision: str, parent: str) -> Checkpoint | None:
         """A model that need not be made again; None where there is none, or the options say `fresh`.
 
-        Raises UserError where there is one that was made otherwise than is now asked for, or is damaged.
+        Raises UserError where there is one that was made otherwise than is now asked for, is damaged, or is another
+        program's.
         """
+        if not self.options.fresh:
+            self._refuse_foreign(role, version)
         found = None if self.options.fresh else self._read(role, version)
         if found is not None:
             self._compare(found, role, version, self._facts([part], _MAKING[self._maker(version)], precision, [parent]))
@@ -277,6 +344,8 @@ class Store:
         with reading(folder / _MANIFEST):
             del manifest["made"]
             files = manifest.pop("files")
+            if manifest.get("privacy") is not None:  # before there was secret noise, it followed from the seed
+                manifest["options"] = {"dp_noise": "seeded"} | manifest["options"]
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
         if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
             return None
@@ -298,8 +367,63 @@ class Store:
         differ = [said.get(name) or f"{name} {have.get(name)!r} (now {value!r})"
                   for name, value in wanted.items() if have.get(name) != value]
         if differ:
-            raise UserError(f"{path} was made with {', '.join(differ)}: to make it anew run "
-                            f"`{command(self._maker(version), self.options)} --fresh`, or use another --results folder")
+            names = [name for name, value in wanted.items() if have.get(name) != value]
+            raise UserError(f"{path} was made with {', '.join(differ)}: {self._keeping(names, have)}to make it anew "
+                            f"run `{self._remake(version, role, wanted)}`, or use another --results folder")
+
+    def _keeping(self, names: list[str], have: dict) -> str:
+        """How to ask for a model that differs from what is asked for in these options; "" where no option does it."""
+        stage = self.options.stage
+        if not all(name in OPTIONS and stage in OPTIONS[name].stages.split() and have.get(name) is not None
+                   for name in names):
+            return ""
+        if "seed" in names and have["seed"] == have.get("train_seed"):  # which follows from it
+            names = [name for name in names if name != "train_seed"]
+        return f"to use it give {' '.join(f'--{name} {shown(have[name])}' for name in names)}; "
+
+    def _remake(self, version: str, role: str = "victim", asked: Iterable[str] = ()) -> str:
+        """The command that makes models of a version anew, as they were but for the options in `asked`."""
+        return f"{self._command(version, role, asked)} --fresh"
+
+    def _command(self, version: str, role: str = "victim", asked: Iterable[str] = ()) -> str:
+        """The command of the stage that makes a version.
+
+        It asks for what the models that are there were made with, this role's first, so that it neither refuses nor
+        makes them anew. Options in `asked` and those that tell versions apart stay as they are.
+        """
+        stage, options = self._maker(version), SimpleNamespace(**vars(self.options))
+        asked = {*asked, *(_MAKING[stage] if stage == options.stage else ())}
+        for name, value in self._made_with(version, role).items():
+            if name not in asked:
+                setattr(options, name, value)
+        shadows = self._shadows(version)
+        options.shadow_num = max(options.shadow_num, shadows + shadows % 2 if options.split == "inout" else shadows)
+        return command(stage, options)
+
+    def _made_with(self, version: str, role: str) -> dict:
+        """The options of models that are there: of this version, else of one that was made for the same purpose, else
+        of the originals. {} where there are none that can be read."""
+        of_version = {*_SAME_PRUNED[len(_SAME):], "from_scratch", "precision"}
+        for like in dict.fromkeys([version, *self.akin, self.undefended().pruned, ORIGINAL]):
+            for one in dict.fromkeys([role, *self.roles()]):
+                with suppress(UserError, KeyError, TypeError):
+                    manifest = read_sealed(self.folder(one, like) / _MANIFEST)
+                    made = {name: manifest["options"][name] for name in _MAKING[self._maker(version)]}
+                    if like == version:
+                        return made | {"precision": _unless_default(manifest)}
+                    if like == ORIGINAL:
+                        made |= {name: manifest["options"][name] for name in ("epochs", "prune_epochs")}
+                    return {name: value for name, value in made.items() if name not in of_version}
+        return {}
+
+    def _shadows(self, version: str) -> int:
+        """How many shadow models of a version are there, finished or, of the originals, in the split."""
+        with suppress(UserError, OSError):
+            if version == ORIGINAL:
+                return sum(key.startswith("shadow_") and key.endswith("_train") for key in self._split()[1])
+            return sum((folder / _MANIFEST).exists()
+                       for folder in self.root.glob(self.folder("shadow_*", version).name))
+        return 0
 
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
@@ -358,7 +482,7 @@ class Store:
 
         Raises UserError where another process holds it after `wait` seconds, or those that the options say if more.
         """
-        makes = {_MODEL: (_CHECKPOINT, _MASK, _MANIFEST, f"{_MODEL}.resume"),
+        makes = {_MODEL: (_CHECKPOINT, _MASK, _MANIFEST, _PUT, f"{_MODEL}.resume"),
                  "attacks": ("attacks.jsonl", "scores.npz")}.get(what, (f"{what}.",))
         with locked(self.folder(role, version), what, wait=max(wait, self.options.wait), makes=makes):
             yield
@@ -374,9 +498,9 @@ class Store:
         if not path.exists():
             return None
         said, original = read_sealed(path), self.parent(role, version)
-        if said["parent"] != original:
-            return None
-        return SimpleNamespace(parent=original, digest=said["files"][_CHECKPOINT])
+        with reading(path):
+            parent, digest = said["parent"], said["files"][_CHECKPOINT]
+        return SimpleNamespace(parent=original, digest=digest) if parent == original else None
 
     def answers(self, role: str, version: str, what: str, facts: dict, ask: Callable[[], np.ndarray] | None, *,
                 records: np.ndarray | None, fresh: bool) -> np.ndarray:
@@ -407,9 +531,10 @@ class Store:
                    found: dict[str, dict], said: dict[str, Verdict], asked: dict[str, np.ndarray]) -> Path:
         """Write what an attack on a victim found: a line for each verdict, in place of that of the same options.
 
-        A line is an object: `attack`, its measures, the victim's `train_accuracy` and `test_accuracy`, the
-        `models_digest` of victim and shadows, the device, all options, those of training as they were then, what
-        its arrays in scores.npz are called after (their content), and the digest of all that.
+        A line is an object: `attack`, its measures, the settings that were `chosen` on the shadow models, the victim's
+        `train_accuracy` and `test_accuracy`, the `models_digest` of victim and shadows, the device, all options, those
+        of training as they were then, what its arrays in scores.npz are called after (their content), and the digest of
+        all that.
 
         Args:
             found, said: measures of each verdict, see `metrics.measures`, and the verdict itself.
@@ -426,13 +551,14 @@ class Store:
             scores = [verdict.scores, np.asarray(verdict.threshold)]
             key = f"{name}_{digest_of(*scores)[:8]}"
             new |= {key: scores[0], f"{key}_threshold": scores[1]}
-            lines.append({"attack": name, **found[name], "train_accuracy": victim.accuracy["train"],
+            chosen = {"chosen": verdict.chosen} if verdict.chosen else {}
+            lines.append({"attack": name, "version": attack_version(name), **found[name], **chosen, "train_accuracy": victim.accuracy["train"],
                           "test_accuracy": victim.accuracy["test"], "models": models, "scores": key,
                           "targets": targets, **told})
 
         folder = self.folder("victim", version)
         with self.making("victim", version, "attacks", wait=60):
-            have, before = self._scores(version), self.attacks(version)
+            have, before = self._before(version)
             # first the scores, those of lines that go now included: at no time is a line without
             used = {name for line in before for name in _arrays_of(line)}
             arrays = {name: array for name, array in have.items() if name in used} | new
@@ -441,10 +567,36 @@ class Store:
                       and not (line["attack"] in found and self._same_attack(line, own))]
             order = {name: place for place, name in enumerate(VERDICTS)}  # whichever was finished first
             lines.sort(key=lambda line: (order.get(line["attack"], len(order)), json.dumps(line)))
-            # each says how many there are, so that a file that was cut between two is noticed
-            lines = [json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines]
-            write(folder / "attacks.jsonl", "".join(lines).encode())
+            _write_lines(folder / "attacks.jsonl", lines)
         return folder / "attacks.jsonl"
+
+    def update_measures(self, version: str) -> int:
+        """Write anew the measures whose intervals are by an older method (see `remeasured`); returns how many lines
+        these were. Lines that cannot be measured any more stay as they are, and nobody reads them."""
+        path = self.folder("victim", version) / "attacks.jsonl"
+        if self.options.fresh or all(line.get("intervals") == INTERVALS for line in _read_lines(path)):
+            return 0  # with `fresh`, `add_attack` keeps what can be read of a damaged file
+        with self.making("victim", version, "attacks", wait=60):
+            before = _read_lines(path)
+            lines, gone = remeasured(before, path.with_name("scores.npz"))
+            updated = sum(line.get("intervals") != INTERVALS for line in before) - len(gone)
+            if updated:
+                _write_lines(path, lines + gone)
+        return updated
+
+    def _before(self, version: str) -> tuple[dict[str, np.ndarray], list[dict]]:
+        """What scores.npz and attacks.jsonl hold; where the options say `fresh`, as much of it as can be read."""
+        if not self.options.fresh:
+            return self._scores(version), self.attacks(version)
+        folder, have = self.folder("victim", version), {}
+        try:
+            have = self._scores(version)
+        except UserError:
+            say(f"{folder / 'scores.npz'}: replaced, as it cannot be read")
+        lines, problem = read_lines(folder / "attacks.jsonl")
+        if problem:
+            say(f"{folder / 'attacks.jsonl'}: replaced, with the lines that can be read ({problem})")
+        return have, lines
 
     def _attack_options(self, version: str, attack: str) -> dict:
         """The options that an attack's result depends on."""
@@ -454,14 +606,14 @@ class Store:
         return own | (dict.fromkeys(_PRUNING) if version == ORIGINAL else {})
 
     def _same_attack(self, line: dict, own: dict) -> bool:
-        # an option that there was not yet had its default
-        return all(line.get(name, OPTIONS[name].default if name in OPTIONS else None) == value
+        return all(line.get(name, OPTIONS[name].when_missing if name in OPTIONS else None) == value
                    for name, value in own.items())
 
     def recorded(self, attacks: Iterable[str], version: str, models: str) -> list[str]:
         """Those attacks of which all verdicts are recorded of these models and options, and their scores."""
-        scores = set(self._scores(version))
-        lines = [line for line in self.attacks(version)
+        with _unless_fresh():
+            scores, before = set(self._scores(version)), self.attacks(version)
+        lines = [line for line in before
                  if line["models"] == models and set(_arrays_of(line)) <= scores]
 
         def complete(attack: str) -> bool:
@@ -482,16 +634,18 @@ class Store:
                 and all(line.get(name, value) == value for name, value in own.items())]
 
     def attacks(self, version: str) -> list[dict]:
-        """What attacks on a victim have found so far, as `add_attack` wrote it; lines from before there were scores are
-        left out."""
-        return _read_lines(self.folder("victim", version) / "attacks.jsonl")
+        """What attacks on a victim have found so far, as `add_attack` wrote it, all by the present definitions of
+        attacks and intervals; lines from before there were scores are left out."""
+        folder = self.folder("victim", version)
+        lines = [line for line in _read_lines(folder / "attacks.jsonl") if _of_present_version(line)]
+        return remeasured(lines, folder / "scores.npz")[0]
 
     def _maker(self, version: str) -> str:
         """The stage that makes models of this version."""
         return DEFENDERS[self.options.defend].options.get("stage", "prune") if version else "pretrain"
 
-    def _not_yet(self, path: Path, stage: str):
-        raise UserError(f"{path} is not there: first run `{command(stage, self.options)}`")
+    def _not_yet(self, path: Path, version: str):
+        raise UserError(f"{path} is not there: first run `{self._command(version)}`")
 
 
 def study_folder(results: str, study: str, said: dict) -> Path:
@@ -503,6 +657,34 @@ def study_folder(results: str, study: str, said: dict) -> Path:
 def study_job(results: str, number: int) -> Path:
     """The config that a study gives to a stage; beside it, with another ending, what the stage says."""
     return Path(results) / "logs" / f"{number:04d}.json"
+
+
+@contextmanager
+def _unless_fresh():
+    """Say of a file that cannot be read that --fresh replaces it: another program may have made it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; if it is another program's, use another --results folder, or --fresh to replace it"
+                        ) from error
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file's content; "" of what is no file."""
+    if not path.is_file():
+        return ""
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unless_default(manifest: dict) -> str | None:
+    """The precision that a model was trained in; None where `core.devices.choose_precision` takes it by itself."""
+    options, device = manifest["options"], manifest["made"]["device"]
+    if options["defend"] == "dp":
+        return None
+    convolves = "Conv2d" in MODELS[options["model_name"]].options["layers"]
+    usual = "bf16" if convolves and device != "cpu" else "fp32"
+    return None if options["precision"] == usual else options["precision"]
 
 
 def _refuse_other_network(path: Path, have: dict, wanted: dict) -> None:
@@ -517,56 +699,112 @@ class Attacked:
     Attributes:
         folder: of the victim.
         lines: what attacks on the models that lie there now have found, an object a verdict.
-        stale: how many more lines there are, on models that are gone or have been made anew.
-        manifest: of the victim; {} where it is not finished.
+        stale: how many more lines there are, on models that are gone or have been made anew, or by another definition
+            of the attack.
+        manifest: of the victim; {} where it is not finished, or cannot be read.
+        unmeasured: how many more lines there are, with intervals by an older method, whose scores are gone.
+        problems: what of its files was left out, and why; more is added when they are read.
     """
 
     folder: Path
     lines: list[dict]
     stale: int
     manifest: dict
+    unmeasured: int = 0
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def add_problem(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     @functools.cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """The arrays of scores.npz, see `_arrays_of`."""
-        return read_arrays(self.folder / "scores.npz")[1]
+        """The arrays of scores.npz, see `_arrays_of`; {} where it cannot be read."""
+        try:
+            return read_arrays(self.folder / "scores.npz")[1]
+        except UserError as error:
+            self.add_problem(_without_remedy(error))
+            return {}
 
-    def truth(self, line: dict) -> dict[str, np.ndarray]:
-        """The `records`, `labels` and `member` (n,) of a line's targets, and their `scores`."""
-        scores, _, *rest = _arrays_of(line)
-        with reading(self.folder / "scores.npz"):
-            return {name.split("_")[0]: self.scores[name] for name in rest} | {"scores": self.scores[scores]}
+    def truth(self, line: dict) -> dict[str, np.ndarray] | None:
+        """The `records`, `labels` and `member` (n,) of a line's targets, their `scores` and the `threshold`; None where
+        scores.npz lacks them."""
+        scores, threshold, *rest = _arrays_of(line)
+        if not {scores, threshold, *rest} <= set(self.scores):
+            if self.scores:
+                self.add_problem(f"{self.folder / 'scores.npz'} lacks the scores of {line['attack']}")
+            return None
+        return {name.split("_")[0]: self.scores[name] for name in rest} | {
+            "scores": self.scores[scores], "threshold": self.scores[threshold]}
 
     def answers(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
-        or from before the numbers were kept."""
+        or from before the numbers were kept, or that can be read."""
         path = self.folder / f"{what}.npz"
         if not path.exists():
             return None
-        facts, arrays = read_arrays(path)
+        try:
+            facts, arrays = read_arrays(path)
+        except UserError as error:
+            self.add_problem(_without_remedy(error))
+            return None
         current = facts.get("model") == self.manifest.get("files", {}).get(_CHECKPOINT)
-        return (arrays["records"], arrays["answers"]) if current and "records" in arrays else None
+        return (arrays["records"], arrays["answers"]) if current and {"records", "answers"} <= set(arrays) else None
 
 
-def attacked(results: Path) -> list[Attacked]:
-    """All victims below a folder, at any depth, those not attacked yet included.
+def attacked(results: Path, *, unreadable: list[str] | None = None) -> list[Attacked]:
+    """All victims below a folder, at any depth, those not attacked yet included, or the one whose folder it is.
 
-    Raises UserError where there is no such folder, or a file is damaged.
+    Args:
+        unreadable: what cannot be read of the folders below is added to it.
+    Raises UserError where there is no such folder.
     """
     def fail(error: OSError):
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+        said = f"cannot read {error.filename}: {error.strerror}"
+        if Path(error.filename) == results:
+            raise UserError(f"{said}: name a folder of results, "
+                            f"such as {results_around(results) or 'that of --results'}") from error
+        if unreadable is not None:
+            unreadable.append(said)
 
+    if _is_of_model(results):
+        return [_attacked(results)]
     roots = set()
     for folder, _, files in os.walk(results, onerror=fail):
         roots |= {Path(folder)} if "split.npz" in files else set()
-        roots |= {Path(folder).parent} if "attacks.jsonl" in files else set()
-    return [_attacked(root, folder) for root in sorted(roots)
-            for folder in sorted(root.glob(f"*_{_MODEL}")) if not folder.name.startswith("shadow_")]
+        roots |= {Path(folder).parent} if "attacks.jsonl" in files and Path(folder) != results else set()
+    return [_attacked(folder) for root in sorted(roots) for folder in sorted(root.glob(f"*_{_MODEL}"))
+            if folder.is_dir() and not folder.name.startswith("shadow_")]
 
 
-def _attacked(root: Path, folder: Path) -> Attacked:
-    manifest = folder / _MANIFEST
-    told = read_sealed(manifest) if manifest.exists() else {}
+def _is_of_model(folder: Path) -> bool:
+    """Whether this is the folder of a victim."""
+    name = Path(os.path.abspath(folder)).name
+    return folder.is_dir() and name.endswith(f"_{_MODEL}") and not name.startswith("shadow_") and any(
+        (folder / file).exists() for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
+
+
+def results_around(folder: Path) -> Path | None:
+    """The folder of a data set and network that a path lies in; None where it lies in none."""
+    folder = Path(os.path.abspath(folder))
+    return next((parent for parent in folder.parents if (parent / "split.npz").exists()), None)
+
+
+def _without_remedy(error: UserError) -> str:
+    """What cannot be read and why; not that it be removed, which is for a stage that makes it anew."""
+    return str(error).partition(": it is damaged")[0]
+
+
+def _attacked(folder: Path) -> Attacked:
+    manifest, told, problems = folder / _MANIFEST, {}, []
+    root = Path(os.path.abspath(folder)).parent
+    try:
+        told = read_sealed(manifest) if manifest.exists() else {}
+    except UserError as error:
+        problems.append(_without_remedy(error))
+    if not all(isinstance(told.get(name) or {}, dict) for name in ("files", "privacy")):
+        problems.append(f"{manifest} is of another version")
+        told = {}
 
     @functools.cache
     def now(original: bool, adaptive: bool, options: tuple) -> str | None:
@@ -580,22 +818,103 @@ def _attacked(root: Path, folder: Path) -> Attacked:
     def current(line: dict) -> bool:
         names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *_PRUNING)
         options = tuple((name, line.get(name, OPTIONS[name].default)) for name in names)
-        return now(line["original"], line["adaptive"], options) == line["models"]
+        return _of_present_version(line) and now(line["original"], line["adaptive"], options) == line["models"]
 
-    lines = _read_lines(folder / "attacks.jsonl")
-    kept = [line for line in lines if current(line)]
-    return Attacked(folder, kept, len(lines) - len(kept), told)
+    kept, stale = [], 0
+    try:
+        lines, problem = read_lines(folder / "attacks.jsonl")
+    except UserError as error:
+        lines, problem = [], _without_remedy(error)
+    if problem:
+        problems.append(problem if problem.startswith("cannot") else f"of {folder / 'attacks.jsonl'}: {problem}")
+    for line in lines:
+        try:
+            fits = current(line)
+        except UserError as error:
+            problem = f"results in {folder}: {_without_remedy(error)}"
+        except (KeyError, TypeError, ValueError, AttributeError):
+            problem = f"{folder / 'attacks.jsonl'}: results of another version"
+        else:
+            kept += [line] if fits else []
+            stale += not fits
+            continue
+        if problem not in problems:
+            problems.append(problem)
+    try:
+        measured, gone = remeasured(kept, folder / "scores.npz")
+    except UserError as error:
+        measured = [line for line in kept if line.get("intervals") == INTERVALS]
+        gone = [line for line in kept if line.get("intervals") != INTERVALS]
+        problems.append(_without_remedy(error))
+    return Attacked(folder, measured, stale, told, len(gone), problems)
 
 
 def _read_lines(path: Path) -> list[dict]:
     """The lines of an attacks.jsonl, [] where there is none; those from before there were scores are left out."""
-    if not path.exists():
-        return []
+    lines, problem = read_lines(path)
     with reading(path):
-        lines = [tested(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not lines or any(line.pop("lines") != len(lines) for line in lines):
-            raise ValueError("lines are missing")
-        return [line for line in lines if "targets" in line]
+        if problem:
+            raise ValueError(problem)
+    return lines
+
+
+def read_lines(path: Path) -> tuple[list[dict], str]:
+    """What can be read of an attacks.jsonl, as `_read_lines` returns it, and what is wrong with the rest of it, ""
+    where nothing is.
+
+    Raises UserError where nothing can be read at all.
+    """
+    if not path.exists():
+        return [], ""
+    with reading(path):
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines, damaged = [], []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(tested(text))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(str(number))
+    # each says how many there are
+    complete = bool(lines) and all([line.pop("lines", None) == len(texts) for line in lines])
+    problem = "" if complete else "lines are missing"
+    if damaged:
+        problem = f"line{'s' * (len(damaged) > 1)} {', '.join(damaged)} damaged or of another program"
+    return [line for line in lines if "targets" in line], problem
+
+
+def _of_present_version(line: dict) -> bool:
+    """Whether a line was made by the present definition of its attack."""
+    return line.get("version", 1) == attack_version(line["attack"])
+
+
+def _write_lines(path: Path, lines: list[dict]) -> None:
+    # each says how many there are, so that a file that was cut between two is noticed
+    text = "".join(json.dumps(sealed(line | {"lines": len(lines)})) + "\n" for line in lines)
+    write(path, text.encode())
+
+
+def remeasured(lines: list[dict], scores: Path) -> tuple[list[dict], list[dict]]:
+    """Lines of attacks.jsonl whose intervals are all by the present methods, and those that cannot be had so.
+
+    A line with intervals by older methods gets its measures anew from its scores, threshold and truth, with no attack
+    made again. Where these are gone from `scores`, the victim's scores.npz, that is not possible.
+
+    Raises UserError where scores.npz is needed and damaged.
+    """
+    if all(line.get("intervals") == INTERVALS for line in lines):
+        return lines, []
+    arrays = read_arrays(scores)[1] if scores.exists() else {}
+    current, gone = [], []
+    for line in lines:
+        if line.get("intervals") == INTERVALS:
+            current.append(line)
+        elif set(_arrays_of(line)) <= arrays.keys():
+            values, threshold, _, labels, member = (arrays[name] for name in _arrays_of(line))
+            current.append(line | measures(Verdict(values, threshold), member, labels,
+                                           num_cls=len(line["class_accuracy"])))
+        else:
+            gone.append(line)
+    return current, gone
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:

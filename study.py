@@ -8,10 +8,11 @@ A study is a JSON file: "config" names a config or several, and any option of th
 list of them, "defend" as ["", "ppb", ["adv", 1]]. Every combination is a cell: a victim that is attacked. "grids" may
 list several such objects, each of which adds to what stands beside them. Given again, what is there is kept.
 """
+from core import console  # first, see core.interrupts
+
 import argparse
 import itertools
 import json
-import os
 import shlex
 import sys
 import time
@@ -20,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from core import console
 from attackers import unfit
 from core.console import UserError
-from defenders import DEFENDERS
 from core.files import write
-from options import (OPTIONS, Parser, as_config, before_all, command, for_stage, parse, read_config,
-                     read_object)
+from core.inputs import check_folder, locate, path_argument, read_object
+from defenders import DEFENDERS
+from options import (OPTIONS, Parser, as_config, before_all, command, default_data_root, for_stage, parse, read_config,
+                     read_value)
 from core.registry import nearest
 from store import ORIGINAL, Store, study_folder, study_job
 
@@ -101,10 +102,11 @@ class Job:
 def main(argv=None):
     parser = Parser(prog="study.py", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", help="JSON file of options, see config/studies/")
+    parser.add_argument("study", type=path_argument, help="JSON file of options, see config/studies/")
     parser.add_argument("--device", default="0", help="as in the stages: a GPU's number (0: the first, or the CPU "
                                                       "where there is none), cuda:N or cpu (default: 0)")
-    parser.add_argument("--results", default="results", metavar="DIR", help="folder of all results (default: results)")
+    parser.add_argument("--results", default="results", metavar="DIR", type=path_argument,
+                        help="folder of all results (default: results)")
     parser.add_argument("--jobs", type=_counted, metavar="N",
                         help="stages run at once here (default: the number of cores on a CPU, 1 on a GPU)")
     parser.add_argument("--dry_run", action="store_true", help="print the commands and run nothing")
@@ -121,6 +123,8 @@ def main(argv=None):
     if asked.ray is not None and asked.jobs is not None:
         raise UserError("--jobs is for this machine: on a Ray cluster --cpus_per_task and --gpus_per_task say how many")
 
+    check_folder("--results", asked.results)
+    asked.study = locate(asked.study, "study")
     jobs = plan(read(asked.study, device=asked.device, results=asked.results))
     if asked.dry_run:
         for job in jobs:
@@ -152,8 +156,8 @@ def read(path: str, *, device: str, results: str) -> list[SimpleNamespace]:
     cells: dict[tuple, SimpleNamespace] = {}
     for grid in grids:
         for values in _combinations(path, study | grid):
-            config = values.pop("config")
-            given = _meant(path, read_config(config) | values)
+            config = locate(values.pop("config"), "config", beside=[Path(path).parent])
+            given = _meant(read_config(config) | _checked(path, values))
             cell = parse("mia", [device, config], study=given, where=f"study {path}")
             cell.results, cell.fresh = str(_folder(cell, results=results, study=Path(path).stem)), False
             seen = cells.setdefault(_same(cell, OPTIONS, ()), cell)
@@ -185,14 +189,22 @@ def _combinations(path: str, grid: dict) -> Iterable[dict]:
         yield dict(zip(axes, values)) | more
 
 
-def _meant(path: str, cell: dict) -> dict:
-    """A cell, its config's values included, in which what has no meaning is at its default: a defence of the original,
-    knowledge of none."""
+def _checked(path: str, cell: dict) -> dict:
+    """What a study says of a cell, a defence and its strength apart. Raises UserError where a value is none of its
+    option's kind, whether or not it has a meaning in this cell."""
     if not isinstance(cell.get("defend", ""), str):
         if not isinstance(cell["defend"], list) or len(cell["defend"]) != 2:
             raise UserError(f"study {path}: defend is a list of names and of pairs such as [\"ppb\", 4]; "
                             f"{cell['defend']!r} is neither")
         cell["defend"], cell["defend_arg"] = cell["defend"]
+    for name, value in cell.items():
+        read_value(f"study {path}: {name}", name, value)
+    return cell
+
+
+def _meant(cell: dict) -> dict:
+    """A cell, its config's values included, in which what has no meaning is at its default: a defence of the original,
+    knowledge of none."""
     without = set()
     if cell.get("original") in (True, "true"):
         without |= {"pruner_name", "prune_sparsity", "prune_epochs", "defend"}
@@ -347,7 +359,7 @@ def time_left(jobs: list[Job], at_once: int) -> float | None:
 def _error(job: Job, status: int) -> str:
     lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if job.log.exists() else []
     said = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    return said[-1].removeprefix("error: ") if said and status > 0 else f"ended with status {status} (out of memory?)"
+    return "; ".join(line.removeprefix("error: ") for line in said) if said and status > 0 else f"ended with status {status} (out of memory?)"
 
 
 def report_failures(jobs: list[Job]) -> None:
@@ -378,7 +390,7 @@ def _place(asked, jobs: list[Job]):
             job.options.device, job.options.workers = "0" if gpus else "cpu", max(1, int(cpus)) if not gpus else None
             _data_of_nodes(job.options, ship=asked.ship)
         return Ray(address=asked.ray, results=Path(asked.results), ship=asked.ship, gpus=gpus, cpus=cpus)
-    from base_model import choose_device
+    from core.devices import choose_device
     from core.parallel import cores
 
     on_cpu = choose_device(asked.device).type == "cpu"
@@ -395,7 +407,7 @@ def _data_of_nodes(options: SimpleNamespace, *, ship: bool) -> None:
         options.data_path = str(Path(options.data_path).absolute())
     if Path(options.data_root).exists() and not ship:
         options.data_root = str(Path(options.data_root).absolute())
-    elif options.data_root == (os.environ.get("MIA_DATA") or "data/datasets"):
+    elif options.data_root == default_data_root():
         options.data_root = None
 
 

@@ -21,16 +21,17 @@ That works beside other packages called `datasets` or `models` too: see `core.im
 from attackers.signals import Evidence, Signals, Verdict
 from core.registry import Registry
 
-__all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit"]
+__all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
 
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they are not its own
 # sensitivity, generated: whether it needs these answers too
 # shadows: the fewest shadow models, in the paper's and in the in/out split
+# version: of its definition, where that has changed: results of another one are made again
 # own: options that only this attack reads; they change no other's lines
 # form_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register("samia", "attackers.neural:samia",
-                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)", sensitivity=True)
+                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)", sensitivity=True, version=2)
 ATTACKS.register("threshold", "attackers.threshold:threshold",
                  "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
                  "                 2021), one for all on the largest posterior (Salem et al. 2019)",
@@ -41,26 +42,33 @@ ATTACKS.register("nn_cls", "attackers.neural:nn_cls", "perceptron on posterior a
 ATTACKS.register("gap", "attackers.loss:gap", "member where the victim is right (Yeom et al. 2018)")
 ATTACKS.register("loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)")
 ATTACKS.register("calibrated", "attackers.loss:calibrated",
-                 "the loss beside that of shadows without the record (Watson et al. 2022)", shadows=(3, 6))
+                 "the loss beside that of shadows without the record (Watson et al. 2022)", shadows=(3, 6), version=2)
 ATTACKS.register("attack_p", "attackers.loss:attack_p", "the loss among that of known non-members (Ye et al. 2022)",
                  alias="attack-p")
 ATTACKS.register("lira", "attackers.lira:lira", "likelihood ratio, online where the split allows it, else offline\n"
-                 "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",))
+                 "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",), version=2)
 ATTACKS.register("lira_online", "attackers.lira:lira_online",
                  "lira with shadows that were trained on the record too (the same)",
-                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
+                 shadows=(3, 6), own=("fix_variance",), form_of="lira", version=2)
 ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those only that were not (the same)",
-                 shadows=(3, 6), own=("fix_variance",), form_of="lira")
+                 shadows=(3, 6), own=("fix_variance",), form_of="lira", version=2)
 ATTACKS.register("rmia", "attackers.rmia:rmia",
                  "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
-                 shadows=(3, 6), own=("rmia_gamma", "rmia_a"))
+                 shadows=(3, 6), own=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"), version=2)
 ATTACKS.register("qmia", "attackers.qmia:qmia",
                  "the margin beside its distribution given the record (Bertran et al. 2023)")
 ATTACKS.register("blindmi", "attackers.blindmi:blindmi",
-                 "moves answers towards generated non-members' (Hui et al. 2021)", generated=True)
+                 "moves answers towards generated non-members' (Hui et al. 2021)", generated=True, version=2)
+ATTACKS.register("blindmi_scaled", "attackers.blindmi:blindmi_scaled",
+                 "blindmi with one kernel as wide as the answers are apart, not 19 fixed ones", generated=True)
 
 # name of a verdict -> the attack that it comes from
 VERDICTS = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
+
+
+def version(verdict: str) -> int:
+    """That of the definition of the attack that a verdict comes from; 1 where the attack is not known here."""
+    return ATTACKS[VERDICTS[verdict]].options.get("version", 1) if verdict in VERDICTS else 1
 
 
 def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:

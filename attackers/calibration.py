@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 
 from attackers.signals import Evidence, Measured, Signals, Verdict
-from core.console import UserError
+from core.console import NotApplicable
 
 
 def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndarray],
@@ -17,22 +17,34 @@ def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndar
         per_class: a threshold for each class, by the shadows' records of that class; the global one for a class
             without members or without non-members.
     Raises:
-        UserError: the shadows are too few for one to play the victim.
+        NotApplicable: the shadows are too few for one to play the victim.
     """
     played = evidence.measure(statistic)
-    scores, member = (np.concatenate(parts) for parts in zip(
-        *((score(role), truth) for role, truth in played.in_turn())))
-    sure = ~np.isnan(scores)
-    scores, member = scores[sure], member[sure]
-    if member.all() or not member.any():
-        raise UserError(f"no threshold can be found on {len(evidence.shadows)} shadow models: where one plays the "
-                        f"victim, too few others are left that were trained without a record (or with it)")
+    scores, member, sure = pooled_scores(played, score)
     threshold = best_threshold(scores[member], scores[~member])
     if per_class:
         labels = np.concatenate([evidence.labels[own] for own in evidence.own])[sure]
         limits = class_thresholds(scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold)
         threshold = limits[evidence.labels[evidence.target]]
     return Verdict(score(played), threshold)
+
+
+def pooled_scores(played: Measured, score: Callable[[Measured], np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The scores (m,) of all shadows' targets, each shadow in turn as the victim, and who of them is a member (m,).
+
+    Scores that are NaN are left out; the third array, (M,) bool of all targets in this order, tells of which they are.
+
+    Raises:
+        NotApplicable: too few shadows for one to play the victim: of members or of non-members no score is known.
+    """
+    scores, member = (np.concatenate(parts) for parts in zip(
+        *((score(role), truth) for role, truth in played.in_turn())))
+    sure = ~np.isnan(scores)
+    scores, member = scores[sure], member[sure]
+    if member.all() or not member.any():
+        raise NotApplicable(f"no threshold can be found on {len(played.every_shadow)} shadow models: where one plays the "
+                            f"victim, too few others are left that were trained without a record (or with it)")
+    return scores, member, sure
 
 
 def as_it_is(measured: Measured) -> np.ndarray:
@@ -58,6 +70,11 @@ def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
     Of equally good ones the first counts, in the order members, then others, as in the published code,
     whose search over all pairs this replaces by one sort: O(n log n).
     """
+    return best_threshold_and_rate(members, others)[0]
+
+
+def best_threshold_and_rate(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """The threshold of `best_threshold`, and (TPR + TNR) / 2 there."""
     values = np.concatenate([members, others])
     order = np.argsort(values, kind="stable")
     in_order = values[order]
@@ -65,4 +82,5 @@ def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
     members_below = np.concatenate([[0], np.cumsum(order < len(members))])[first]
     # TPR + TNR times both counts, in integers: equally good is exactly equal
     quality = (len(members) - members_below) * len(others) + (first - members_below) * len(members)
-    return float(values[order[quality == quality.max()].min()])
+    best = quality.max()
+    return float(values[order[quality == best].min()]), float(best / (2 * len(members) * len(others)))

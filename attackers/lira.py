@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from attackers.calibration import judge
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from core.console import UserError
+from core.console import NotApplicable
 
 FEW = 64  # with fewer shadow models than this, all records share a variance
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none
@@ -16,7 +16,8 @@ def fitted(phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool) -> tuple[
     """Mean and standard deviation of phi (S, n) over the chosen shadows of each record, both (n,).
 
     With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i - 1). NaN where
-    fewer than two shadows are chosen.
+    fewer than two shadows are chosen. (The authors' code takes the median for the centre, and as the shared standard
+    deviation that of all IN values about their grand mean, the spread between records included, for IN and OUT.)
     """
     mu = mean_where(phi, chosen, least=LEAST)
     freedom = np.where(np.isnan(mu), 0, chosen.sum(axis=0) - 1)
@@ -29,10 +30,14 @@ def fitted(phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool) -> tuple[
 
 
 def offline_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
-    """log Phi((phi_victim - mu_out) / sigma_out), (n,) of the targets: how unlikely so low a phi of a non-member is."""
+    """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a non-member is.
+
+    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie
+    the surest members. The authors' code takes -log N(phi; mu_out, sigma_out): there a low phi speaks for a member too.
+    """
     target = phi.target
     mu, sigma = fitted(phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance)
-    return norm.logcdf(phi.victim[target], mu, sigma)
+    return (phi.victim[target] - mu) / sigma
 
 
 def online_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
@@ -59,10 +64,10 @@ def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[s
 def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
     """The ratio of likelihoods with and without the record.
 
-    Raises UserError where no shadow was trained on a target.
+    Raises NotApplicable where no shadow was trained on a target.
     """
     if not evidence.online:
-        raise UserError("no shadow model was trained on any target record, so that nothing is known of how models "
+        raise NotApplicable("no shadow model was trained on any target record, so that nothing is known of how models "
                         "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)")
     return _lira("lira_online", evidence, online=True, fix_variance=fix_variance)
 

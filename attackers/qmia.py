@@ -12,7 +12,7 @@ from attackers.calibration import judge
 from attackers.networks import not_kept
 from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
 from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
-from core.console import UserError
+from core.console import NotApplicable, UserError
 from core.devices import generator
 
 FEWEST = 20  # population records
@@ -43,8 +43,10 @@ class GaussianHead(Objective):
         return mean, F.softplus(raw) + 1e-3  # the numbers are standardised
 
     def criterion(self, logits, y):
+        """The Gaussian negative log-likelihood without its constant."""
         mean, variance = self.predict(logits, y)
-        return F.gaussian_nll_loss(mean, self.numbers[y], variance)
+        # not F.gaussian_nll_loss, which makes the host wait for the GPU to see that no variance is negative
+        return (0.5 * (variance.log() + (mean - self.numbers[y]) ** 2 / variance)).mean()
 
     def selection_metric(self, model, records, dev):
         return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
@@ -64,7 +66,7 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
     shape = evidence.records.shape
     network_name = "resnet18" if len(shape) == 3 and min(shape[1:]) >= 32 else "columnfc"
     if (~evidence.target).sum() < FEWEST:
-        raise UserError(f"qmia learns from the population, of which it needs at least {FEWEST} records")
+        raise NotApplicable(f"qmia learns from the population, of which it needs at least {FEWEST} records")
     numbers = torch.from_numpy(evidence.numbers)
     records = replace(evidence.records, x=evidence.records.x[numbers], y=torch.arange(len(numbers))).to(device)
 

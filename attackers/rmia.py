@@ -1,82 +1,214 @@
-"""The relative attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML 2024)."""
+"""The relative attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML 2024).
+
+Its settings differ by data set in the paper; the authors' later code (privacytrustlab/ml_privacy_meter) tunes a by the
+AUC of an attack on a reference model and fixes temperature and gamma at 1. Here all four are chosen on the shadow
+models, for the form that is attacked, unless they are given.
+"""
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import rankdata
 
-from attackers.calibration import judge
-from attackers.metrics import area
+from attackers.calibration import best_threshold_and_rate, judge, pooled_scores
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
-from core.console import UserError
+from core.console import NotApplicable
 from datasets import Records
 
-TEMPERATURE = 2.0
-GAMMA = 2.0
-A_IMAGES, A_TABLES = 0.3, 0.2
-CHOICES = np.linspace(0, 1, 11)
+CHOOSE = "choose"
+A_IMAGES, A_TABLES = 0.3, 0.2  # the paper's, for CIFAR and CINIC-10, and for Purchase-100
+# of equally good settings the first counts
+GRID = {"temperature": (1.0, 2.0),  # the authors' later code; the paper
+        "trim": (0.0, 0.2),  # the paper's text and the later code; the code of the paper
+        "a": tuple(np.linspace(0, 1, 11).round(1).tolist()),  # the later code's
+        "gamma": (1.0, 2.0)}  # the later code; the paper
+RANGES = {"temperature": (lambda value: 0 < value < np.inf, "a number above 0"),
+          "trim": (lambda value: 0 <= value < 0.5, "a number from 0 to below .5"),
+          "a": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 'paper'"),
+          "gamma": (lambda value: 0 < value < np.inf, "a number above 0")}
 
 
-def true_posterior(signals, labels: np.ndarray) -> np.ndarray:
-    """Softmax with temperature 2 of the true class, (N,)."""
-    return expit(log_odds(signals, labels, temperature=TEMPERATURE))
+@dataclass(frozen=True)
+class Settings:
+    """What the score depends on beside the models' answers.
 
-
-def ratio(p: Measured, chosen: np.ndarray, *, a: float, online: bool, least: int = LEAST) -> np.ndarray:
-    """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are known.
-
-    Offline p(x) = ((1 + a) mean_out + (1 - a)) / 2, online the mean of mean_in and mean_out.
+    Attributes:
+        temperature: the logits are divided by it.
+        trim: share of the shadow models, at either end, that the mean of a record's posteriors leaves out.
+        a: 0 to 1, of the offline p(x) = ((1 + a) mean_out + 1 - a) / 2.
+        gamma: by how much a target's ratio must exceed a population record's.
     """
-    shadows, member = p.shadows[:, chosen], p.member[:, chosen]
-    mean_out = mean_where(shadows, ~member, least=least)
-    if online:
-        evidence = (mean_where(shadows, member, least=least) + mean_out) / 2
-    else:
-        evidence = ((1 + a) * mean_out + (1 - a)) / 2
-    return p.victim[chosen] / evidence
+
+    temperature: float
+    trim: float
+    a: float
+    gamma: float
 
 
-def score(p: Measured, *, a: float, gamma: float, online: bool) -> np.ndarray:
-    """Share of the population records z with r(x) / r(z) > gamma, (n,) of the targets.
+def true_posterior(signals, labels: np.ndarray, *, temperature: float) -> np.ndarray:
+    """Softmax with this temperature of the true class, (N,)."""
+    return expit(log_odds(signals, labels, temperature=temperature))
 
-    The population has no model that was trained on it to compare with: r(z) is offline always.
+
+def reference_mean(p: Measured, records: np.ndarray, *, trim: float, online: bool, least: int = LEAST) -> np.ndarray:
+    """Mean posterior under the shadow models of the chosen records (N,) bool; NaN where too few are known.
+
+    Offline of the OUT models. Online (mean_in + mean_out) / 2; trimmed, of both together, the first m of each where m
+    is the number of the fewer, as in the authors' code.
     """
-    of_population = ratio(p, ~p.target, a=a, online=False, least=1)
+    shadows, member = p.shadows[:, records], p.member[:, records]
+    if not online:
+        return mean_where(shadows, ~member, least=least, trim=trim)
+    if not trim:
+        return (mean_where(shadows, member, least=least) + mean_where(shadows, ~member, least=least)) / 2
+    fewer = np.minimum(member.sum(axis=0), (~member).sum(axis=0))
+    first = [kind & (np.cumsum(kind, axis=0) <= fewer) for kind in (member, ~member)]
+    return mean_where(shadows, first[0] | first[1], least=2 * least, trim=trim)
+
+
+def offline_evidence(mean_out: np.ndarray, a: float) -> np.ndarray:
+    """p(x) where only the mean over OUT models is known: that over IN models is taken to be a mean_out + 1 - a."""
+    return ((1 + a) * mean_out + (1 - a)) / 2
+
+
+def ratio(p: Measured, records: np.ndarray, settings: Settings, *, online: bool, least: int = LEAST) -> np.ndarray:
+    """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are known."""
+    mean = reference_mean(p, records, trim=settings.trim, online=online, least=least)
+    return p.victim[records] / (mean if online else offline_evidence(mean, settings.a))
+
+
+def score(p: Measured, settings: Settings, *, online: bool) -> np.ndarray:
+    """Share of the population records z with r(x) / r(z) > gamma, (n,) of the targets, without ties.
+
+    The population has no model that was trained on it to compare with: r(z) is offline always. As the share is a
+    step function of r(x), part of a step is added that grows with r(x): for the targets of one model the order is that
+    of r(x), whatever gamma, also where all of them exceed all of the population or none of it.
+    """
+    of_population = ratio(p, ~p.target, settings, online=False, least=1)
+    return relative_score(ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma)
+
+
+def relative_score(of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float) -> np.ndarray:
+    """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a ratio is not known."""
     limits = np.sort(gamma * of_population[~np.isnan(of_population)])
     if not len(limits):
-        raise UserError("of no population record a shadow model is known that was not trained on it")
-    of_targets = ratio(p, p.target, a=a, online=online)
-    return np.where(np.isnan(of_targets), np.nan, np.searchsorted(limits, of_targets, side="left") / len(limits))
+        raise NotApplicable("of no population record a shadow model is known that was not trained on it")
+    return rank_without_ties(of_targets, limits) / len(limits)
 
 
-def best_a(p: Measured, *, gamma: float, online: bool) -> float:
-    """The a of the largest AUC where each shadow in turn plays the victim."""
-    def quality(a: float) -> float:
-        found = [(score(role, a=a, gamma=gamma, online=online), member) for role, member in p.in_turn()]
-        scores, member = map(np.concatenate, zip(*found))
-        sure = ~np.isnan(scores)
-        return area(scores[sure], member[sure])
+def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """How many of the sorted limits each ratio exceeds, (n,), and part of a step by which equal ranks are told apart.
 
-    return max(CHOICES.tolist(), key=quality)
+    Strictly increasing in the ratio; the part is linear between two limits, where it is 1 only at the next limit
+    itself. Below and above all limits it is r / (1 + r), which compares from one model to another, as the smallest and
+    the largest limit do not. Limits and ratios are 0 or more. NaN where the ratio is.
+    """
+    below = np.searchsorted(limits, ratios, side="left")
+    last, following = (limits[np.clip(below + one, 0, len(limits) - 1)] for one in (-1, 0))
+    inside = (below > 0) & (below < len(limits))
+    part = np.where(inside, ratios - last, ratios) / np.where(inside, following - last, 1 + ratios)
+    return np.where(np.isnan(ratios), np.nan, below + part)
+
+
+def auc(scores: np.ndarray, member: np.ndarray) -> float:
+    """Area under the ROC curve by the ranks of the members (Mann-Whitney U)."""
+    m = int(member.sum())
+    return float((rankdata(scores)[member].sum() - m * (m + 1) / 2) / m / (len(member) - m))
+
+
+def choose(evidence: Evidence, given: dict[str, float]) -> Settings:
+    """The settings that serve best where each shadow in turn plays the victim; those given are kept.
+
+    First what decides the order of a model's targets, by the mean AUC over the shadows: temperature, trim and, in the
+    offline form, a. The AUC, which all records enter: the TPR at a low FPR of a shadow hangs on a handful. Then what
+    moves only the scores of one model against another's, by (TPR + TNR) / 2 at the best threshold of all shadows
+    together: gamma and, online, where only the population's ratios have it, a.
+
+    Raises NotApplicable where the shadows are too few for one to play the victim.
+    """
+    grid = {name: (given[name],) if name in given else values for name, values in GRID.items()}
+    best, largest = Settings(**{name: values[0] for name, values in grid.items()}), -np.inf
+    if max(map(len, grid.values())) == 1:
+        return best
+    for temperature in grid["temperature"]:
+        p = evidence.measure(partial(true_posterior, temperature=temperature))
+        for settings, quality in _ranking_quality(p, replace(best, temperature=temperature), grid, evidence.online):
+            if quality > largest:
+                best, largest = settings, quality
+    p = evidence.measure(partial(true_posterior, temperature=best.temperature))
+    candidates = [replace(best, gamma=gamma, a=a) for gamma, a in product(
+        grid["gamma"], grid["a"] if evidence.online else (best.a,))]
+    return _best_for_all(p, candidates, evidence.online) if len(candidates) > 1 else best
+
+
+def _ranking_quality(p: Measured, settings: Settings, grid: dict, online: bool) -> Iterator[tuple[Settings, float]]:
+    """The mean AUC over the shadows of each trim and, offline, a; those shadows count that know both kinds."""
+    candidates = [replace(settings, trim=trim, a=a) for trim, a in product(
+        grid["trim"], grid["a"][:1] if online else grid["a"])]
+    areas = {one: [] for one in candidates}
+    for role, member in p.in_turn():
+        means = {trim: reference_mean(role, role.target, trim=trim, online=online) for trim in grid["trim"]}
+        known = ~np.isnan(next(iter(means.values())))
+        if not 0 < member[known].sum() < known.sum():
+            continue
+        victim = role.victim[role.target][known]
+        for one in candidates:
+            mean = means[one.trim][known]
+            areas[one].append(auc(victim / (mean if online else offline_evidence(mean, one.a)), member[known]))
+    for one, found in areas.items():
+        yield one, float(np.mean(found)) if found else -np.inf
+
+
+def _best_for_all(p: Measured, candidates: list[Settings], online: bool) -> Settings:
+    """Of settings that share all but gamma and, online, a: that of the best threshold of all shadows together."""
+    roles = [role for role, _ in p.in_turn()]
+    of_targets = [ratio(role, role.target, candidates[0], online=online) for role in roles]
+    mean_out = [reference_mean(role, ~role.target, trim=candidates[0].trim, online=False, least=1) for role in roles]
+
+    def quality(settings: Settings) -> float:
+        found = {role.playing: relative_score(
+            ratios, role.victim[~role.target] / offline_evidence(mean, settings.a), gamma=settings.gamma)
+            for role, ratios, mean in zip(roles, of_targets, mean_out)}
+        scores, member, _ = pooled_scores(p, lambda role: found[role.playing])
+        return best_threshold_and_rate(scores[member], scores[~member])[1]
+
+    return max(candidates, key=quality)
 
 
 def default_a(records: Records | None) -> float:
-    """.2 for tables, .3 for images and where records are not known."""
+    """The paper's a: .2 for tables, .3 for images and where records are not known."""
     return A_TABLES if records is not None and len(records.shape) == 1 else A_IMAGES
 
 
-def rmia(evidence: Evidence, *, rmia_gamma: float = GAMMA, rmia_a: float | str | None = None,
-         **_) -> dict[str, Verdict]:
+def checked(name: str, value: float | str) -> float:
+    """A setting as a number. Raises ValueError where it is neither that, in its range, nor "choose"."""
+    holds, wants = RANGES[name]
+    if not isinstance(value, (int, float, np.number)) or not holds(value):
+        raise ValueError(f"rmia_{name} must be {wants} or 'choose', not {value!r}")
+    return float(value)
+
+
+def rmia(evidence: Evidence, *, rmia_a: float | str = CHOOSE, rmia_temperature: float | str = CHOOSE,
+         rmia_trim: float | str = CHOOSE, rmia_gamma: float | str = CHOOSE, **_) -> dict[str, Verdict]:
     """Online where shadows were trained on targets too, else offline.
 
-    Args:
-        rmia_gamma: by how much a target's ratio must exceed a population record's.
-        rmia_a: 0 to 1, of all offline p(x), so that of the population in either form; "choose": on the shadows;
-            None: .2 for tables, .3 for all else.
+    Args, each a number or "choose" (see `choose`); `Settings` tells what they are:
+        rmia_a: from 0 to 1; or "paper": .2 for tables, .3 for all else.
+        rmia_temperature, rmia_gamma: above 0; 2 in the paper.
+        rmia_trim: from 0, for none, to below .5.
+    Raises:
+        NotApplicable: there is no population, or the shadows are too few for one to play the victim.
+        ValueError: a setting is out of its range.
     """
     evidence.need_population()
-    if rmia_a == "choose":
-        rmia_a = best_a(evidence.measure(true_posterior), gamma=rmia_gamma, online=evidence.online)
-    elif rmia_a is None:
-        rmia_a = default_a(evidence.records)
-    return {"rmia": judge(evidence, true_posterior,
-                          partial(score, a=rmia_a, gamma=rmia_gamma, online=evidence.online))}
+    asked = {"temperature": rmia_temperature, "trim": rmia_trim, "gamma": rmia_gamma,
+             "a": default_a(evidence.records) if rmia_a == "paper" else rmia_a}
+    given = {name: checked(name, value) for name, value in asked.items() if value != CHOOSE}
+    settings = choose(evidence, given)
+    verdict = judge(evidence, partial(true_posterior, temperature=settings.temperature),
+                    partial(score, settings=settings, online=evidence.online))
+    chosen = {name: value for name, value in asdict(settings).items() if name not in given}
+    return {"rmia": replace(verdict, chosen=chosen)}

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.console import UserError
+from attackers import arrays
+from core.console import NotApplicable
 from core.imports import import_own
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Measured:
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
         own: (S, N) bool, which records each has as its members or non-members.
         target: (N,) bool, the records in question; all others are the population, known non-members.
-        playing: the shadow that is the victim here, and so none of the shadows; None where the victim is.
+        playing: the shadow that is the victim here; None where the victim is.
     """
 
     victim: np.ndarray
@@ -105,18 +107,33 @@ class Measured:
     target: np.ndarray
     playing: int | None = None
 
+    @cached_property
+    def references(self) -> np.ndarray:
+        """(S,) bool, the shadows that the victim is compared with.
+
+        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just those of its
+        targets that it was not trained on itself. Where shadows are dealt in such pairs (the in/out split), each
+        record is IN half of the others then, whether or not it is a member; with the partner among them, the count
+        would tell.
+        """
+        if self.playing is None:
+            return np.ones(len(self.every_shadow), dtype=bool)
+        on_targets = self.every_member[:, self.target]
+        partner = (on_targets != on_targets[self.playing]).all(axis=1) & self.target.any()
+        return ~partner & (np.arange(len(partner)) != self.playing)
+
     @property
     def shadows(self) -> np.ndarray:
-        """(S, N), or (S - 1, N) without the one that plays the victim."""
-        return self.every_shadow if self.playing is None else np.delete(self.every_shadow, self.playing, axis=0)
+        """(R, N), of the `references`."""
+        return self.every_shadow if self.references.all() else self.every_shadow[self.references]
 
     @property
     def member(self) -> np.ndarray:
-        """(S, N) bool, or (S - 1, N): whom those of `shadows` were trained on."""
-        return self.every_member if self.playing is None else np.delete(self.every_member, self.playing, axis=0)
+        """(R, N) bool, whom the `references` were trained on."""
+        return self.every_member if self.references.all() else self.every_member[self.references]
 
     def in_turn(self) -> Iterator[tuple[Measured, np.ndarray]]:
-        """Each shadow in turn as the victim against the others, and who of its targets is a member.
+        """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
 
         Its targets are its own records, its population all that are not.
         """
@@ -125,10 +142,20 @@ class Measured:
             yield role, self.every_member[index, target]
 
 
-def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int) -> np.ndarray:
-    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`."""
+def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0) -> np.ndarray:
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
+
+    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
+    scipy.stats.trim_mean does; below .5.
+    """
     count = chosen.sum(axis=0)
-    return np.where(count >= least, np.where(chosen, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    cut = (trim * count).astype(int)
+    if cut.any():
+        values = np.sort(np.where(chosen, values, np.inf), axis=0)  # the chosen first, in order
+        rank = np.arange(len(values))[:, None]
+        chosen = (rank >= cut) & (rank < count - cut)
+    total = np.where(chosen, values, 0.0).sum(axis=0)
+    return np.where(count >= least, total / np.maximum(count - 2 * cut, 1), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +192,8 @@ class Evidence:
            sensitivity=None, generated=None) -> Evidence:
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
 
+        Tensors and nested lists will do; see `attackers.arrays` for what is converted and tolerated.
+
         Args:
             target: (N,) bool, default all.
             own: (S, N) bool; default the targets where a shadow was trained on one, else the population.
@@ -172,57 +201,72 @@ class Evidence:
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
             generated: the victim's posteriors (m, C) on records that were made up, and their labels (m,); for blindmi.
         Raises:
-            ValueError: shapes that don't fit, labels that are no classes, posteriors that are none.
+            ValueError: shapes that don't fit, labels that are no classes, posteriors that are none; it names the
+                argument and the first bad value.
         """
-        labels, victim, shadows = np.asarray(labels), np.asarray(victim), np.asarray(shadows)
-        member, n = np.asarray(member, dtype=bool), len(labels)
-        target = np.ones(n, bool) if target is None else np.asarray(target, dtype=bool)
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise ValueError(f"labels must be (N,) integers, not {labels.dtype} of shape {labels.shape}")
-        if victim.ndim != 2 or shadows.shape[1:] != victim.shape or len(victim) != n:
-            raise ValueError(f"victim must be (N, C) and shadows (S, N, C) posteriors of the N = {n} labels, "
-                             f"not {victim.shape} and {shadows.shape}")
-        if member.shape != shadows.shape[:2] or target.shape != (n,):
-            raise ValueError(f"member must be (S, N) = {shadows.shape[:2]} and target (N,), "
-                             f"not {member.shape} and {target.shape}")
+        victim = arrays.posteriors("victim", victim, (None, None), "posteriors (N, C)")
+        n, num_cls = victim.shape
+        labels = arrays.classes("labels", labels, n, num_cls)
+        shadows = arrays.posteriors("shadows", shadows, (None, n, num_cls),
+                                    f"posteriors (S, N, C) of the victim's N = {n} records and C = {num_cls} classes")
+        member = arrays.flags("member", member, shadows.shape[:2], "(S, N)")
         if not member.any():
             raise ValueError("member: no shadow model was trained on any of these records, so nothing can be learnt")
-        for name, given in (("victim", victim), ("shadows", shadows)):
-            if not ((given >= 0) & (given <= 1)).all():  # nor is NaN
-                raise ValueError(f"{name} must be posteriors, numbers from 0 to 1")
-        if labels.min() < 0 or labels.max() >= victim.shape[1]:
-            raise ValueError(f"labels must be from 0 to {victim.shape[1] - 1}")
-        labels, online = labels.astype(np.int64), bool(member[:, target].any())
-        own = np.broadcast_to(target if online else ~target, member.shape) if own is None else np.asarray(own, bool)
-        if own.shape != member.shape:
-            raise ValueError(f"own must be (S, N) = {member.shape}, not {own.shape}")
-        if x is not None:
-            x = np.asarray(x)
-            if len(x) != n or x.ndim not in (2, 4):
-                raise ValueError(f"x must be (N, D) or (N, C, H, W) of the N = {n} labels, not {x.shape}")
-            import torch
-
-            half = (0.5,) * x.shape[1] if x.ndim == 4 else None
-            records = import_own("datasets").Records
-            x = records(torch.from_numpy(x), torch.from_numpy(labels), victim.shape[1], half, half)
+        target = np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
+        if not target.any():
+            raise ValueError("target: none of the records is one")
+        online = bool(member[:, target].any())
+        if own is None:
+            own = np.broadcast_to(target if online else ~target, member.shape)
+        else:
+            own = arrays.flags("own", own, member.shape, "(S, N)")
+            if not own.any():
+                raise ValueError("own: no shadow model has any of these records, so nothing can be learnt")
         of_victim, *of_shadows = (Signals.of_posteriors(one) for one in (victim, *shadows))
         if sensitivity is not None:
-            of_victim = replace(of_victim, sensitivity=np.asarray(sensitivity[0], np.float32))
-            of_shadows = [replace(one, sensitivity=np.asarray(own_one, np.float32))
-                          for one, own_one in zip(of_shadows, sensitivity[1], strict=True)]
-        if generated is not None:
-            generated = Signals.of_posteriors(generated[0]), np.asarray(generated[1])
-        return cls(labels, of_victim, of_shadows, member, own, target, online, x, np.arange(n), generated)
+            of_victim, of_shadows = _with_sensitivity(of_victim, of_shadows, sensitivity, target, own)
+        return cls(labels, of_victim, of_shadows, member, own, target, online,
+                   None if x is None else _records(x, labels, num_cls), np.arange(n),
+                   None if generated is None else _generated(generated, num_cls))
 
     def need_population(self) -> None:
-        """Raise UserError where there is none."""
+        """Raise NotApplicable where there is none."""
         if self.target.all():
-            raise UserError("this attack needs population records, known non-members: all records here are targets")
+            raise NotApplicable("this attack needs population records, known non-members: all records here are targets")
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Measured:
         """Take a statistic(signals, labels) -> (N,) of every model."""
         of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
         return Measured(statistic(self.victim, self.labels), np.stack(of_shadows), self.member, self.own, self.target)
+
+
+def _with_sensitivity(victim: Signals, shadows: list[Signals], sensitivity, target: np.ndarray,
+                      own: np.ndarray) -> tuple[Signals, list[Signals]]:
+    """The same signals with a pair of sensitivities, which are needed of targets and of the shadows' own records."""
+    words = "the victim's (N, C) and the shadows' (S, N, C)"
+    of_victim, of_shadows = arrays.pair("sensitivity", sensitivity, words)
+    shape = victim.logits.shape
+    of_victim = arrays.sensitivities("sensitivity[0]", of_victim, shape, "the victim's (N, C)", target)
+    of_shadows = arrays.sensitivities("sensitivity[1]", of_shadows, (len(shadows), *shape), "the shadows' (S, N, C)",
+                                      own)
+    return replace(victim, sensitivity=of_victim), [replace(one, sensitivity=values)
+                                                    for one, values in zip(shadows, of_shadows)]
+
+
+def _generated(generated, num_cls: int) -> tuple[Signals, np.ndarray]:
+    """Signals and labels (m,) of a pair of posteriors (m, C) and labels."""
+    answers, labels = arrays.pair("generated", generated, "posteriors (m, C) and labels (m,)")
+    answers = arrays.posteriors("generated[0]", answers, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes")
+    return Signals.of_posteriors(answers), arrays.classes("generated[1]", labels, len(answers), num_cls)
+
+
+def _records(x, labels: np.ndarray, num_cls: int) -> Records:
+    """A data set of a table or of images."""
+    import torch
+
+    x = arrays.inputs("x", x, len(labels))
+    half = (0.5,) * x.shape[1] if x.ndim == 4 else None
+    return import_own("datasets").Records(torch.from_numpy(x), torch.from_numpy(labels), num_cls, half, half)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,10 +277,12 @@ class Verdict:
         scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with or without the
             record for a word on it (in no split of the bench), which counts as a non-member.
         threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
+        chosen: the attack's settings that were chosen on the shadow models, by name; those that were given are not.
     """
 
     scores: np.ndarray
     threshold: np.ndarray | float
+    chosen: dict[str, float] = field(default_factory=dict)
 
     @property
     def member(self) -> np.ndarray:

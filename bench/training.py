@@ -1,8 +1,9 @@
 """Training of all roles, the victim and every shadow model alike."""
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +17,7 @@ from base_model import BaseModel, Diverged, Objective, Progress, Stack, TrainCon
 from core import console
 from core.console import UserError, percent, say
 from core.devices import choose_device, choose_precision, generator
-from core.parallel import cores, keep_freed_memory, side_by_side
+from core.parallel import WorkerDied, cores, keep_freed_memory, side_by_side
 from datasets import Part, Records
 from defenders import DEFENDERS
 from models import MODELS, stack
@@ -79,6 +80,10 @@ def stored_model(options: SimpleNamespace, records: Records, role: str, stage: s
     return model
 
 
+class TrainingFailed(UserError):
+    """A model cannot be trained, which says nothing of the others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """How a stage trains all of its roles.
@@ -115,9 +120,15 @@ class TrainingPlan:
         return TrainConfig(epochs=self.epochs, batch_size=options.batch_size, optimizer=options.optimizer,
                            lr=options.lr, weight_decay=options.weight_decay, early_stop=options.early_stop)
 
-    def objective(self) -> Objective:
-        named = {name: getattr(self.options, name) for name in DEFENDERS[self.defend].options.get("own", ())}
-        return DEFENDERS.load(self.defend)(self.options.defend_arg, **named)
+    def objective(self, roles: Sequence[str] = ()) -> Objective:
+        """The defence, for the training of these roles."""
+        entry, options = DEFENDERS[self.defend].options, self.options
+        named = {name: getattr(options, name) for name in entry.get("own", ())}
+        if entry.get("keyed"):
+            # no two trainings may share the noise that is to hide something, not even of one seed
+            purpose = (options.train_seed, options.stage, list(roles), sorted(self.store.record.items(), key=str))
+            named["key"] = hashlib.sha256(repr(purpose).encode()).digest()
+        return DEFENDERS.load(self.defend)(options.defend_arg, **named)
 
     def privacy(self, role: str) -> dict | None:
         """What differential privacy guarantees of a role's training (see `store.Checkpoint`); None without it."""
@@ -127,12 +138,9 @@ class TrainingPlan:
     def parent(self, role: str) -> str:
         return self.parents.get(role, "")
 
-    def order_generator(self, role: str, device: torch.device) -> torch.Generator:
+    def order_generator(self, role: str) -> torch.Generator:
         """Of the order of a role's batches, and of what its objective draws."""
-        # where noise is drawn that must hide something, no two trainings may share it: not even of one seed
-        named = DEFENDERS[self.defend].options.get("own")
-        purpose = ("private", repr(sorted(self.store.record.items(), key=str))) if named else ()
-        return generator(self.options.train_seed, self.options.stage, role, "order", *purpose, device=device)
+        return generator(self.options.train_seed, self.options.stage, role, "order", device=self.device)
 
 
 def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
@@ -151,14 +159,34 @@ def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
     def train(label: str, watch) -> list[tuple]:
         return _train_and_store(plan, groups[label], label, watch)
 
-    for _, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads):
+    failed = {}
+    for group, stored in side_by_side(train, groups, workers=options.workers, threads=options.threads,
+                                      goes_on=(TrainingFailed, MemoryError, WorkerDied)):
+        if isinstance(stored, Exception):
+            failed[group] = stored
+            continue
         for role, line, rows[role], privacy[role] in stored:
             say(f"{role}: {line}")
-    header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
-    console.table(plan.title, header[:len(rows["victim"])], [rows[role] for role in plan.splits])
+    made = [rows[role] for role in plan.splits if role in rows]
+    if made:
+        header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
+        console.table(plan.title, header[:len(made[0])], made)
     if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
         say(f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing")
+    if failed:
+        raise _of_failures(failed, groups)
     return privacy
+
+
+def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> UserError:
+    """The error of a stage in which some groups of models could not be trained: the first one's, and who they are."""
+    group, error = next(iter(failed.items()))
+    reason = {TrainingFailed: str(error), WorkerDied: f"{group}: {error}"}.get(
+        type(error), f"{group}: the memory is too small: try fewer --workers")
+    others = [role for name in failed if name != group for role in groups[name]]
+    done = sum(map(len, groups.values())) - sum(len(groups[name]) for name in failed)
+    return UserError(reason + (f"; failed too: {', '.join(others)}" if others else "")
+                     + (f"; {done} model{'s are' if done > 1 else ' is'} finished and kept" if done else ""))
 
 
 def _stack_size(plan: TrainingPlan) -> int:
@@ -226,11 +254,11 @@ def _train(plan: TrainingPlan, roles: list[str], label: str, watch: Callable) ->
                                   [Progress(on_epoch), scalars, resume])
     except Diverged as error:
         smaller = "--dp_lr or --max_grad_norm" if plan.defend == "dp" else "--lr"
-        raise UserError(f"{label}: {error}: try a smaller {smaller}") from error
+        raise TrainingFailed(f"{label}: {error}: try a smaller {smaller}") from error
     except torch.cuda.OutOfMemoryError as error:
         size = plan.options.batch_size
-        raise UserError(f"{label}: the GPU's memory is too small for --batch_size {size}: "
-                        f"try --batch_size {max(2, size // 2)}") from error
+        raise TrainingFailed(f"{label}: the GPU's memory is too small for --batch_size {size}: "
+                             f"try --batch_size {max(2, size // 2)}") from error
     finally:
         scalars.close()
     close()
@@ -248,8 +276,8 @@ def _train(plan: TrainingPlan, roles: list[str], label: str, watch: Callable) ->
 
 def _fit(plan: TrainingPlan, roles: list[str], models: list[BaseModel], data: TrainSet, callbacks: list) -> tuple:
     """Train one model, or several as a stack; returns what was trained, and a history of each."""
-    draws = [plan.order_generator(role, plan.device) for role in roles]
-    objective = plan.objective()
+    draws = [plan.order_generator(role) for role in roles]
+    objective = plan.objective(roles)
     if len(models) > 1:
         together = Stack(models)
         return together, together.train_each(data, plan.config, generators=draws, objective=objective,

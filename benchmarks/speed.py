@@ -8,7 +8,10 @@ Appends a JSON line with the machine's description to --out and prints it as tab
     training   records a second of training and of queries, each network, against a DataLoader with 4 workers
     location   wall time of pretrain, prune and mia on Location (which must be there or can be downloaded)
     threshold  the threshold search against one that tries every pair
-    private    clipped gradients of DP-SGD, against torch.func and Opacus, which write out each record's
+    private    clipped gradients of DP-SGD, against torch.func and Opacus, which write out each record's; and the
+               noise of a step at sparsity 0.7, secret and seeded, against torch's generator
+    samia      a step of SAMIA's network in training: on the CPU in slices on all cores, against the whole batch with
+               torch's own threads; on a GPU the whole batch
     shadows    time and peak memory of pretrain on Location with 1 to 256 shadow models
 """
 import argparse
@@ -40,7 +43,9 @@ from core.devices import choose_device, choose_precision  # noqa: E402
 from core.console import table  # noqa: E402
 from datasets import Records  # noqa: E402
 from defenders.dp import clipped_sum, one_by_one  # noqa: E402
+from defenders.noise import SecretStream, SeededStream, normals  # noqa: E402
 from models.layers import Dropout  # noqa: E402
+from transformer import SelfAttentionAttack  # noqa: E402
 from core.parallel import cores, keep_freed_memory, side_by_side  # noqa: E402
 
 IMAGE, COLUMNS = (3, 32, 32), (446,)
@@ -208,7 +213,7 @@ def threshold(device: str, *, sizes=(10**3, 10**4, 10**5, 10**6), quadratic_up_t
 # ---- private gradients -----------------------------------------------------------------------------------------------
 
 def private(device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats: int = 5) -> list[dict]:
-    """Seconds of the sum of clipped gradients of one batch, the fastest of some; all of it on one thread."""
+    """Seconds of a batch's sum of clipped gradients and of a step's noise, the fastest of some; on one thread."""
     from opacus import GradSampleModule
 
     torch.set_num_threads(1)
@@ -240,8 +245,41 @@ def private(device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats:
                 return _clipped([parameter.grad_sample for parameter in twin.parameters()])
 
             ways["opacus"] = of_opacus
-        rows.append({"network": name, "records": size, "opacus": None} | {
+        weights = sum(parameter.numel() for parameter in named.values()) * 3 // 10
+        streams = {"secret": SecretStream(), "seeded": SeededStream(bytes(16))}
+        ways |= {f"{noise}_noise": lambda stream=stream: normals(stream, weights) for noise, stream in streams.items()}
+        ways["torch_noise"] = lambda: torch.randn(weights)
+        rows.append({"network": name, "records": size, "opacus": None, "kept_weights": weights} | {
             way: min(_seconds(run, place) for _ in range(repeats)) for way, run in ways.items()})
+    return rows
+
+
+def samia(device: str, *, classes=(10, 30, 100), steps: int = 30) -> list[dict]:
+    """Seconds of a step on a batch of 128: median over `steps`, after a tenth as many to warm up."""
+    place, rows = choose_device(device), []
+    draw = torch.Generator().manual_seed(0)
+    for num_cls in classes:
+        x = torch.rand(128, num_cls, 3, generator=draw).to(place)
+        y = torch.randint(2, (128,), generator=draw).to(place)
+        row: dict = {"classes": num_cls}
+        for way, threads in (("slices", 1), ("whole", cores())):
+            network = SelfAttentionAttack(num_cls=num_cls)
+            models.layers.initialise(network, torch.Generator().manual_seed(0))
+            network.to(place)
+            models.layers.seed_dropout(network, seed=0)
+            tokens = network if way == "slices" else lambda x, network=network: network.of_tokens(
+                network.norm(x.flatten(1)).view(x.shape))
+            optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+            torch.set_num_threads(threads)
+
+            def step(tokens=tokens, optimizer=optimizer, x=x, y=y):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(tokens(x), y).backward()
+                optimizer.step()
+
+            times = [_seconds(step, place) for _ in range(steps + steps // 10)][steps // 10:]
+            row[way] = float(np.median(times)) if way == "whole" or place.type == "cpu" else None
+        rows.append(row)
     return rows
 
 
@@ -320,10 +358,11 @@ def shadows(device: str, *, counts=(1, 4, 16, 64, 256)) -> list[dict]:
     return rows
 
 
-PARTS = {"training": training, "threshold": threshold, "private": private, "shadows": shadows, "location": location}
+PARTS = {"training": training, "threshold": threshold, "private": private, "samia": samia,
+         "shadows": shadows, "location": location}
 QUICK = {"training": {"names": ("columnfc",), "tables": 512}, "threshold": {"sizes": (100, 1000)},
          "private": {"cases": (("columnfc", 16),), "repeats": 1},
-         "shadows": {"counts": (1,)}, "location": {"attack_lists": ("threshold",)}}
+         "samia": {"classes": (3,), "steps": 2}, "shadows": {"counts": (1,)}, "location": {"attack_lists": ("threshold",)}}
 
 
 def show(part: str, rows: list[dict]) -> None:
@@ -343,6 +382,13 @@ def show(part: str, rows: list[dict]) -> None:
                                                             "Opacus"],
               [[row["network"], str(row["records"]), *(number(row[way] and 1000 * row[way]) for way in (
                   "seconds", "one_by_one", "torch_func", "opacus"))] for row in rows])
+        table("noise of a step: milliseconds", ["network", "weights kept", "secret", "seeded", "torch.randn"],
+              [[row["network"], f"{row['kept_weights']:,}", *(number(1000 * row[way]) for way in (
+                  "secret_noise", "seeded_noise", "torch_noise"))] for row in rows])
+    elif part == "samia":
+        table("a step of SAMIA, batch of 128: milliseconds", ["classes", "in slices", "whole batch", "ratio"], [
+            [str(row["classes"]), number(row["slices"] and 1000 * row["slices"]), number(1000 * row["whole"]),
+             ratio(row["whole"], row["slices"])] for row in rows])
     elif part == "location":
         table("Location, 5 shadow models", ["stage", "seconds"],
               [[row["stage"], number(row["seconds"])] for row in rows])

@@ -1,4 +1,6 @@
 """What a person sees of a stage: its lines, progress bars, tables and errors."""
+from core import interrupts  # first: Ctrl-C while the others are imported prints one line too
+
 import functools
 import os
 import sys
@@ -7,34 +9,50 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """Something that the user can mend: one line that says what is wrong and what would be right."""
+    """Something that the user can mend: one line that says what is wrong and what would be right; a line for each
+    argument."""
+
+
+class NotApplicable(UserError):
+    """What is asked for cannot be made of these data and models, whatever the options."""
 
 
 def stage(main):
-    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr and exit status 2."""
+    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for each of its
+    arguments) and exit status 2."""
 
     @functools.wraps(main)
     def run(argv=None) -> int:
         try:
-            main(argv)
-        except UserError as error:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be imported here
-                raise
-            print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
-                  file=sys.stderr)
-            return 2
-        except BrokenPipeError:  # whoever read the output has gone, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
-            return 141
+            with interrupts.raised():
+                main(argv)
+        except BaseException as error:
+            return _status_of(error)
         return 0
 
     return run
+
+
+def _status_of(error: BaseException) -> int:
+    """The exit status of a stage that this has ended, of which one line is printed. Raises what is not expected."""
+    if isinstance(error, KeyboardInterrupt) or interrupts.struck():
+        interrupts.say_interrupted()
+        return interrupts.STATUS
+    if isinstance(error, UserError):
+        for line in error.args:
+            print("error: " + " ".join(str(line).split()), file=sys.stderr)
+        return 2
+    if isinstance(error, MemoryError):
+        print("error: the memory is too small: try fewer --workers", file=sys.stderr)
+        return 2
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
+        print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
+              file=sys.stderr)
+        return 2
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
+        return 141
+    raise error
 
 
 def say(line: str) -> None:

@@ -1,6 +1,7 @@
 """Imports of this repository's modules beside other packages of the same names."""
 import importlib
 import sys
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -15,7 +16,9 @@ def import_own(module: str):
     package's again where that was imported before or comes first on the path.
     """
     others = {name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])}
-    path = list(sys.path)
+    if module in sys.modules and not others:
+        return sys.modules[module]
+    before, path = set(sys.modules), list(sys.path)
     try:
         for name in others:
             del sys.modules[name]
@@ -26,14 +29,16 @@ def import_own(module: str):
     finally:
         sys.path[:] = path
         for top in {name.partition(".")[0] for name in sys.modules} & _own_names():
-            if top in others or not _leads_here(top):
+            if top in others or top not in before and not _leads_here(top):
                 mine = [name for name in sys.modules if name.partition(".")[0] == top]
                 _set_aside.update((name, sys.modules.pop(name)) for name in mine)
         sys.modules.update(others)
 
 
-def _own_names() -> set[str]:
-    return {path.stem for path in _ROOT.glob("*.py")} | {path.parent.name for path in _ROOT.glob("*/__init__.py")}
+@lru_cache
+def _own_names() -> frozenset[str]:
+    return frozenset({path.stem for path in _ROOT.glob("*.py")} | {path.parent.name for path in
+                                                                   _ROOT.glob("*/__init__.py")})
 
 
 def _is_other(top: str) -> bool:

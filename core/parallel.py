@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from core import console
 from core.console import UserError
@@ -19,8 +19,12 @@ _task: Callable | None = None  # what the forked processes run, and whom they te
 _told = None
 
 
-def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
-                 threads: int = 1) -> Iterator[tuple[str, object]]:
+class WorkerDied(UserError):
+    """A process has ended before its task, as the kernel ends it where memory is short."""
+
+
+def side_by_side(task: Callable, names: Iterable[str], *, workers: int, threads: int = 1,
+                 goes_on: tuple[type[Exception], ...] = ()) -> Iterator[tuple[str, object]]:
     """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
 
     The processes are forked: they share the records in memory, and need no time to start. With `workers` = 1
@@ -31,15 +35,51 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
 
     Args:
         task: called with a name and `watch` (see `console.epoch_bar`); what it returns is pickled.
+        goes_on: errors of a task that are yielded in place of its result, while the others go on. With `WorkerDied`,
+            tasks that were at work when a process died are run again, one at a time.
     Raises:
         UserError: a task's own, or a process has died.
     """
     names = list(names)
     if workers == 1 or not names:
         for name in names:
-            yield name, task(name, console.epoch_bar)
+            try:
+                result = task(name, console.epoch_bar)
+            except goes_on as error:
+                result = error
+            yield name, result
         return
 
+    rounds = [names]
+    while rounds:
+        together = rounds.pop(0)
+        left, begun = dict.fromkeys(together), set()
+        with closing(_in_processes(task, together, begun, workers=workers, threads=threads)) as results:
+            try:
+                for name, result in results:
+                    if isinstance(result, Exception) and not isinstance(result, goes_on):
+                        raise result
+                    del left[name]
+                    yield name, result
+                continue
+            except BrokenProcessPool:
+                died = WorkerDied("a worker process has died (out of memory?): try fewer --workers")
+        if not issubclass(WorkerDied, goes_on):
+            raise died
+        if len(together) == 1:
+            yield together[0], died
+        else:  # which of those at work it was is not known
+            alone = [name for name in left if name in begun or not begun]
+            others = [name for name in left if name not in alone]
+            rounds += [[name] for name in alone] + [others] * bool(others)
+
+
+def _in_processes(task: Callable, names: list[str], begun: set[str], *, workers: int,
+                  threads: int) -> Iterator[tuple[str, object]]:
+    """Yield (name, result or the error) as each is done; adds to `begun` whose task has begun.
+
+    Raises BrokenProcessPool where a process has died.
+    """
     global _task, _told
     context = multiprocessing.get_context("fork")
     _task, _told = task, context.SimpleQueue()
@@ -50,12 +90,13 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int,
             waiting = {pool.submit(_run, name): name for name in names}
         while waiting:
             done, _ = wait(waiting, timeout=0.05, return_when="FIRST_COMPLETED")
-            _show(bars)
-            for future in done:
-                name = waiting.pop(future)
-                yield name, future.result()
-    except BrokenProcessPool:
-        raise UserError("a worker process has died (out of memory?): try fewer --workers") from None
+            _show(bars, begun)
+            errors = {future: future.exception() for future in done}
+            for future in sorted(done, key=lambda future: isinstance(errors[future], BrokenProcessPool)):
+                if isinstance(errors[future], BrokenProcessPool):
+                    _show(bars, begun)
+                    raise errors[future]
+                yield waiting.pop(future), future.result() if errors[future] is None else errors[future]
     finally:  # also when the caller gives up or Ctrl-C strikes: nothing runs on
         for process in list((pool._processes or {}).values()):
             process.kill()
@@ -91,6 +132,7 @@ def die_with_parent() -> None:
 
 
 def _run(name: str):
+    _told.put((name, None, None, None))
     return _task(name, _tell)
 
 
@@ -103,9 +145,12 @@ def _tell(epochs: int, label: str):
     return on_epoch, lambda: _told.put((label, epochs, None, None))
 
 
-def _show(bars: dict) -> None:
+def _show(bars: dict, begun: set[str]) -> None:
     while not _told.empty():
         label, epochs, epoch, accuracy = _told.get()
+        if epochs is None:
+            begun.add(label)
+            continue
         if label not in bars:
             bars[label] = console.epoch_bar(epochs, label)
         on_epoch, close = bars[label]

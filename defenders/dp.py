@@ -1,6 +1,7 @@
 """DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single record sways."""
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.console import UserError
-from defenders.accounting import guarantee
 from base_model import Objective
-from models.layers import generator_state, set_generator_state
+from core.console import UserError, say
+from defenders.accounting import NO_GUARANTEE, guarantee
+from defenders.noise import SecretStream, SeededStream, normals, uniforms
 
 MIXING = (nn.modules.batchnorm._BatchNorm,)  # layers in which records meet while they are in training mode
 
@@ -29,45 +30,67 @@ class PrivateSGD(Objective):
         dp_engine: whose optimiser adds the noise, "pyvacy" or "opacus".
         dp_lr: learning rate.
         max_grad_norm: what the L2 norm of a record's gradient is clipped to.
+        dp_noise: "secret", and noise and samples come from the operating system; or "seeded", and they follow from
+            `key` and the train records, so that the same training gives the same weights and nothing is guaranteed.
+        key: of seeded noise: 16 bytes or more; of secret noise nothing depends on it.
+
+    Raises ValueError where seeded noise has too short a key.
     """
 
-    def __init__(self, strength: float, *, dp_engine: str, dp_lr: float, max_grad_norm: float):
+    def __init__(self, strength: float, *, dp_engine: str, dp_lr: float, max_grad_norm: float, dp_noise: str,
+                 key: bytes = b""):
         super().__init__(strength)
         self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
+        self.seeded, self.key = dp_noise == "seeded", key
 
     def setup(self, data, *, batch_size, generator):
-        """`generator` seeds that of the noise."""
+        """Nothing follows from `generator`."""
         self.count, self.expected = len(data.train), min(batch_size, len(data.train))
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        self.noise = torch.Generator(data.train.device if self.engine == "opacus" else "cpu").manual_seed(seed)
+        if not self.seeded:
+            self.stream = SecretStream()
+            return
+        if len(self.key) < 16:
+            raise ValueError(f"key must have 16 bytes or more, not {len(self.key)}")
+        # neighbouring sets of records must not share noise: it would cancel where two trainings are compared
+        digest = hashlib.sha256(self.key)
+        for array in (data.records.x[data.train], data.records.y[data.train]):
+            digest.update(array.cpu().numpy().tobytes())
+        self.stream = SeededStream(digest.digest())
 
     def build_optimizer(self, network, config):
+        from defenders.engines import OpacusOptimizer, PyvacySGD
+
         parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
         if self.engine == "opacus":
-            from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
-
-            # the one that adds noise to a sum that is clipped already, as ghost clipping needs it
-            return DPOptimizerFastGradientClipping(
-                torch.optim.SGD(parameters, **how), noise_multiplier=self.strength, max_grad_norm=self.max_grad_norm,
-                expected_batch_size=self.expected, generator=self.noise)
-        from pyvacy.optim import DPSGD
-
+            return OpacusOptimizer(
+                torch.optim.SGD(parameters, **how), draw=self.noise, noise_multiplier=self.strength,
+                max_grad_norm=self.max_grad_norm, expected_batch_size=self.expected)
         # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard deviation
         # strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has been done: not even where
         # all n records are drawn, whose sum over the expected number is n / expected * max_grad_norm long at most. So
         # both are multiplied by K = 2 n / expected, of which the noise keeps nothing:
         # strength * K max_grad_norm / (K expected).
         scale = 2 * self.count / self.expected
-        made = DPSGD(scale * self.max_grad_norm, self.strength, (scale * self.expected) ** 2, parameters, **how)
-        made.device = parameters[0].device  # it would take a GPU whenever there is one
-        return made
+        return PyvacySGD(scale * self.max_grad_norm, self.strength, (scale * self.expected) ** 2, parameters,
+                         draw=self.noise, **how)
+
+    def noise(self, parameter: nn.Parameter, std: float) -> torch.Tensor:
+        """Normal noise for a parameter, 0 on its pruned weights."""
+        kept = getattr(parameter, "kept", None)
+        count = parameter.numel() if kept is None else int(kept.sum())
+        values = torch.from_numpy(std * normals(self.stream, count)).to(parameter.device, parameter.dtype)
+        if kept is None:
+            return values.view(parameter.shape)
+        return torch.zeros_like(parameter).masked_scatter_(kept, values)
 
     def batches(self, indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
-        """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless."""
-        generator, = generators
+        """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless.
+
+        `generators` are left alone: which records were drawn is as secret as the noise.
+        """
         for _ in range(math.ceil(len(indices) / size)):
-            drawn = torch.rand(len(indices), generator=generator, device=indices.device)
-            yield indices[drawn < self.expected / self.count]
+            drawn = uniforms(self.stream, len(indices)) < self.expected / self.count
+            yield indices[torch.from_numpy(drawn).to(indices.device)]
 
     def step(self, network, optimizer, loss, x, y):
         for module in network.modules():
@@ -77,27 +100,22 @@ class PrivateSGD(Objective):
         value, sums = clipped_sum(network, x, y, max_grad_norm=self.max_grad_norm)
         for parameter, total in sums.items():
             parameter.grad = total if self.engine == "opacus" else total / self.expected
-        if self.engine == "opacus":
-            optimizer.step()
-        else:
-            with torch.random.fork_rng(devices=[]):  # pyvacy draws from the CPU's global generator: lend it our state
-                torch.set_rng_state(self.noise.get_state())
-                optimizer.step()
-                self.noise.set_state(torch.get_rng_state())
-        with torch.no_grad():
-            for parameter in sums:
-                parameter.mul_(_kept(parameter))  # away with the noise of pruned weights
+        optimizer.step()
         return value
 
     def privacy(self, *, n, batch_size, epochs, delta):
-        given = guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs, delta=delta)
-        return {"epsilon": given.epsilon} | asdict(given)
+        given = guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs,
+                          delta=delta)
+        noise = {"noise": "seeded", "warning": NO_GUARANTEE} if self.seeded else {"noise": "secret"}
+        return noise | {"epsilon": given.epsilon} | asdict(given)
 
     def state(self) -> dict:
-        return {"noise": generator_state(self.noise)}
+        return {"stream": self.stream.state()}
 
     def set_state(self, state: dict) -> None:
-        set_generator_state(self.noise, state["noise"])
+        if not self.seeded:
+            say("with fresh noise: as private as uninterrupted, but another model")
+        self.stream.set_state(state["stream"])
 
 
 def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,

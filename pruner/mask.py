@@ -38,6 +38,16 @@ def compute_masks(network: nn.Module, *, pruner: str, sparsity: float) -> dict[s
     return masks
 
 
+def emptied(network: nn.Module, masks: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the masked layers of which pruning leaves nothing: all weights zero, whatever comes in.
+
+    A layer where all magnitudes are tied goes as a whole, as one does where slim's threshold is above all its channels.
+    """
+    weights = {name.removesuffix(".weight"): network.get_parameter(name).detach().cpu() * mask
+               for name, mask in masks.items() if name.endswith(".weight")}
+    return [layer for layer, weight in weights.items() if not weight.any()]
+
+
 def attach_masks(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
     """Set pruned parameters to zero and keep them there through training.
 

@@ -1,11 +1,13 @@
 """Each attack's formula against a source of its own: hand-worked numbers, loops, scipy, torch, closed forms."""
+import itertools
 import math
 from decimal import Decimal, localcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import norm, trim_mean
 from torch.distributions import Normal
 
 import attackers.neural
@@ -13,7 +15,7 @@ import attackers.qmia
 from attackers import ATTACKS, Evidence, attack, blindmi, lira, rmia, unfit
 from attackers.calibration import as_it_is, judge
 from attackers.loss import calibrated_score, population_score
-from attackers.metrics import area, tpr_at_fpr
+from attackers.metrics import area, balanced_accuracy, tpr_at_fpr
 from attackers.qmia import GaussianHead, margin
 from attackers.signals import Measured, Signals, cross_entropy, log_odds, mean_where
 from base_model import TrainConfig
@@ -127,7 +129,7 @@ def test_arrays_that_fit_are_taken():
     ("labels", FITTING["labels"][:-1]),
     ("labels", FITTING["labels"] - 1),
     ("labels", FITTING["labels"] + 1),
-    ("labels", FITTING["labels"].astype(float)),
+    ("labels", FITTING["labels"] + 0.5),
     ("victim", FITTING["victim"][:-1]),
     ("victim", FITTING["victim"][:, :-1]),
     ("victim", FITTING["victim"][:, 0]),
@@ -177,24 +179,70 @@ def test_each_shadow_in_turn_is_left_out_of_the_shadows():
     assert (found.shadows == found.every_shadow).all() and (found.member == found.every_member).all()
 
 
+def paired_member(draw, shadows, n):
+    """(S, n): two shadows at a time take the two halves of the records, as the in/out split deals them."""
+    halves = [draw.permutation(np.arange(n) % 2 == 0) for _ in range(shadows // 2)]
+    return np.stack([one for half in halves for one in (half, ~half)])
+
+
+def test_the_partner_of_a_shadow_that_plays_the_victim_is_left_out_too():
+    draw = np.random.default_rng(0)
+    member = paired_member(draw, 6, 40)
+    member = np.concatenate([member, draw.random((1, 40)) < 0.5])  # a seventh that is nobody's partner
+    own = np.tile(np.arange(40) < 30, (7, 1))
+    member[1, 35] = member[0, 35]  # elsewhere than on the targets partners may agree
+    found = measured(draw.random(40), draw.random((7, 40)), member, own=own)
+    for index, (role, _) in enumerate(found.in_turn()):
+        others = [number for number in range(7) if number not in {index, index ^ 1 if index < 6 else 6}]
+        assert (role.shadows == found.every_shadow[others]).all() and (role.member == member[others]).all()
+        if index < 6:  # of the others that are dealt in pairs, each record is IN half
+            assert (role.member[:4, :30].sum(axis=0) == 2).all()
+
+
+@pytest.mark.parametrize("kind", ["inout", "paper"])
+def test_partners_are_those_of_the_split(kind):
+    """In the paper's split, where shadows' records are drawn at random, nobody has one."""
+    played = split_evidence(kind, 6).measure(log_odds)
+    for index, (role, _) in enumerate(played.in_turn()):
+        left_out = {index, index ^ 1} if kind == "inout" else {index}
+        assert set(np.flatnonzero(~role.references)) == left_out
+
+
+@pytest.mark.parametrize("fix_variance", [False, True])
+def test_counts_of_shadows_with_a_record_tell_a_threshold_nothing(fix_variance):
+    """Where models answer alike for members and for others, shadows' scores of the two are distributed alike.
+
+    With the partner among six shadows, a member is IN two of the others and a non-member in three, and the worse
+    fit of the fewer lowers the score of members: an AUC of about .37 (shared variance: .45).
+    """
+    draw, n = np.random.default_rng(0), 2000
+    ease = draw.normal(0, 2, n)
+    phi = measured(ease, ease + draw.normal(size=(6, n)), paired_member(draw, 6, n))
+    scores, member = map(np.concatenate, zip(
+        *((lira.online_score(role, fix_variance=fix_variance), truth) for role, truth in phi.in_turn())))
+    spread = math.sqrt((len(scores) + 1) / (12 * member.sum() * (~member).sum()))
+    assert abs(area(scores, member) - 0.5) < 4 * spread
+
+
 def excess(phi):
     """By how much a target exceeds the mean of the shadows."""
     return (phi.victim - phi.shadows.mean(axis=0))[phi.target]
 
 
 def small(victim=(0, 0, 7, 4), labels=(0, 0, 0, 0)):
-    """Two shadows on records 0 and 1, the first trained on 0, the second on 1; targets are 2 and 3."""
-    evidence = odds_evidence(victim, [[5, 1, 6, 6], [3, 2, 4, 6]], [[1, 0, 0, 0], [0, 1, 0, 0]],
-                             target=[0, 0, 1, 1], own=[[1, 1, 0, 0], [1, 1, 0, 0]])
-    return Evidence(**vars(evidence) | {"labels": np.asarray(labels)})
+    """Two shadows on records 0, 1 and 4, the first trained on 0, the second on 1; targets are 2 and 3."""
+    evidence = odds_evidence([*victim, 0], [[5, 1, 6, 6, 4], [3, 2, 4, 6, 4]], [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]],
+                             target=[0, 0, 1, 1, 0], own=[[1, 1, 0, 0, 1], [1, 1, 0, 0, 1]])
+    return Evidence(**vars(evidence) | {"labels": np.asarray([*labels, 0])})
 
 
 def test_a_threshold_worked_by_hand():
     # the first against the second: 5 - 3 = 2 of a member, 1 - 2 = -1; the second: -2, and 2 - 1 = 1 of a member
-    # members 2 and 1, others -1 and -2: of all, 1 parts them best; the victim: 7 - 5 = 2, 4 - 6 = -2
+    # record 4 is nobody's member: 0 twice
+    # members 2 and 1, others -1, -2 and 0: of all, 1 parts them best; the victim: 7 - 5 = 2, 4 - 6 = -2
     verdict = judge(small(), log_odds, excess)
     assert verdict.threshold == 1 and verdict.scores.tolist() == [2, -2] and verdict.member.tolist() == [True, False]
-    assert judge(small(), log_odds, as_it_is).threshold == 5  # members 5 and 2, others 1 and 3: 5 and 2 are as good
+    assert judge(small(), log_odds, as_it_is).threshold == 5  # members 5 and 2, others 1, 3, 4 and 4
 
 
 def test_a_threshold_does_not_depend_on_the_victim():
@@ -214,7 +262,7 @@ def test_a_score_that_is_not_a_number_is_left_out_of_the_threshold():
 def test_a_threshold_for_each_class_is_of_its_own_records_and_else_the_global_one():
     both = small(labels=(1, 0, 1, 0))
     label = lambda signals, labels: signals.logits[:, 0]  # noqa: E731  # whatever the class
-    # class 1 (record 0): member 2, other -2; class 0 (record 1): member 1, other -1
+    # class 1 (record 0): member 2, other -2; class 0 (records 1 and 4): member 1, others -1 and 0
     assert judge(both, label, excess, per_class=True).threshold.tolist() == [2, 1]
     # class 1 has record 0 alone, and where it scores below -1 it is not a number: no non-member
     unsure = lambda phi: np.where(excess(phi) == -2, np.nan, excess(phi))  # noqa: E731
@@ -367,7 +415,7 @@ def test_scores_equal_scipys_densities_record_by_record(fix_variance):
                 fits[kind] = norm(here.mean(), of_all[kind] if fix_variance else here.std(ddof=1))
         value = phi.victim[record]
         if False in fits:
-            assert offline[record] == pytest.approx(fits[False].logcdf(value))
+            assert norm.logcdf(offline[record]) == pytest.approx(fits[False].logcdf(value))
         else:
             assert np.isnan(offline[record])
         if len(fits) == 2:
@@ -429,7 +477,19 @@ def test_where_all_records_are_separated_alike_the_offline_score_orders_them_as_
     phi = gaussian_models(draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth)
     scores = lira.offline_score(phi, fix_variance=True)
     assert area(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
-    assert (scores <= 0).all() and np.corrcoef(scores, norm.logcdf(phi.victim))[0, 1] > 0.99
+    assert np.corrcoef(scores, phi.victim)[0, 1] > 0.99
+
+
+def test_offline_scores_have_the_order_of_log_phi_and_no_ties_where_that_rounds_to_zero():
+    draw = np.random.default_rng(13)
+    out = draw.normal(size=(5, 200))
+    for reach, ties in ((3, False), (100, True)):
+        phi = measured(np.linspace(-reach, reach, 200), out - out.mean(axis=0), np.zeros((5, 200)))
+        mu, sigma = lira.fitted(phi.shadows, ~phi.member, fix_variance=True)
+        log_phi, scores = norm.logcdf(phi.victim, mu, sigma), lira.offline_score(phi, fix_variance=True)
+        assert len(np.unique(scores)) == 200 and (len(np.unique(log_phi)) < 200) == ties
+        order = np.argsort(scores)
+        assert (np.diff(log_phi[order]) >= 0).all() and (order == np.arange(200)).all()
 
 
 def gaussian_evidence(shadows, *, n=40, online=True, seed=8):
@@ -476,40 +536,96 @@ def test_the_threshold_of_lira_is_that_of_shadows_against_all_others():
 
 # ---- RMIA ------------------------------------------------------------------------------------------------------------
 
-def test_the_true_classes_posterior_is_torchs_softmax_at_temperature_two():
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_true_classes_posterior_is_torchs_softmax_at_a_temperature(temperature):
     logits, labels = logits_and_labels(scale=5)
-    exact = torch.softmax(torch.from_numpy(logits).double() / 2, dim=1).numpy()[np.arange(len(labels)), labels]
-    assert rmia.true_posterior(Signals(logits), labels) == pytest.approx(exact, rel=1e-9)
+    exact = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=1).numpy()
+    exact = exact[np.arange(len(labels)), labels]
+    assert rmia.true_posterior(Signals(logits), labels, temperature=temperature) == pytest.approx(exact, rel=1e-9)
 
 
-def rmia_score(p, *, a, gamma, online):
-    """Share of the population that each target's ratio is more than gamma times, by loops."""
+@pytest.mark.parametrize("trim", [0.0, 0.1, 0.2, 0.4])
+def test_trimmed_means_over_chosen_shadows_are_scipys(trim):
+    draw = np.random.default_rng(0)
+    values, chosen = draw.normal(size=(13, 80)), draw.random((13, 80)) < draw.random(80)
+    for found, column, here in zip(mean_where(values, chosen, least=2, trim=trim), values.T, chosen.T):
+        assert np.isnan(found) if here.sum() < 2 else found == pytest.approx(trim_mean(column[here], trim))
+
+
+def rmia_ratios(p, *, a, online, trim=0.0):
+    """r(x) of each record by loops, None where too few shadows are known; the population offline, from one OUT on."""
+    def mean(values):
+        return float(trim_mean(values, trim)) if trim else sum(values) / len(values)
+
     ratios = []
     for record in range(len(p.victim)):
         out = [p.shadows[s, record] for s in range(len(p.shadows)) if not p.member[s, record]]
         inside = [p.shadows[s, record] for s in range(len(p.shadows)) if p.member[s, record]]
         if p.target[record] and online:
-            fit = len(out) >= 2 and len(inside) >= 2
-            evidence = fit and (sum(inside) / len(inside) + sum(out) / len(out)) / 2
+            fit, m = len(out) >= 2 and len(inside) >= 2, min(len(out), len(inside))
+            evidence = fit and ((mean(inside) + mean(out)) / 2 if not trim else mean(inside[:m] + out[:m]))
         else:
             fit = len(out) >= (2 if p.target[record] else 1)
-            evidence = fit and ((1 + a) * sum(out) / len(out) + 1 - a) / 2
+            evidence = fit and ((1 + a) * mean(out) + 1 - a) / 2
         ratios.append(p.victim[record] / evidence if fit else None)
+    return ratios
+
+
+def rmia_score(p, *, a, gamma, online, trim=0.0):
+    """Share of the population that each target's ratio is more than gamma times, by loops."""
+    ratios = rmia_ratios(p, a=a, online=online, trim=trim)
     population = [ratio for ratio, target in zip(ratios, p.target) if not target and ratio is not None]
     return np.array([np.nan if ratio is None else sum(ratio / other > gamma for other in population) / len(population)
                      for ratio, target in zip(ratios, p.target) if target])
 
 
+def settings_of(a=0.3, gamma=1.0, trim=0.0, temperature=2.0):
+    return rmia.Settings(temperature=temperature, trim=trim, a=a, gamma=gamma)
+
+
 @pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize("trim", [0.0, 0.2])
 @pytest.mark.parametrize("gamma", [1.0, 2.0])
 @pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
-def test_rmia_scores_equal_a_double_loop(a, gamma, online):
-    p = random_measured(10, n=120, targets=60)
+def test_rmia_scores_are_the_share_of_a_double_loop_and_part_of_a_step(a, gamma, trim, online):
+    p = random_measured(10, shadows=11, n=160, targets=80)
     none_out, few_out = p.member.all(axis=0), (~p.member).sum(axis=0) < 2
-    assert none_out[60:].any() and few_out[:60].any()
-    found = rmia.score(p, a=a, gamma=gamma, online=online)
-    assert found == pytest.approx(rmia_score(p, a=a, gamma=gamma, online=online), nan_ok=True)
-    assert np.isnan(found[few_out[:60]]).all() and 5 < len(np.unique(found[~np.isnan(found)]))
+    assert none_out[80:].any() and few_out[:80].any()
+    found = rmia.score(p, settings_of(a, gamma, trim), online=online)
+    share = rmia_score(p, a=a, gamma=gamma, online=online, trim=trim)
+    assert (np.isnan(found) == np.isnan(share)).all() and np.isnan(found[few_out[:80]]).all()
+    known, population = ~np.isnan(share), sum(ratio is not None for ratio in rmia_ratios(p, a=a, online=False)[80:])
+    part = (found - share)[known] * population
+    assert (part > 0).all() and (part <= 1).all()
+    # between two steps it grows with the ratio, and over all of them: no two records tie
+    ratios = np.array([np.nan if r is None else r for r in rmia_ratios(p, a=a, online=online, trim=trim)[:80]])[known]
+    assert len(np.unique(found[known])) == known.sum() > len(np.unique(share[known]))
+    assert (np.argsort(found[known]) == np.argsort(ratios)).all()
+
+
+def test_of_one_model_the_order_is_the_ratios_whatever_gamma():
+    """So that gamma moves no AUC and no TPR, also where no target is more than gamma times a population record."""
+    p, truth = random_measured(14, shadows=8, n=300, targets=200), np.random.default_rng(0).random(200) < 0.5
+    orders = []
+    for gamma in (1.0, 2.0, 1e6):
+        scores = rmia.score(p, settings_of(gamma=gamma), online=False)
+        known = ~np.isnan(scores)
+        orders.append(np.argsort(scores[known]))
+        assert rmia.auc(scores[known], truth[known]) == pytest.approx(area(scores[known], truth[known]))
+    shares = rmia_score(p, a=0.3, gamma=1e6, online=False)
+    assert (shares[known] == 0).all() and len(np.unique(scores[known])) == known.sum()
+    assert all((order == orders[0]).all() for order in orders)
+    ratios = np.array([np.nan if r is None else r for r in rmia_ratios(p, a=0.3, online=False)[:200]])[known]
+    assert (np.argsort(ratios) == orders[0]).all()
+
+
+def test_ranks_among_limits_worked_by_hand():
+    limits = np.array([1.0, 2.0, 2.0, 4.0])
+    ratios = np.array([0.0, 0.25, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, np.nan])
+    # below all: r / (1 + r); between 1 and 2 half, all; between 2 and 4 half, all; above all: 5 / 6
+    expected = [0, 0.2, 0.5, 1.5, 2, 3.5, 4, 4 + 5 / 6, np.nan]
+    assert rmia.rank_without_ties(ratios, limits) == pytest.approx(expected, nan_ok=True)
+    assert rmia.rank_without_ties(np.array([0.0, 3.0]), np.zeros(2)) == pytest.approx([0, 2.75])
 
 
 def rmia_evidence(seed=0, *, n=160, shadows=5, online=False):
@@ -527,43 +643,125 @@ def pair_count(scores, member):
     return sum(wins) / len(wins)
 
 
-@pytest.mark.parametrize("seed", range(3))
+def roles_of(evidence, temperature):
+    """Each shadow as the victim against all others, of which none is its complement here; who is its member."""
+    p = evidence.measure(partial(rmia.true_posterior, temperature=temperature))
+    for s in range(len(evidence.shadows)):
+        others = [other for other in range(len(evidence.shadows)) if other != s]
+        yield (measured(p.every_shadow[s], p.every_shadow[others], p.every_member[others], target=evidence.own[s]),
+               p.every_member[s][evidence.own[s]])
+
+
 @pytest.mark.parametrize("online", [False, True])
-def test_the_a_that_is_chosen_is_of_the_largest_area_on_the_shadows(seed, online):
-    evidence = rmia_evidence(seed, shadows=8, online=online)
-    p, areas = evidence.measure(rmia.true_posterior), {}
-    assert rmia.CHOICES == pytest.approx(np.arange(11) / 10)
-    for a in rmia.CHOICES:
-        parts = []
-        for s in range(8):
-            others = [other for other in range(8) if other != s]
-            role = measured(p.every_shadow[s], p.every_shadow[others], p.every_member[others], target=evidence.own[s])
-            parts.append((rmia_score(role, a=a, gamma=2.0, online=online), p.every_member[s][evidence.own[s]]))
+def test_the_ratios_settings_that_are_chosen_have_the_largest_mean_area_over_the_shadows(online):
+    evidence, areas = rmia_evidence(0, n=100, shadows=8, online=online), {}
+    assert rmia.GRID["a"] == pytest.approx(np.arange(11) / 10)
+    for temperature, trim, a in itertools.product((1.0, 2.0), (0.0, 0.2), (0.5,) if online else rmia.GRID["a"]):
+        found = []
+        for role, member in roles_of(evidence, temperature):
+            ratios = [r for r, here in zip(rmia_ratios(role, a=a, online=online, trim=trim), role.target) if here]
+            known = np.array([r is not None for r in ratios])
+            found.append(pair_count(np.array(ratios)[known].astype(float), member[known]))
+        areas[temperature, trim, a] = np.mean(found)
+    chosen = rmia.choose(evidence, {})
+    key = chosen.temperature, chosen.trim, 0.5 if online else chosen.a
+    assert areas[key] == pytest.approx(max(areas.values()), abs=1e-12) and len(set(areas.values())) > 3
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_the_gamma_that_is_chosen_has_the_best_threshold_of_all_shadows_together(online):
+    evidence, rates = rmia_evidence(3, shadows=8, online=online), {}
+    given = {"temperature": 2.0, "trim": 0.0} | ({} if online else {"a": 0.4})
+    for gamma, a in itertools.product((1.0, 2.0), rmia.GRID["a"] if online else (0.4,)):
+        parts = [(rmia.score(role, settings_of(a, gamma), online=online), member)
+                 for role, member in roles_of(evidence, 2.0)]
         scores, member = map(np.concatenate, zip(*parts))
-        areas[float(a)] = pair_count(scores[~np.isnan(scores)], member[~np.isnan(scores)])
-    chosen = rmia.best_a(p, gamma=2.0, online=online)
-    assert areas[chosen] == pytest.approx(max(areas.values()), abs=1e-12) and len(set(areas.values())) > 3
-    found = attack("rmia", evidence, rmia_a="choose")["rmia"]
-    assert same(found, attack("rmia", evidence, rmia_a=chosen)["rmia"])
+        scores, member = scores[~np.isnan(scores)], member[~np.isnan(scores)]
+        rates[gamma, a] = max(((scores[member] >= limit).mean() + (scores[~member] < limit).mean()) / 2
+                              for limit in scores)
+    chosen = rmia.choose(evidence, given)
+    assert rates[chosen.gamma, chosen.a] == pytest.approx(max(rates.values()), abs=1e-12)
+    assert len(set(rates.values())) > 1
+
+
+def evidence_made_for(*, a=None, temperature=1.0, wild=False, online=False, seed=0, n=4000, shadows=10):
+    """Evidence in which one setting is best by construction.
+
+    `a`: what a non-member's posterior would be with the record is just a p + 1 - a, and records differ in p. `wild`:
+    every tenth answer of a shadow, at random, is far off, so that means without trimming are spoilt.
+    """
+    draw = np.random.default_rng(seed)
+    target = np.arange(n) < n // 2
+    member = paired_member(draw, shadows, n) & (target == online)
+    truth = (draw.random(n) < 0.5) & target
+    base = draw.uniform(0.02, 0.98, n)
+
+    def phi(member):
+        p = np.where(member, a * base + 1 - a, base)
+        noisy = np.log(p / (1 - p)) + 0.3 * draw.normal(size=n)
+        return np.where(wild & (draw.random(n) < 0.1), draw.choice([-15, 15], size=n), noisy)
+
+    return odds_evidence(phi(truth), np.stack([phi(one) for one in member]), member, target=target,
+                         own=np.tile(target == online, (shadows, 1))), truth[target]
+
+
+@pytest.mark.parametrize("a", [0.2, 0.5, 0.8])
+def test_the_a_by_which_models_remember_is_found(a):
+    evidence, truth = evidence_made_for(a=a)
+    chosen = attack("rmia", evidence, rmia_temperature=1.0)["rmia"]
+    assert chosen.chosen["a"] == pytest.approx(a, abs=0.21) and set(chosen.chosen) == {"a", "gamma", "trim"}
+    far = 1.0 if a < 0.5 else 0.0
+    other = attack("rmia", evidence, rmia_temperature=1.0, rmia_a=far)["rmia"]
+    assert area(chosen.scores, truth) > area(other.scores, truth)
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_trimming_is_chosen_where_shadows_answer_wildly(online):
+    evidence, truth = evidence_made_for(a=0.5, wild=True, online=online, n=2000, shadows=20)
+    found = attack("rmia", evidence)["rmia"]
+    assert found.chosen["trim"] == 0.2
+    assert area(found.scores, truth) > area(attack("rmia", evidence, rmia_trim=0)["rmia"].scores, truth)
 
 
 @pytest.mark.parametrize("online", [False, True])
 def test_the_rmia_attack_scores_its_targets_by_the_formula(online):
     evidence = rmia_evidence(1, shadows=8, online=online)
-    p = evidence.measure(rmia.true_posterior)
-    for options, a, gamma in [({}, 0.3, 2.0), ({"rmia_a": 0.7, "rmia_gamma": 1.0}, 0.7, 1.0)]:
-        found = attack("rmia", evidence, **options)["rmia"].scores
-        assert found == pytest.approx(rmia_score(p, a=a, gamma=gamma, online=online), nan_ok=True)
+    for options, temperature, trim, a, gamma in [
+            ({"rmia_a": "paper", "rmia_gamma": 2, "rmia_temperature": 2, "rmia_trim": 0}, 2, 0, 0.3, 2),
+            ({"rmia_a": 0.7, "rmia_gamma": 1.0, "rmia_temperature": 1, "rmia_trim": 0.2}, 1, 0.2, 0.7, 1)]:
+        found = attack("rmia", evidence, **options)["rmia"]
+        p = evidence.measure(partial(rmia.true_posterior, temperature=temperature))
+        share = rmia_score(p, a=a, gamma=gamma, online=online, trim=trim)
+        assert found.scores == pytest.approx(share, abs=1.0001 / 80, nan_ok=True) and found.chosen == {}
+    free = attack("rmia", evidence)["rmia"]
+    assert set(free.chosen) == {"a", "gamma", "temperature", "trim"}
+    fixed = {f"rmia_{name}": value for name, value in free.chosen.items()}
+    assert same(free, attack("rmia", evidence, **fixed)["rmia"])
 
 
 @pytest.mark.parametrize("x, a", [(np.zeros((160, 3), np.float32), 0.2), (np.zeros((160, 1, 4, 4), np.uint8), 0.3)])
-def test_rmia_takes_another_a_for_tables_than_for_images(x, a):
+def test_the_papers_a_is_another_for_tables_than_for_images(x, a):
     known, draw = rmia_evidence(2), np.random.default_rng(0)
     p = draw.dirichlet([1, 1], size=(6, 160))
     evidence = Evidence.of(known.labels, victim=p[0], shadows=p[1:], member=known.member, target=known.target,
                            own=known.own, x=x)
-    assert same(attack("rmia", evidence)["rmia"], attack("rmia", evidence, rmia_a=a)["rmia"])
-    assert not same(attack("rmia", evidence)["rmia"], attack("rmia", evidence, rmia_a=0.5 - a)["rmia"])
+    paper = attack("rmia", evidence, rmia_a="paper")["rmia"]
+    assert same(paper, attack("rmia", evidence, rmia_a=a)["rmia"])
+    assert not same(paper, attack("rmia", evidence, rmia_a=0.5 - a)["rmia"])
+
+
+def test_rmia_does_not_choose_by_the_victim():
+    evidence = rmia_evidence(4, shadows=8)
+    other = Evidence(**vars(evidence) | {"victim": Signals(evidence.victim.logits[::-1].copy())})
+    one, two = (attack("rmia", of)["rmia"] for of in (evidence, other))
+    assert one.chosen == two.chosen and one.threshold != pytest.approx(0) and not (one.scores == two.scores).all()
+
+
+@pytest.mark.parametrize("name, value", [("a", 1.1), ("a", "papers"), ("a", None), ("gamma", 0), ("gamma", math.nan),
+                                         ("temperature", -1), ("temperature", math.inf), ("trim", 0.5), ("trim", "x")])
+def test_a_setting_of_rmia_out_of_its_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"rmia_{name} must be a number .* not {value!r}"):
+        attack("rmia", rmia_evidence(), **{f"rmia_{name}": value})
 
 
 # ---- QMIA ------------------------------------------------------------------------------------------------------------
@@ -653,69 +851,130 @@ def test_without_the_records_qmia_says_so():
 
 # ---- BlindMI ---------------------------------------------------------------------------------------------------------
 
-def mmd_of_points(ins, outs, width):
-    """Biased squared MMD as a double sum over pairs of points, each with itself too."""
+def kernel_of_points(p, q):
+    """The sum of Gaussian kernels of BlindMIUtil.py, point by point."""
+    distance = sum((a - b) ** 2 for a, b in zip(p, q))
+    sigmas = [10.0**power for power in range(-6, 7) if power != 1] + [5, 10, 15, 20, 25, 30, 35]
+    assert len(sigmas) == 19
+    return math.fsum(math.exp(-distance / (2 * sigma)) for sigma in sigmas)
+
+
+def mmd_of_points(kernel, ins, outs):
+    """Biased squared MMD of points of these numbers as a double sum over pairs, each with itself too; at least 1e-4.
+
+    NaN where there are no points on one side.
+    """
+    if not ins or not outs:
+        return math.nan
+
     def mean(one, other):
-        return math.fsum(math.exp(-sum((a - b) ** 2 for a, b in zip(p, q)) / width)
-                         for p in one for q in other) / len(one) / len(other)
+        return math.fsum(kernel[p][q] for p in one for q in other) / len(one) / len(other)
 
-    return mean(ins, ins) + mean(outs, outs) - 2 * mean(ins, outs)
-
-
-def mean_squared_distance(points):
-    pairs = [((p - q) ** 2).sum() for i, p in enumerate(points) for j, q in enumerate(points) if i != j]
-    return sum(pairs) / len(pairs)
+    return max(mean(ins, ins) + mean(outs, outs) - 2 * mean(ins, outs), 1e-4)
 
 
-def test_the_squared_mmd_equals_its_double_sum():
+def width_of_points(points):
+    pairs = [(p, q) for i, p in enumerate(points) for j, q in enumerate(points) if i != j]
+    return sum((a - b) ** 2 for p, q in pairs for a, b in zip(p, q)) / len(pairs)
+
+
+def members_by_brute_force(batch, outside, *, at_once=True, one_kernel=False):
+    """BlindMI-Diff-w from its description, and in how many sweeps: the distance is summed anew for every trial.
+
+    Every trial is of the sets before the sweep, and the non-members are the same in every sweep; unless `at_once` is
+    False, where whoever leaves does so before the next trial, and joins the non-members.
+    """
+    points = [*batch, *outside]
+    if one_kernel:
+        width = width_of_points(points)
+        kernel = [[math.exp(-sum((a - b) ** 2 for a, b in zip(p, q)) / width) for q in points] for p in points]
+    else:
+        kernel = [[kernel_of_points(p, q) for q in points] for p in points]
+    inside, outs, sweeps = list(range(len(batch))), list(range(len(batch), len(points))), 0
+    while True:
+        before, leave = list(inside), []
+        for i in before:
+            without = [j for j in inside if j != i]
+            if mmd_of_points(kernel, without, outs + [i]) > mmd_of_points(kernel, inside, outs):
+                leave.append(i)
+                if not at_once:
+                    inside, outs = without, outs + [i]
+        if not leave:
+            return np.isin(np.arange(len(batch)), inside), sweeps
+        inside, sweeps = [i for i in before if i not in leave], sweeps + 1
+
+
+def points_near_two_corners(draw, *shape):
+    """Points (*shape, 3), half of them in a dense cloud, the other half scattered."""
+    dense = draw.random(shape) < 0.5
+    return np.where(dense[..., None], 0.9 + 0.02 * draw.normal(size=(*shape, 3)), draw.dirichlet([1, 1, 1], size=shape))
+
+
+def test_the_kernel_equals_its_sum_point_by_point():
     draw = np.random.default_rng(0)
-    points, inside = draw.random((12, 3)), draw.permutation(np.arange(12) < 5)
-    kernel = np.exp(-((points[:, None] - points) ** 2).sum(axis=2) / 0.4)
-    exact = mmd_of_points(points[inside], points[~inside], 0.4)
-    assert blindmi.squared_mmd(kernel, inside) == pytest.approx(exact, rel=1e-10) and exact > 0
+    points = draw.random((2, 5, 3)) * np.logspace(-4, 0, 5)[:, None]
+    exact = [[[kernel_of_points(p, q) for q in batch] for p in batch] for batch in points]
+    squares = ((points[:, :, None] - points[:, None]) ** 2).sum(axis=3)
+    assert blindmi.summed(squares) == pytest.approx(np.array(exact), rel=1e-12)
 
 
-def members_by_brute_force(batch, outside):
-    """BlindMI-Diff from its description: the distance is computed anew from the points for every move."""
-    width = mean_squared_distance(np.concatenate([batch, outside]))
-    ins = list(range(len(batch)))
-
-    def distance(ins):
-        outs = [batch[i] for i in range(len(batch)) if i not in ins] + list(outside)
-        return mmd_of_points([batch[i] for i in ins], outs, width)
-
-    moved = True
-    while moved:
-        moved = False
-        for number in range(len(batch)):
-            without = [i for i in ins if i != number]
-            if number in ins and without and distance(without) > distance(ins):
-                ins, moved = without, True
-    return np.isin(np.arange(len(batch)), ins)
+def test_kernels_worked_by_hand():
+    # exponents of a squared distance of 2e-3: 1000, 100, 10, 1, .1, .01, .001, then 1e-3 / sigma of 5 to 1e6
+    small = sum(math.exp(-1e-3 / sigma) for sigma in (5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6))
+    exact = math.exp(-100) + math.exp(-10) + math.exp(-1) + math.exp(-.1) + math.exp(-.01) + math.exp(-.001) + small
+    found = blindmi.summed(np.array([[[0, 2e-3], [2e-3, 0]]]))
+    assert found[0] == pytest.approx(np.array([[19, exact], [exact, 19]]), rel=1e-12)
+    # of three points, mean squared distance (1 + 2 + 6) / 3 = 3
+    found = blindmi.scaled(np.array([[[0, 1, 2], [1, 0, 6], [2, 6, 0]]]))
+    exact = np.exp(-np.array([[0, 1, 2], [1, 0, 6], [2, 6, 0]]) / 3)
+    assert found[0] == pytest.approx(exact, rel=1e-12)
+    assert (blindmi.scaled(np.zeros((1, 4, 4))) == 1).all()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_members_are_those_that_moves_from_raw_points_leave(seed):
+@pytest.mark.parametrize("kernel", [blindmi.summed, blindmi.scaled])
+@pytest.mark.parametrize("seed", range(4))
+def test_members_are_those_that_sweeps_over_raw_points_leave(seed, kernel):
     draw = np.random.default_rng(seed)
-    batch = draw.dirichlet([0.5, 0.5, 0.5], size=9)
-    outside = draw.dirichlet([1, 1, 1], size=6)
-    found = blindmi.members_among(batch, outside)
-    assert (found == members_by_brute_force(batch, outside)).all()
-    assert 0 < found.sum() < len(batch)
+    batches, outside = points_near_two_corners(draw, 12, 9), draw.dirichlet([1, 1, 1], size=6)
+    found = blindmi.members_among(batches, outside, kernel)
+    one_kernel = kernel is blindmi.scaled
+    exact, sweeps = zip(*(members_by_brute_force(batch, outside, one_kernel=one_kernel) for batch in batches))
+    assert (found == np.array(exact)).all() and 0 < found.sum() < found.size
+    assert max(sweeps) > 1  # so that what the non-members are in a later sweep matters
+
+
+def test_non_members_leave_at_once_and_not_one_after_the_other():
+    draw = np.random.default_rng(0)
+    batches, outside = points_near_two_corners(draw, 12, 9), draw.dirichlet([1, 1, 1], size=6)
+    in_turn = [members_by_brute_force(batch, outside, at_once=False)[0] for batch in batches]
+    assert (blindmi.members_among(batches, outside) != np.array(in_turn)).any()
 
 
 def test_two_clusters_are_told_apart_exactly():
     draw = np.random.default_rng(1)
-    truth = draw.permutation(np.arange(20) < 12)
-    batch = np.where(truth[:, None], [0.98, 0.98, 0.01], [0.4, 0.5, 0.4]) + 0.01 * draw.normal(size=(20, 3))
+    truth = draw.permuted(np.tile(np.arange(20) < 12, (50, 1)), axis=1)
+    batches = np.where(truth[..., None], [0.98, 0.98, 0.01], [0.4, 0.5, 0.4]) + 0.01 * draw.normal(size=(50, 20, 3))
     outside = np.array([0.4, 0.5, 0.4]) + 0.01 * draw.normal(size=(20, 3))
-    assert (blindmi.members_among(batch, outside) == truth).all()
+    assert (blindmi.members_among(batches, outside) == truth).mean() > 0.99
 
 
 @pytest.mark.parametrize("point", [0.0, 1 / 3, 1.0])
-def test_moves_end_where_all_points_are_equal(point):
-    found = blindmi.members_among(np.full((20, 3), point), np.full((20, 3), point))
-    assert found.shape == (20,) and found.dtype == bool and found.any()
+@pytest.mark.parametrize("count", [1, 2, 20])
+@pytest.mark.filterwarnings("error")
+def test_points_that_are_all_equal_stay_members(point, count):
+    """Their distance is 0 wherever they are, and rounding is below the least distance that counts."""
+    found = blindmi.members_among(np.full((1, count, 3), point), np.full((20, 3), point))
+    assert found.shape == (1, count) and found.dtype == bool and found.all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_all_of_a_batch_may_leave_but_never_one_alone():
+    """With two points, either would by itself leave the other farther away: both leave, and nobody is a member."""
+    outside = np.zeros((20, 3))
+    pair = np.array([[0.5, 0.5, 0.5], [0.5, -0.5, -0.5]])
+    exact, _ = members_by_brute_force(pair, outside)
+    assert (blindmi.members_among(pair[None], outside)[0] == exact).all() and not exact.any()
+    assert blindmi.members_among(pair[None, :1], outside).tolist() == [[True]]
 
 
 def test_features_are_the_true_classes_posterior_and_the_two_largest():
@@ -724,34 +983,91 @@ def test_features_are_the_true_classes_posterior_and_the_two_largest():
     assert found == pytest.approx(np.array([[0.1, 0.6, 0.3], [0.5, 0.5, 0.3]]))
 
 
-def test_blindmi_judges_the_targets_in_batches_of_twenty():
+def blindmi_evidence(n=93, order=None):
+    """Of n targets behind 60 others, a third of them with posteriors next to 1; and who they are."""
     draw = np.random.default_rng(2)
-    p, target = draw.dirichlet([0.3] * 4, size=110), np.arange(110) >= 60
-    labels = draw.integers(4, size=110)
+    sure = np.arange(n + 60) % 3 == 0
+    p = draw.dirichlet([2] * 4, size=n + 60)
+    rest = 0.1 * draw.random((n + 60, 1)) ** 3  # few of them are far from 1: it depends on the batch who stays
+    p = np.where(sure[:, None], (1 - rest) * (p == p.max(axis=1, keepdims=True)) + rest * p, p)
+    labels, order = p.argmax(axis=1), np.arange(n + 60) if order is None else order
     made = draw.dirichlet([2] * 4, size=20), np.arange(20) % 4
-    evidence = Evidence.of(labels, victim=p, shadows=p[None], member=[~target], target=target, generated=made)
-    verdict = attack("blindmi", evidence)["blindmi"]
-    points, outside = blindmi.features(evidence.victim, labels)[60:], blindmi.features(*evidence.generated)
-    exact = [blindmi.members_among(points[at: at + 20], outside) for at in (0, 20, 40)]
-    assert (verdict.member == np.concatenate(exact)).all() and set(verdict.scores) == {0.0, 1.0}
+    target = np.arange(n + 60) >= 60
+    evidence = Evidence.of(labels[order], victim=p[order], shadows=p[None, order], member=[~target], target=target,
+                           generated=made)
+    return evidence, sure[order][60:]
+
+
+@pytest.mark.parametrize("name", ["blindmi", "blindmi_scaled"])
+def test_blindmi_deals_the_targets_to_batches_of_twenty_by_the_seed(name):
+    evidence, _ = blindmi_evidence()
+    verdict = attack(name, evidence, seed=5)[name]
+    points = blindmi.features(evidence.victim, evidence.labels)[60:]
+    order = np.random.default_rng((5, *b"blindmi")).permutation(93)
+    assert (order != np.arange(93)).sum() > 60
+    exact = np.zeros(93, bool)
+    for at in range(0, 93, 20):
+        batch = order[at: at + 20]
+        exact[batch], _ = members_by_brute_force(points[batch], blindmi.features(*evidence.generated),
+                                                 one_kernel=name == "blindmi_scaled")
+    assert (verdict.member == exact).all() and set(verdict.scores) == {0.0, 1.0}
+    again, *others = (attack(name, evidence, seed=seed)[name].scores for seed in (5, 6, 7, 8, 9))
+    assert (again == verdict.scores).all() and (np.array(others) != again).any()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 1000])
+def test_blindmi_says_the_same_however_many_batches_are_in_memory(batches, monkeypatch):
+    evidence, _ = blindmi_evidence()
+    whole = attack("blindmi", evidence)["blindmi"].scores
+    monkeypatch.setattr(blindmi, "BATCHES", batches)
+    assert (attack("blindmi", evidence)["blindmi"].scores == whole).all()
+
+
+def test_blindmi_finds_the_same_where_records_are_sorted():
+    """Among twenty of one kind nobody stands out; dealt by the seed, batches have both kinds, sorted or not."""
+    n = 1500
+    _, sure = blindmi_evidence(n)
+    by_kind = 60 + np.argsort(~sure, kind="stable")
+    agreement = []
+    for order in (None, np.concatenate([np.arange(60), by_kind])):
+        evidence, truth = blindmi_evidence(n, order)
+        agreement.append(balanced_accuracy(attack("blindmi", evidence)["blindmi"].member, truth))
+    assert min(agreement) > 0.85 and abs(agreement[0] - agreement[1]) < 0.03
+    points, outside = blindmi.features(evidence.victim, evidence.labels)[60:], blindmi.features(*evidence.generated)
+    unshuffled = blindmi.members_among(points.reshape(-1, 20, 3), outside).ravel()  # the last order: sorted
+    assert balanced_accuracy(unshuffled, truth) < agreement[1] - 0.05
+
+
+@pytest.mark.parametrize("count", [1, 19, 20, 21])
+def test_blindmi_judges_every_target_however_many_there_are(count):
+    evidence, _ = blindmi_evidence(count)
+    scores = attack("blindmi", evidence)["blindmi"].scores
+    assert scores.shape == (count,) and np.isin(scores, [0, 1]).all()
 
 
 def test_the_sobel_gradient_of_a_step_edge_worked_by_hand():
-    # (1, 2, 1) across an edge of height 10 adds up to 40 in the two columns next to it, and nothing else
+    # (1, 2, 1) across an edge of height 10 adds up to 40 in the two columns next to it, and nothing else: half is 20
     step = np.zeros((1, 2, 5, 6), np.uint8)
     step[0, 0, :, 3:] = 10
-    step[0, 1, 2:, :] = 100  # 400, cut off
+    step[0, 1, 2:, :] = 100  # 400, cut off at 255, half of it rounded to the even 128
     found = blindmi.sobel(step)
     assert found.dtype == np.uint8 and found.shape == step.shape
-    assert found[0, 0].tolist() == [[0, 0, 40, 40, 0, 0]] * 5
-    assert found[0, 1].tolist() == [[0] * 6, [255] * 6, [255] * 6, [0] * 6, [0] * 6]
+    assert found[0, 0].tolist() == [[0, 0, 20, 20, 0, 0]] * 5
+    assert found[0, 1].tolist() == [[0] * 6, [128] * 6, [128] * 6, [0] * 6, [0] * 6]
 
 
-def test_the_sobel_gradient_has_the_length_of_both_directions():
+def test_the_sobel_gradient_adds_both_directions():
     corner = np.zeros((1, 1, 5, 5), np.uint8)
     corner[0, 0, 2:, 2:] = 8
-    # around its upper left pixel: across 8 (2 + 1) = 24, down 8 (2 + 1) = 24; sqrt 2 times 24 is 33.9
-    assert blindmi.sobel(corner)[0, 0, 2, 2] == 33
+    # at its upper left pixel: across 8 (2 + 1) = 24, down 8 (2 + 1) = 24; half of each
+    assert blindmi.sobel(corner)[0, 0, 2, 2] == 24
+
+
+def test_the_sobel_gradient_equals_opencvs():
+    """Sobel, convertScaleAbs and addWeighted of OpenCV 5.0.0, as the authors call them; cut off in one corner."""
+    image = [[34, 4, 24, 1, 250], [21, 38, 9, 26, 25], [26, 11, 23, 17, 14], [5, 10, 16, 4, 22]]
+    exact = [[0, 22, 15, 128, 0], [1, 21, 21, 227, 128], [44, 36, 21, 22, 25], [0, 8, 0, 3, 0]]
+    assert blindmi.sobel(np.array([[image]], np.uint8))[0, 0].tolist() == exact
 
 
 def numbered(x, mean=None):
@@ -764,7 +1080,7 @@ def test_generated_rows_of_a_binary_table_have_a_tenth_of_their_entries_flipped(
     records = numbered((draw.random((200, 400)) < 0.3).astype(np.uint8))
     made = blindmi.generate(records, np.arange(100, 200), seed=0)
     assert made.x.dtype == torch.uint8 and set(made.x.unique().tolist()) == {0, 1}
-    assert len(made) == 20 and len(made.y.unique()) == 20 and made.y.min() >= 100
+    assert len(made) == 20 and made.y.min() >= 100
     flipped = (made.x != records.x[made.y]).float().mean()
     assert abs(flipped - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 8000)
 
@@ -807,8 +1123,13 @@ def test_what_is_generated_is_the_seeds(x):
     assert not torch.equal(one.y, other.y)
 
 
-def test_of_few_records_as_many_are_made():
-    assert len(blindmi.generate(numbered(np.eye(7, dtype=np.uint8)), np.arange(7), seed=0)) == 7
+def test_records_are_drawn_with_replacement():
+    """Of 40 records, twenty draws hit 40 (1 - (39 / 40)^20) = 15.9 different ones on average; of 7 there are twenty."""
+    records = numbered(np.eye(40, dtype=np.uint8))
+    different = [len(blindmi.generate(records, np.arange(40), seed=seed).y.unique()) for seed in range(200)]
+    assert np.mean(different) == pytest.approx(40 * (1 - (39 / 40) ** 20), abs=0.4)
+    few = blindmi.generate(numbered(np.eye(7, dtype=np.uint8)), np.arange(7), seed=0)
+    assert len(few) == 20 and set(few.y.tolist()) <= set(range(7))
 
 
 # ---- arrays alone ----------------------------------------------------------------------------------------------------

@@ -498,6 +498,92 @@ def test_real_location():
     assert sorted(SHARED.rglob("*")) == before
 
 
+# ---- torchvision's archives that lie there and are damaged
+
+def test_checksums_are_torchvisions():
+    vision = torchvision.datasets
+    assert datasets.TORCHVISION_MD5 == {
+        "CIFAR10": {vision.CIFAR10.filename: vision.CIFAR10.tgz_md5},
+        "CIFAR100": {vision.CIFAR100.filename: vision.CIFAR100.tgz_md5},
+        "SVHN": {file: md5 for _, file, md5 in (vision.SVHN.split_list[part] for part in ("train", "test"))},
+        "MNIST": {f"MNIST/raw/{file}": md5 for file, md5 in vision.MNIST.resources}}
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "folder"])
+@pytest.mark.parametrize("name, file", [(name, file) for name, (kind, _) in TORCHVISION.items()
+                                        for file in datasets.TORCHVISION_MD5[kind]])
+def test_an_archive_that_lies_there_damaged_is_named_and_stays(name, file, damage, tmp_path):
+    """By its checksum, and without asking the network for another in its place."""
+    path = tmp_path / name / file
+    path.parent.mkdir(parents=True)
+    path.mkdir() if damage == "folder" else path.write_bytes(bytes(100_000) if damage == "cut" else b"")
+    with pytest.raises(UserError) as caught:
+        load_named(name, tmp_path)
+    said = str(caught.value)
+    assert str(path) in said and "copy it again, or remove it to have it downloaded" in said and path.exists()
+    if damage != "folder":
+        expected = datasets.TORCHVISION_MD5[TORCHVISION[name][0]][file]
+        found = {"cut": "0019d23bef56a136a1891211d7007f6f", "empty": "d41d8cd98f00b204e9800998ecf8427e"}[damage]
+        assert "is not the file it should be" in said and said.endswith(f"expected MD5 {expected}, found {found}")
+
+
+def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "cifar-10-python.tar.gz").write_bytes(b"cut")
+
+    class Unpacked:
+        def __init__(self, root, train, download):
+            assert not download
+            self.data, self.targets = np.zeros((3, 32, 32, 3), np.uint8), [0, 1, 2]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Unpacked)
+    assert len(load_named("cifar10", tmp_path)) == 6
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("reset")])
+def test_a_download_that_broke_off_leaves_no_archive(tmp_path, monkeypatch, error):
+    def fetch(root, split, download):
+        Path(root).mkdir()
+        Path(root, "train_32x32.mat").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets, "SVHN", fetch)
+    with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt):
+        load_named("svhn", tmp_path)
+    assert not list((tmp_path / "svhn").iterdir())
+
+
+def test_a_file_of_mnist_that_is_unpacked_in_part(tmp_path):
+    raw = tmp_path / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{kind}-ubyte").write_bytes(bytes(20))
+    with pytest.raises(UserError, match="train-images-idx3-ubyte is not the file it should be .* expected 47040016 byt"):
+        load_named("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"digits"}))
+@pytest.mark.parametrize("where", [".", "NAME"])
+def test_a_file_where_the_folder_of_data_should_be(name, where, tmp_path):
+    path = tmp_path / "data" if where == "." else tmp_path / "data" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    with pytest.raises(UserError, match=f"data_root: {path} is a file; a folder is needed"):
+        load_named(name, tmp_path / "data")
+
+
+def test_an_archive_that_may_not_be_read(location_tgz, monkeypatch):
+    tgz(location_tgz, [("bangkok", csv(ROWS))])
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tarfile, "open", refuse)
+    with pytest.raises(UserError, match="dataset_location.tgz: Permission denied; make it readable"):
+        load_named("location", location_tgz.parents[1])
+
+
 # ---- downloads -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["chmnist", "location", "texas100", "purchase100"])

@@ -12,15 +12,16 @@ import attackers.qmia
 import mia
 import pretrain
 import prune
-from attackers import ATTACKS, attack, unfit
+import report
+from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.gather import gather
-from attackers.metrics import measures
+from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
 from base_model import BaseModel, TrainConfig
 from core.files import read_arrays, sealed
 from options import parse
 from bench.training import load_device_and_data
-from store import ORIGINAL, Store
+from store import ORIGINAL, Store, attacked
 from test_stages import MADE, lines, run
 
 CPU = torch.device("cpu")
@@ -98,6 +99,23 @@ def test_whoever_is_a_member_the_scores_are_the_same(made, name):
         assert np.array_equal(said[verdict].threshold, again[verdict].threshold)
 
 
+def test_answers_to_other_generated_records_are_not_reused(made, monkeypatch):
+    """With the same seed too, as where an earlier version made other records of it."""
+    before, generate, asked = evidence_of(made, attacks=["blindmi"]), blindmi.generate, []
+    real = BaseModel.logits
+    monkeypatch.setattr(BaseModel, "logits", lambda self, *args, **how: (
+        asked.append(1), real(self, *args, **how))[1])
+    evidence_of(made, attacks=["blindmi"])
+    assert not asked
+    monkeypatch.setattr(blindmi, "generate",
+                        lambda records, numbers, *, seed: generate(records, numbers[:9], seed=seed))
+    other = evidence_of(made, attacks=["blindmi"])
+    assert len(asked) == 1 and not np.array_equal(before.generated[0].logits, other.generated[0].logits)
+    monkeypatch.setattr(blindmi, "generate", generate)
+    again = evidence_of(made, attacks=["blindmi"])
+    assert np.array_equal(before.generated[0].logits, again.generated[0].logits)
+
+
 def test_what_was_asked_once_is_not_asked_again(made, monkeypatch):
     before, asked = evidence_of(made), []
     for what in ("logits", "sensitivity"):
@@ -132,16 +150,19 @@ def test_scores_and_measures_are_kept_and_belong_together(write_config, capsys):
     path = write_config(shadow_num=3)
     run(pretrain, path)
     run(prune, path)
-    for words in ([], ["--rmia_gamma", "1"]):
+    for words in ([], ["--rmia_gamma", "3"], ["--rmia_gamma", "choose"]):
         run(mia, path, "--attacks", "rmia,threshold", *words)
     said = capsys.readouterr().out
     assert "threshold: kept" in said and said.count("rmia: saved") == 2  # its option is none of threshold's
     table = said.split("[95 % interval]")[-1]
-    assert table.split("attack accuracy")[0].count("rmia") == 1
+    assert table.split("attack accuracy")[0].count("\nrmia ") == 1
     found = lines("l1unstructure_0.7_model")
     assert [line["attack"] for line in found] == ["conf", "xent", "mentr", "top1_conf", "rmia", "rmia"]
-    assert sorted(line["rmia_gamma"] for line in found if line["attack"] == "rmia") == [1, 2]
-    assert all("rmia_gamma" not in line for line in found if line["attack"] != "rmia")
+    chosen = {line["rmia_gamma"]: line["chosen"] for line in found if line["attack"] == "rmia"}
+    assert set(chosen["choose"]) == {"a", "gamma", "temperature", "trim"}
+    assert set(chosen[3]) == {"a", "temperature", "trim"} and len(chosen) == 2
+    assert "rmia, chosen on the shadow models: temperature " in said and said.rstrip().count("chosen on") == 3
+    assert all(not {"rmia_gamma", "chosen"} & set(line) for line in found if line["attack"] != "rmia")
     _, arrays = read_arrays(MADE / "l1unstructure_0.7_model" / "scores.npz")
     assert len(arrays) == 3 + 2 * len(found)
     y = np.load(path.replace("tiny.json", "tiny.npz"))["y"]
@@ -176,6 +197,68 @@ def test_each_line_s_scores_are_of_its_own_records_also_after_another_split(writ
     assert [(line["attack"], line["seed"]) for line in lines("victim_model")] == [("gap", 9)]
 
 
+def test_what_an_older_definition_of_an_attack_found_is_neither_kept_nor_shown(write_config, capsys):
+    path = write_config(shadow_num=3)
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,calibrated")
+    before, file = lines("victim_model"), MADE / "victim_model/attacks.jsonl"
+    assert [(line["attack"], line["version"]) for line in before] == [("loss", 1), ("calibrated", 2)]
+    old = [{name: value for name, value in line.items() if name not in ("version", "sha256")} for line in before]
+    file.write_text("".join(json.dumps(sealed(line)) + "\n" for line in old))
+    capsys.readouterr()
+    assert report.load_results("results")["attack"].unique().tolist() == ["loss"]
+    assert "older definition" in capsys.readouterr().out
+    run(mia, path, "--original", "--attacks", "loss,calibrated")
+    said = capsys.readouterr().out
+    assert "loss: kept" in said and "calibrated: saved" in said
+    assert [(line["attack"], line.get("version", 1)) for line in lines("victim_model")] == [
+        ("loss", 1), ("calibrated", 2)]
+
+
+def with_older_intervals(folder):
+    """Write the lines of a victim as they were before their intervals covered."""
+    old = []
+    for line in lines(folder):
+        line = {name: [0.4, 0.5] if name.endswith("_interval") and value else value for name, value in line.items()}
+        old.append({name: value for name, value in line.items() if name not in ("intervals", "sha256")})
+    text = "".join(json.dumps(sealed(line)) + "\n" for line in old)
+    (MADE / folder / "attacks.jsonl").write_text(text)
+
+
+def test_intervals_by_an_older_method_are_measured_again_from_the_scores(write_config, capsys, monkeypatch):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,threshold")
+    before, said = lines("victim_model"), capsys.readouterr().out
+    assert all(line["intervals"] == INTERVALS for line in before)
+    assert "not the randomness of training" in said
+    with_older_intervals("victim_model")
+    monkeypatch.setattr(mia, "attack", None)  # none is made again
+    run(mia, path, "--original", "--attacks", "loss,threshold")
+    again = capsys.readouterr().out
+    assert "5 results had intervals by an older method" in again and "kept what" in again
+    assert lines("victim_model") == before
+    assert again.split("attacks on")[1] == said.split("attacks on")[1]
+    run(mia, path, "--original", "--attacks", "loss")
+    assert "older method" not in capsys.readouterr().out
+
+
+def test_intervals_by_an_older_method_without_scores_are_not_shown(write_config, capsys):
+    path = write_config()
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "loss,gap")
+    with_older_intervals("victim_model")
+    (MADE / "victim_model" / "scores.npz").unlink()
+    old = lines("victim_model")
+    found = attacked(MADE)[0]
+    assert found.lines == [] and found.unmeasured == 2
+    capsys.readouterr()
+    run(mia, path, "--original", "--attacks", "gap")
+    said = capsys.readouterr().out
+    assert "gap: saved" in said and "loss" not in said
+    assert [line["attack"] for line in lines("victim_model")] == ["gap"] and len(old) == 2
+
+
 def test_lines_of_other_times_and_attacks_do_no_harm(write_config):
     """Those of before there were scores are not there; those of an attack that is no more stay."""
     path = write_config()
@@ -197,16 +280,30 @@ def test_options_of_attacks_change_what_they_say(write_config):
     path = write_config(shadow_num=5, epochs=6)
     run(pretrain, path)
     said = {}
-    for words in ([], ["--fix_variance", "false"], ["--rmia_a", "0.9"], ["--rmia_a", "choose"], ["--rmia_gamma", "1"]):
+    for words in ([], ["--fix_variance", "false"], ["--rmia_a", "0.9"], ["--rmia_a", "0.2"], ["--rmia_trim", "0.2"]):
         run(mia, path, "--original", "--attacks", "lira,rmia", *words, "--results", "results")
     for line in lines("victim_model"):
-        key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_gamma"))
+        key = (line["attack"], line.get("fix_variance"), line.get("rmia_a"), line.get("rmia_trim"))
         said[key] = line["auc"]
     assert len(said) == 2 + 4 and said["lira", True, None, None] != said["lira", False, None, None]
-    assert said["rmia", None, 0.2, 2] != said["rmia", None, 0.9, 2]
+    assert said["rmia", None, 0.2, "choose"] != said["rmia", None, 0.9, "choose"]
     before = lines("victim_model")
-    run(mia, path, "--original", "--attacks", "lira,rmia", "--fix_variance", "true", "--rmia_a", "0.2")
-    assert lines("victim_model") == before  # what is the default is no other attack
+    run(mia, path, "--original", "--attacks", "lira,rmia", "--fix_variance", "true", "--rmia_a", "paper")
+    assert lines("victim_model") == before  # another word for a value is no other attack
+
+
+def test_a_line_from_before_there_was_an_option_is_of_what_the_attack_did_then(write_config, capsys):
+    path = write_config(shadow_num=3)
+    run(pretrain, path)
+    fixed = ["--original", "--attacks", "rmia", "--rmia_a", "paper", "--rmia_gamma", "2"]
+    run(mia, path, *fixed, "--rmia_temperature", "2", "--rmia_trim", "0")
+    line, = lines("victim_model")
+    line = {name: value for name, value in line.items() if name not in ("sha256", "rmia_temperature", "rmia_trim")}
+    (MADE / "victim_model" / "attacks.jsonl").write_text(json.dumps(sealed(line)) + "\n")
+    run(mia, path, *fixed, "--rmia_temperature", "2", "--rmia_trim", "0")
+    assert "rmia: kept" in capsys.readouterr().out and len(lines("victim_model")) == 1
+    run(mia, path, *fixed)
+    assert "rmia: kept" not in capsys.readouterr().out and len(lines("victim_model")) == 2
 
 
 def test_figures_of_each_class_are_printed_when_asked_for(write_config, capsys):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from core import imports
+
 PROJECT = Path(__file__).resolve().parent.parent
 NAMES = ("datasets", "models", "transformer", "files", "store", "report", "options", "console", "workers", "registry",
          "base_model", "defenders", "pruner")
@@ -55,3 +57,12 @@ def test_modules_are_loaded_once_where_nobody_else_has_their_names():
                "assert loss['BaseModel'] is base_model.BaseModel and loss['Records'] is datasets.Records\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_repository_is_listed_once(monkeypatch):
+    """Networks, defences and attacks are looked up by name for each model: a listing a loaded module took a second."""
+    listings, glob = [], Path.glob
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: listings.append(folder) or glob(folder, pattern))
+    for _ in range(2):
+        imports.import_own("models.layers")
+    assert len(listings) <= 2  # of modules and of packages, where nobody asked before

@@ -13,7 +13,7 @@ import prune
 from attackers import ATTACKS
 from conftest import PROJECT
 from core.console import UserError
-from options import OPTIONS, command, parse
+from options import OPTIONS, command, parse, record
 from core.registry import Registry
 
 
@@ -39,6 +39,33 @@ def test_what_follows_from_other_options(write_config, monkeypatch):
         assert parse(stage, ["cpu", path, "--defend", "adv", "--defend_arg", "2.50"]).defend_arg == 2.5
     assert parse("prune", ["cpu", write_config("kept.json", prune_epochs=3)]).prune_epochs == 3
     assert parse("prune", ["cpu", write_config("loose.json", defend_arg=4)]).defend_arg is None
+
+
+def test_numbers_may_stand_as_texts(write_config):
+    options = parse("prune", ["cpu", write_config(prune_sparsity="0.5", shadow_num="3", lr="1e-2")])
+    assert (options.prune_sparsity, options.shadow_num, options.lr) == (0.5, 3, 0.01)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "prune", "prune_dp", "mia"])
+def test_what_nothing_reads_is_taken_as_in_a_config(stage, write_config):
+    path = write_config()
+    plain = parse(stage, ["cpu", path])
+    given = parse(stage, ["cpu", path, "--image_size", "32", "--hidden_size=128"])
+    assert record(given) == record(plain) and command("prune", given) == command("prune", plain)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "prune", "prune_dp", "mia"])
+def test_an_option_of_other_stages_says_of_which(stage, write_config):
+    for name, option in OPTIONS.items():
+        if stage not in option.stages.split() and option.stages:
+            with pytest.raises(UserError) as caught:
+                parse(stage, ["cpu", write_config(), f"--{name}", "1"])
+            of = ", ".join(f"{other}.py" for other in option.stages.split())
+            assert str(caught.value) == f"--{name} is an option of {of}, not of {stage}.py"
+
+
+def test_an_option_may_be_repeated_with_one_value(write_config):
+    assert parse("mia", ["cpu", write_config(), "--seed", "1", "--seed=1", "--original", "--original"]).seed == 1
 
 
 def test_original_does_not_mind_a_defence_in_the_config(write_config):
@@ -90,7 +117,18 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("pretrain", [], {"zzz": 1}, "unknown key 'zzz' (keys: dataset_name,"),
     ("pretrain", ["--zzz"], {}, "unknown argument '--zzz' (see pretrain.py --help)"),
     ("mia", ["----adaptive"], {}, "unknown argument '----adaptive', did you mean '--adaptive'?"),
-    ("pretrain", ["--defend", "ppb"], {}, "unknown argument '--defend'"),
+    ("pretrain", ["--defend", "ppb"], {}, "--defend is an option of prune.py, prune_dp.py, mia.py, not of pretrain.py"),
+    ("mia", ["--batch_size", "128"], {}, "--batch_size is an option of pretrain.py, prune.py, prune_dp.py, not of mia"),
+    ("mia", ["--prune-epochs=50"], {}, "--prune_epochs is an option of prune.py, prune_dp.py, not of mia.py"),
+    ("prune", ["--split", "inout"], {}, "--split is an option of pretrain.py, not of prune.py"),
+    ("pretrain", ["--seed", "1", "--seed", "2"], {}, "--seed is given twice, with '1' and '2': give it once"),
+    ("mia", ["--attacks", "gap", "--attacks", "nn"], {}, "--attacks is given twice, with 'gap' and 'nn': give it once"),
+    ("pretrain", ["--seed", "4294967295"], {}, "--seed must be a whole number from 0 to 2147483647, not '4294967295'"),
+    ("pretrain", ["--train_seed", str(2**31)], {}, "--train_seed must be a whole number from 0 to 2147483647"),
+    ("pretrain", [], {"seed": 2**31}, "seed must be a whole number from 0 to 2147483647, not 2147483648"),
+    ("pretrain", [], {"adaptive": "yes"}, "adaptive must be true or false, not 'yes'"),
+    ("mia", ["--original"], {"defend": "nope", "adaptive": True}, "unknown defence 'nope'"),
+    ("pretrain", [], {"lr": "a lot"}, "lr must be a number above 0, not 'a lot'"),
     ("pretrain", ["--seed"], {}, "expected one argument"),
     ("pretrain", ["--seed", "-1"], {}, "--seed must be a whole number from 0"),
     ("pretrain", ["--seed", "1.5"], {}, "--seed must be a whole number"),
@@ -106,7 +144,7 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
     ("pretrain", [], {"input_dim": 13}, "12 columns"),
     ("pretrain", [], {"num_cls": 2}, "label 2; with num_cls 2 labels run from 0 to 1"),
     ("pretrain", [], {"model_name": "vgg16"}, "vgg16bn takes images"),
-    ("pretrain", [], {"data_path": "absent.npz"}, "no file absent.npz"),
+    ("pretrain", [], {"data_path": "absent.npz"}, "no file absent.npz in /"),
     ("pretrain", [], {"data_path": "x" * 300}, "no file xxx"),  # a name longer than file systems allow
     ("mia", ["--results", "x" * 300], {}, "x/tiny_columnfc/split.npz is not there"),
     ("pretrain", ["--results", "new/" + "x" * 300], {}, "x/tiny_columnfc: File name too long"),

@@ -17,7 +17,7 @@ from conftest import PROJECT
 from core.console import UserError
 from models.layers import initialise, seed_dropout
 from transformer import SelfAttentionAttack
-from core.parallel import side_by_side
+from core.parallel import WorkerDied, side_by_side
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="after a backward pass here, forks can't make one")
 
@@ -30,7 +30,7 @@ def test_files_are_the_same_however_many_workers(write_config):
                              (mia, ["--defend", "ppb", "--adaptive", "--attacks", "nn,threshold,nn_top3"])):
             assert stage.main(["cpu", path, "--workers", workers, "--fresh", *words]) == 0
         made.append({str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in Path("results").rglob("*")
-                     if file.is_file() and file.name != "manifest.json" and file.suffix != ".lock"})
+                     if file.is_file() and file.name != "manifest.json" and file.suffix not in (".lock", ".sha256")})
     assert made[0] == made[1] == made[2] and len(made[0]) == 17
 
 
@@ -78,6 +78,33 @@ def test_an_error_in_a_task_ends_all(workers):
 def test_a_worker_that_dies_is_one_line():
     with pytest.raises(UserError, match="a worker process has died"):
         list(side_by_side(lambda name, watch: os.kill(os.getpid(), signal.SIGKILL), ["a", "b"], workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_errors_that_may_be_are_yielded_and_the_others_go_on(workers):
+    def task(name, watch):
+        if name in "bd":
+            raise {"b": UserError, "d": MemoryError}[name](f"{name} is wrong")
+        return name
+
+    found = dict(side_by_side(task, "abcde", workers=workers, goes_on=(UserError, MemoryError)))
+    assert sorted(found) == list("abcde") and all(found[name] == name for name in "ace")
+    assert type(found["b"]) is UserError and type(found["d"]) is MemoryError and "d is wrong" in str(found["d"])
+    with pytest.raises(MemoryError):
+        list(side_by_side(task, "abcde", workers=workers, goes_on=(UserError,)))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_worker_that_dies_takes_no_other_task_with_it(workers):
+    def task(name, watch):
+        if name in "bd":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.1)
+        return name
+
+    found = dict(side_by_side(task, "abcdef", workers=workers, goes_on=(WorkerDied,)))
+    assert sorted(found) == list("abcdef") and all(found[name] == name for name in "acef")
+    assert all(isinstance(found[name], WorkerDied) for name in "bd")
 
 
 def test_ctrl_c_ends_every_process(write_config):

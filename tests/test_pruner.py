@@ -109,3 +109,18 @@ def test_nothing_to_prune_is_an_error(pruner):
 def test_ties_that_would_leave_nothing_are_an_error():
     with pytest.raises(UserError, match="slim would prune everything"):
         mask.compute_masks(nn.Sequential(nn.BatchNorm2d(3)), pruner="slim", sparsity=0.5)
+
+
+def test_layers_of_which_nothing_is_left_are_named():
+    network = small_network()
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([.1, -.2, .1, .2, .1]))  # all below the 9 smallest of 12
+        network[4].weight.copy_(torch.tensor([.3, .3, .4, .4, -5, 6, 7]))
+        network[3].weight.fill_(-.5)  # of one magnitude, so that all go
+    assert mask.emptied(network, mask.compute_masks(network, pruner="slim", sparsity=0.75)) == ["1"]
+    assert mask.emptied(network, mask.compute_masks(network, pruner="l1unstructure", sparsity=0.7)) == ["3"]
+    assert mask.emptied(network, mask.compute_masks(network, pruner="l2structure", sparsity=0.7)) == ["3"]
+    assert mask.emptied(small_network(), mask.compute_masks(small_network(), pruner="l1unstructure", sparsity=0.999)) == []
+    with torch.no_grad():
+        network[8].weight[network[8].weight.abs() > 0] = 0  # nothing was there before
+    assert mask.emptied(network, {"8.weight": torch.ones(4, 7, dtype=torch.bool)}) == ["8"]

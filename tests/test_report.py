@@ -21,7 +21,8 @@ import report
 from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
-from core.files import packed_arrays, read_arrays
+from core.files import packed_arrays, read_arrays, sealed, sealed_json
+from defenders.accounting import NO_GUARANTEE, advantage_bound
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -106,7 +107,45 @@ def test_an_original_has_no_pruner_and_a_private_victim_an_epsilon(made):
     assert private.any() and table.loc[~private, ["epsilon", "delta"]].isna().all(axis=None)
     manifest = json.loads((made / table.loc[private, "folder"].iloc[0] / "manifest.json").read_text())
     assert set(table.loc[private, "epsilon"]) == {manifest["privacy"]["epsilon"]}
-    assert table.loc[private, "from_scratch"].all()
+    assert table.loc[private, "from_scratch"].all() and set(table.loc[private, "dp_noise"]) == {"secret"}
+    assert table["caveat"].eq("").all() and table.loc[~private, "dp_noise"].isna().all()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_no_epsilon_of_seeded_noise_stands_alone(made, tmp_path, old):
+    """Nor one of a model from before there was secret noise, whose manifest and lines do not say how it was drawn."""
+    shutil.copytree(made, tmp_path / "results")
+    for manifest in (tmp_path / "results").rglob("l1*_dp_*/manifest.json"):
+        told = json.loads(manifest.read_text())
+        del told["sha256"]
+        told["privacy"] |= {"noise": "seeded"}
+        if old:
+            del told["privacy"]["noise"], told["options"]["dp_noise"]
+        manifest.write_bytes(sealed_json(told))
+    table = report.load_results(tmp_path / "results")
+    private = table["defend"] == "dp"
+    assert set(table.loc[private, "caveat"]) == {NO_GUARANTEE} and set(table.loc[private, "dp_noise"]) == {"seeded"}
+    assert report.main([str(tmp_path / "results")]) == 0
+    for name in ("report.csv", "report.md", "report.html"):
+        text = (tmp_path / "results" / name).read_text()
+        epsilon = f"{table.loc[private, 'epsilon'].iloc[0]:.{0 if table['epsilon'].max() > 100 else 2}f}"
+        shown = [line for line in text.splitlines() if f"{epsilon}" in line and "dp 0.1" in line]
+        assert (shown or name == "report.csv") and all(NO_GUARANTEE in line for line in shown)
+        of_dp = [line for line in text.splitlines() if ",dp," in line] if name == "report.csv" else []
+        assert all(NO_GUARANTEE in line for line in of_dp) and (of_dp or name != "report.csv")
+    caption = (tmp_path / "results" / "report.md").read_text().split("Epsilon against attack advantage", 1)[1]
+    assert f"Of victims of seeded noise, {NO_GUARANTEE}." in caption
+
+
+def test_a_bound_is_drawn_of_secret_noise_only(monkeypatch):
+    table = pd.concat([rows(("conf", 7, 0.6), defend="dp", defend_arg=1.0, from_scratch=True, epsilon=2.0, delta=1e-4,
+                            caveat=caveat, dp_noise="") for caveat in ("", NO_GUARANTEE)], ignore_index=True)
+    drawn = []
+    monkeypatch.setattr(figures, "epsilon", lambda panels, bounded, delta: drawn.append((set(panels), bounded)) or b"")
+    report.of_epsilon(report.summarised(report.described(table)[0]))
+    (panels, bounded), = drawn
+    assert len(panels) == 2 and len(bounded) == 1 and not any(NO_GUARANTEE in panel for panel in bounded)
+    assert all((NO_GUARANTEE in panel) == ("seeded noise" in panel) for panel in panels)
 
 
 def rows(*values, **columns):
@@ -114,9 +153,10 @@ def rows(*values, **columns):
     base = {name: None for name in report.RECORDED} | {
         "dataset_name": "d", "model_name": "m", "split": "paper", "shadow_num": 5, "pruner_name": "l1unstructure",
         "prune_sparsity": 0.7, "defend": "", "defend_arg": float("nan"), "from_scratch": False, "adaptive": False,
-        "original": False, "device": "cpu", "measure": "accuracy", "members": 10, "non_members": 12,
-        "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "place": None,
-        "line": None, "asked_delta": None} | columns
+        "original": False, "device": "cpu", "measure": "accuracy", "low": 0.4, "high": 0.9, "members": 10,
+        "non_members": 12,
+        "train_accuracy": 0.9, "test_accuracy": 0.6, "epsilon": float("nan"), "delta": float("nan"), "caveat": "",
+        "place": None, "line": None, "asked_delta": None} | columns
     return pd.DataFrame([base | {"attack": attack, "seed": seed, "train_seed": seed, "value": value,
                                  "folder": f"{seed}"} for attack, seed, value in values])
 
@@ -131,8 +171,44 @@ def test_means_and_deviations_worked_by_hand():
     assert found["best"].to_dict() == {"samia": True, "conf": False, "gap": False}
     row = report.measure_table(found.reset_index(), "accuracy").rows[0]
     assert [(cell.text, cell.under, cell.best) for cell in row] == [
-        ("l1unstructure 70 %", "", False), ("3", "", False), ("65.0", "(n = 1)", True), ("60.0", "± 10.0", False),
+        ("l1unstructure 70 %", "", False), ("3", "", False), ("65.0", "(n = 1); [40.0, 90.0]", True),
+        ("60.0", "± 10.0", False),
         ("51.0", "± 1.4 (n = 2)", False)]
+
+
+def trained(*values, **columns):
+    """A table as `frame` makes it, a row for each (attack, seed, training, accuracy)."""
+    return pd.concat([rows((attack, seed, value), **columns).assign(train_seed=training)
+                      for attack, seed, training, value in values], ignore_index=True)
+
+
+def test_the_spread_over_trainings_of_a_split_stands_apart_from_that_over_splits():
+    """Seed 7: .50 .54 .58, mean .54; seed 8: .70 .72, mean .71. Over the means .12; within (.0032 + .0002) / 3."""
+    table = trained(("conf", 7, 7, 0.50), ("conf", 7, 1, 0.54), ("conf", 7, 2, 0.58), ("conf", 8, 8, 0.70),
+                    ("conf", 8, 1, 0.72))
+    named, doubles = report.described(table)
+    found = report.summarised(named)
+    assert not doubles and len(found) == 1
+    expected = [0.625, statistics.stdev([0.54, 0.71]), 2, (0.0034 / 3) ** 0.5, 5]
+    assert found.loc[0, ["mean", "sd", "seeds", "training_sd", "trainings"]].tolist() == pytest.approx(expected)
+    shown = report.measure_table(found, "accuracy")
+    assert shown.rows[0][2].under == "± 12.0; ± 3.4 over 5 trainings"
+    assert "over trainings of one split" in shown.caption and "95 %" not in shown.caption
+    assert "2 seeds with 5 trainings (standard deviation over split seeds)" in report.count(found)
+
+
+def test_the_spread_over_trainings_of_one_split_stands_beside_the_interval():
+    table = pd.concat([trained(("conf", 7, seed, value), low=value - 0.1, high=value + 0.2, train_accuracy=value + 0.3)
+                       for seed, value in ((7, 0.50), (1, 0.54), (2, 0.58))], ignore_index=True)
+    named = report.described(table)[0]
+    found = report.summarised(named)
+    assert np.isnan(found.loc[0, "sd"])
+    shown = report.measure_table(found, "accuracy")
+    assert (shown.rows[0][1].text, shown.rows[0][2].under) == ("1", "[44.0, 74.0]; ± 4.0 over 3 trainings")
+    assert "not the randomness of training" in shown.caption and "--train_seed" in shown.caption
+    accuracies = report.accuracy_table(report.victims(named))
+    assert (accuracies.rows[0][2].text, accuracies.rows[0][2].under) == ("84.0", "± 4.0 over 3 trainings")
+    assert "1 seed with 3 trainings (standard deviation over trainings)" in report.count(found)
 
 
 def test_the_best_is_that_of_the_highest_mean_and_there_may_be_two():
@@ -248,6 +324,21 @@ def test_answers_of_the_true_class_are_those_of_the_targets(made):
     assert set(scores[f"records_{target}"][answers.member]) == set(part["victim_train"])
 
 
+def test_intervals_by_an_older_method_are_measured_again_and_nothing_is_written(results, victim, capsys):
+    before = report.load_results(results)
+    old = [{name: [0.4, 0.5] if name.endswith("_interval") and value else value for name, value in line.items()
+            if name not in ("intervals", "sha256")} for line in lines_of(victim)]
+    (victim / "attacks.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in old))
+    text = (victim / "attacks.jsonl").read_text()
+    pd.testing.assert_frame_equal(report.load_results(results), before)
+    assert (victim / "attacks.jsonl").read_text() == text
+    (victim / "scores.npz").unlink()
+    capsys.readouterr()
+    after = report.load_results(results)
+    assert len(after) == len(before) - (before["folder"] == str(victim.relative_to(results))).sum()
+    assert f"{len(old)} results in {victim.relative_to(results)}, with intervals by an older" in capsys.readouterr().out
+
+
 def test_stale_lines_are_left_out_and_said(results, victim, capsys):
     before = report.load_results(results)
     shutil.rmtree(victim.parent / "shadow_l1unstructure_0.7_model_1")  # a model of the lines is gone
@@ -276,18 +367,98 @@ def test_a_victim_that_is_half_made_is_said(results, victim, capsys):
     assert f"not finished: {victim.relative_to(results)}" in said and "6 results in" in said
 
 
-@pytest.mark.parametrize("name", ["attacks.jsonl", "manifest.json", "scores.npz", "logits.npz"])
-def test_a_damaged_file_is_named_in_one_line(results, victim, capsys, name):
-    content = bytearray((victim / name).read_bytes())
+def flip(file):
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    (victim / name).write_bytes(content)
-    assert str(victim / name) in one_error(capsys, results)
+    file.write_bytes(content)
 
 
-def test_a_cut_file_of_attacks_is_damaged(results, victim, capsys):
+def reported(results, capsys):
+    """What a report says that it has left out; the page and its Markdown say the same."""
+    capsys.readouterr()
+    assert report.main([str(results)]) == 0
+    said, error = capsys.readouterr()
+    notes = [line.removeprefix("left out: ") for line in said.splitlines() if line.startswith("left out: ")]
+    assert not error and [line for line in (results / "report.md").read_text().splitlines()
+                          if line.startswith("- left out: ")] == [f"- left out: {note}" for note in notes]
+    assert all(html.escape(note) in (results / "report.html").read_text() for note in notes)
+    return notes
+
+
+@pytest.mark.parametrize("name", ["attacks.jsonl", "manifest.json", "scores.npz", "logits.npz"])
+@pytest.mark.parametrize("damage", [flip, lambda file: file.write_bytes(b""), lambda file: file.write_bytes(b"[1]\n"),
+                                    lambda file: (file.unlink(), file.mkdir())],
+                         ids=["bit", "empty", "other", "folder"])
+def test_a_damaged_file_is_left_out_and_named_in_one_line(results, victim, capsys, name, damage):
+    folder, before = str(victim.relative_to(results)), report.load_results(results)
+    damage(victim / name)
+    notes = reported(results, capsys)
+    assert sum(str(victim / name) in note for note in notes) in (1, 2), notes
+    after = report.load_results(results)
+    others = after[after["folder"] != folder], before[before["folder"] != folder]
+    assert len(others[0]) == len(others[1]) > 50
+    if name in ("scores.npz", "logits.npz"):  # all numbers are in the lines
+        assert len(after) == len(before)
+
+
+def test_a_broken_line_costs_no_other(results, victim, capsys):
     lines = (victim / "attacks.jsonl").read_text().splitlines(keepends=True)
+    before = report.load_results(results)
+    (victim / "attacks.jsonl").write_text("".join([*lines[:2], lines[2].replace("0", "1"), *lines[3:]]))
+    assert any(str(victim / "attacks.jsonl") in note and "line 3" in note for note in reported(results, capsys))
+    gone = before["folder"].eq(str(victim.relative_to(results))) & before["attack"].eq(json.loads(lines[2])["attack"])
+    assert len(report.load_results(results)) == len(before) - gone.sum() and gone.any()
     (victim / "attacks.jsonl").write_text("".join(lines[:-1]))
-    assert str(victim / "attacks.jsonl") in one_error(capsys, results)
+    assert any(str(victim / "attacks.jsonl") in note and "missing" in note for note in reported(results, capsys))
+
+
+def test_results_of_another_version_are_left_out_and_said(results, victim, capsys):
+    lines = lines_of(victim)
+    for change in ({"members": None}, {"adaptive": None}, {"accuracy_interval": None}, {"auc": None}):
+        changed = [{name: value for name, value in (line | change).items()
+                    if name not in ("sha256", *(key for key, value in change.items() if value is None))}
+                   for line in lines]
+        (victim / "attacks.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in changed))
+        notes = reported(results, capsys)
+        if "auc" not in change:  # a measure that there was not yet
+            assert any("results of another version" in note and str(victim) in note for note in notes), change
+    manifest = json.loads((victim / "manifest.json").read_text())
+    for change in ({"files": ["best.pth"]}, {"privacy": [1]}, {"parent": 3}):
+        changed = manifest | change
+        del changed["sha256"]
+        (victim / "manifest.json").write_text(json.dumps(sealed(changed)))
+        reported(results, capsys)
+
+
+def test_missing_scores_leave_the_tables_and_are_said(results, victim, capsys):
+    before = report.load_results(results)
+    (victim / "scores.npz").unlink()
+    assert any(str(victim / "scores.npz") in note for note in reported(results, capsys))
+    assert len(report.load_results(results)) == len(before)
+
+
+def test_without_any_scores_there_is_no_roc(results, capsys):
+    for file in results.rglob("scores.npz"):
+        flip(file)
+    reported(results, capsys)
+    assert "ROC: no scores" in (results / "report.md").read_text()
+
+
+@pytest.mark.parametrize("below", ["tiny/seed_7/tiny_columnfc/l1unstructure_0.7_model", "tiny/seed_7/tiny_columnfc",
+                                   "tiny/seed_7", "tiny"])
+def test_a_report_on_any_folder_of_results(results, capsys, monkeypatch, below):
+    reported(results / below, capsys)
+    whole, part = report.load_results(results), report.load_results(results / below)
+    assert len(part) == whole["folder"].str.startswith(below).sum() > 0
+    monkeypatch.chdir(results / below)
+    assert len(report.load_results(".")) == len(part)
+
+
+def test_a_folder_without_results_names_the_one_to_give(results, victim, capsys):
+    for place in (victim.parent / "shadow_model_0", victim.parent / "attack_networks", victim / "best.pth"):
+        place.exists() or place.mkdir()
+        assert str(victim.parent) in one_error(capsys, place)
+    assert "cannot read" in one_error(capsys, results / "report.txt")
 
 
 def test_wrong_calls_end_with_one_line(tmp_path, capsys):
@@ -497,5 +668,5 @@ def test_the_bound_of_the_advantage_by_brute_force(epsilon, delta):
     fpr, tpr = np.meshgrid(np.linspace(0, 1, 2001), np.linspace(0, 1, 2001))
     allowed = (tpr <= factor * fpr + slack) & (1 - fpr <= factor * (1 - tpr) + slack)
     most = (tpr - fpr)[allowed].max()
-    assert figures.advantage(np.array([epsilon]), delta)[0] == pytest.approx(most, abs=2e-3)
-    assert figures.advantage(np.array([1e3]), delta)[0] == 1
+    assert advantage_bound(np.array([epsilon]), delta)[0] == pytest.approx(most, abs=2e-3)
+    assert advantage_bound(np.array([1e3]), delta)[0] == 1

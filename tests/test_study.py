@@ -22,6 +22,7 @@ from attackers import neural
 from base_model import TrainConfig
 from conftest import PROJECT, config_writer
 from options import OPTIONS, as_config, parse
+from runners import STAGES, copy_code
 from store import Store
 
 SHIPPED = sorted((PROJECT / "config" / "studies").glob("*.json"))
@@ -208,7 +209,13 @@ def test_location_is_the_study_that_was_asked_for(monkeypatch):
     ({"tensorboard": [True, False]}, "tensorboard changes no result"),
     ({"prune_sparsity": [0.7, 0.70000001]}, "options that differ too little"),
     ({"config": 3}, "config is missing"),
-    ({"config": "absent.json"}, "absent.json"),
+    ({"config": "absent.json"}, "absent.json: No such file or directory in /"),
+    ({"config": [""]}, "config: a path is missing"),
+    ({"adaptive": "yes"}, "adaptive must be true or false, not 'yes'"),  # without a defence it has no effect
+    ({"original": True, "prune_sparsity": 70}, "prune_sparsity must be a number between 0 and 1"),
+    ({"original": True, "defend": [["nope", 4]]}, "unknown defence 'nope'"),
+    ({"original": True, "defend": [["ppb", "a lot"]]}, "defend_arg must be a number of 0 or more, not 'a lot'"),
+    ({"dp_lr": 0}, "dp_lr must be a number above 0"),
     ({"pruner_name": "slim"}, "slim prunes"),
 ])
 def test_a_wrong_study_is_one_line_and_nothing_is_written(grid, keys, said, capsys):
@@ -346,7 +353,47 @@ def test_damage_to_a_kept_network_is_noticed(write_config, monkeypatch, capsys):
     assert path.name in capsys.readouterr().err
 
 
+def test_a_cell_with_an_attack_that_fails_is_named_with_all_errors_and_stops_no_other(grid, capsys, tmp_path):
+    """Stages run in processes of their own; where an attack's lock is taken, it fails."""
+    path = grid(attacks="gap,loss,threshold", prune_sparsity=[0.5, 0.7])
+    folder = Path("results/grid/seed_7/tiny_columnfc/l1unstructure_0.5_model")
+    folder.mkdir(parents=True)
+    for attack in ("gap", "loss"):
+        (folder / f".{attack}.lock").mkdir()  # cannot be locked
+    with pytest.raises(SystemExit) as end:
+        study.main([path, "--device", "cpu"])
+    said = capsys.readouterr().out
+    assert end.value.code == 1 and "1 of 2 cells failed" in said
+    last = said.split("1 of 2 cells failed")[1]
+    assert "gap: cannot lock" in last and "loss: cannot lock" in last
+    made = {path.parent.name: len(path.read_text().splitlines()) for path in Path("results").rglob("attacks.jsonl")}
+    assert made == {"l1unstructure_0.5_model": 4, "l1unstructure_0.7_model": 6}
+
+
 # ---- on a Ray cluster
+
+def test_nodes_are_sent_the_code_and_nothing_else(tmp_path):
+    """In a folder that is no git repository, beside large and private files; stages run in the copy."""
+    project, copy = tmp_path / "project", tmp_path / "copy"
+    copy_code(PROJECT, project)
+    for name in ("checkpoints.bin", "venv/lib/x.py", "wandb/run/y.py", "models/weights.pth", "results/z.json",
+                 ".env", "data/a.npz"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_bytes(b"large")
+    copy_code(project, copy)
+    names = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert {"pretrain.py", "mia.py", "store.py", "core/files.py", "attackers/lira.py", "models/column.py"} <= names
+    assert all(name.endswith(".py") for name in names) and not any(
+        name.startswith(("venv", "wandb", "tests", "benchmarks")) for name in names)
+    assert sum(path.stat().st_size for path in copy.rglob("*.py")) < 2**21
+    for stage in STAGES:
+        ran = subprocess.run([sys.executable, f"{stage}.py", "--help"], cwd=copy, capture_output=True)
+        assert ran.returncode == 0, ran.stderr
+    config = config_writer(tmp_path)(epochs=1, shadow_num=1)
+    for words in (["pretrain.py", "cpu", config], ["mia.py", "cpu", config, "--original", "--attacks", "gap,nn"]):
+        ran = subprocess.run([sys.executable, *words, "--results", tmp_path / "made"], cwd=copy, capture_output=True)
+        assert ran.returncode == 0, ran.stderr
+
 
 @pytest.fixture(scope="module")
 def cluster():

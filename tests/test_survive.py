@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,6 +329,135 @@ def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
     assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
 
 
+# ---- files of other programs ----------------------------------------------------------------------------------------
+
+def everything():
+    return {str(path): path.read_bytes() for path in sorted(Path("results").rglob("*")) if path.is_file()}
+
+
+FOREIGN = b"weights of another program"
+
+
+@pytest.mark.parametrize("file", ["victim_model/best.pth", "shadow_model_1/best.pth", "victim_model/best_mask.pth",
+                                  "victim_model/manifest.json", "split.npz", "data_index.pkl"])
+@pytest.mark.parametrize("content", [FOREIGN, pickle.dumps([1, 2])], ids=["bytes", "pickle"])
+def test_pretrain_replaces_no_file_of_another_program(write_config, file, content):
+    path, foreign = write_config(epochs=1), MADE / file
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(content)
+    for _ in range(2):  # the first attempt does not make it ours
+        status, _, error = outcome("pretrain", path)
+        assert status == 2 and error.count("\n") == 1 and str(foreign) in error, error
+        assert "--fresh" in error and "another --results folder" in error
+        assert {name: text for name, text in everything().items() if "lock" not in name} == {str(foreign): content}
+    run(pretrain, path, "--fresh")
+    assert foreign.name == "best_mask.pth" or file == "data_index.pkl" or foreign.read_bytes() != content
+    run(prune, path)
+
+
+@pytest.mark.parametrize("file", ["best.pth", "best_mask.pth"])
+def test_prune_replaces_no_file_of_another_program_and_mia_names_what_is_missing(write_config, file):
+    path = write_config(epochs=1)
+    run(pretrain, path)
+    foreign = MADE / "shadow_l1unstructure_0.7_adv_1_model_1" / file
+    foreign.parent.mkdir()
+    foreign.write_bytes(FOREIGN)
+    before = everything()
+    for stage in ("prune", "mia"):
+        status, _, error = outcome(stage, path)
+        assert status == 2 and f"manifest.json is missing beside {foreign}" in error or stage == "mia", error
+        assert {name: text for name, text in everything().items() if not name.endswith(".lock")} == {
+            name: text for name, text in before.items() if not name.endswith(".lock")}
+    run(prune, path, *WORDS["prune"], "--fresh")
+    run(mia, path, *WORDS["mia"], "--attacks", "gap")
+
+
+@pytest.mark.parametrize("stage", ["prune", "mia"])
+def test_models_of_another_program_are_not_said_to_be_absent(write_config, stage):
+    for folder in ("victim_model", "shadow_model_0", "shadow_model_1", "l1unstructure_0.7_adv_1_model"):
+        (MADE / folder).mkdir(parents=True)
+        (MADE / folder / "best.pth").write_bytes(FOREIGN)
+    before = everything()
+    status, _, error = outcome(stage, write_config())
+    assert status == 2 and f"manifest.json is missing beside {MADE}/victim_model/best.pth" in error
+    assert "is not there" not in error and everything() == before
+
+
+@pytest.mark.parametrize("file", ["attacks.jsonl", "scores.npz"])
+@pytest.mark.parametrize("content", [b"", b'{"attack": "conf", "accuracy": 0.5}\n', pickle.dumps([1])])
+def test_mia_replaces_no_findings_of_another_program(write_config, file, content):
+    path, foreign = write_config(epochs=1, attacks="gap"), MADE / "victim_model" / file
+    run(pretrain, path)
+    foreign.write_bytes(content)
+    before = files()
+    for words in (["gap"], ["loss"]):
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            assert mia.main(["cpu", path, "--original", "--attacks", *words]) == 2
+        assert str(foreign) in error.getvalue() and "--fresh" in error.getvalue() and files() == before
+    run(mia, path, "--original", "--fresh")
+    run(mia, path, "--original", "--attacks", "loss")
+    assert len((MADE / "victim_model/attacks.jsonl").read_text().splitlines()) == 2
+
+
+def test_fresh_keeps_the_findings_that_can_be_read(write_config):
+    path, file = write_config(epochs=1), MADE / "victim_model/attacks.jsonl"
+    run(pretrain, path)
+    run(mia, path, "--original", "--attacks", "gap,loss,attack_p")
+    first, second, *_ = lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first, second.replace("0", "1"), *lines[2:]]))
+    run(mia, path, "--original", "--attacks", "attack_p", "--fresh")
+    assert {json.loads(line)["attack"] for line in file.read_text().splitlines()} == {"gap", "attack_p"}
+
+
+def killed_at(step, stage, words):
+    """Whether a stage was killed just before it put the `step`-th file in its place; False where it ended before."""
+    pid = os.fork()
+    if pid == 0:
+        real, done = os.replace, []
+
+        def replace(*names):
+            done.append(names)
+            if len(done) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(*names)
+
+        os.replace = replace
+        with contextlib.redirect_stdout(io.StringIO()):
+            os._exit(STAGES[stage].main(["cpu", *words]))
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_killed_between_any_two_files_its_files_are_not_taken_for_another_programs(write_config, fresh):
+    """best.pth may lie there without a manifest then: the new one, or with --fresh that of before."""
+    path = write_config(epochs=1, prune_epochs=0, shadow_num=1)
+    run(pretrain, path)
+    if fresh:
+        run(prune, path, "--lr", "0.01")
+    shutil.copytree("results", "start")
+    run(prune, path, *["--fresh"] * fresh)
+    whole, step, unfinished = files(), 1, 0
+    while True:
+        shutil.rmtree("results")
+        shutil.copytree("start", "results")
+        if not killed_at(step, "prune", [path, *["--fresh"] * fresh]):
+            break
+        step += 1
+        unfinished += any((folder / "best.pth").exists() and not (folder / "manifest.json").exists()
+                          for folder in MADE.iterdir())
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            status = prune.main(["cpu", path])
+        if fresh and status == 2:  # a model that the killed run did not come to
+            assert "was made with lr 0.01 (now 0.001)" in error.getvalue()
+            run(prune, path, "--fresh")
+        else:
+            assert status == 0, error.getvalue()
+        assert files() == whole, step
+    assert step > 8 and unfinished >= (4 if fresh else 2)
+
+
 # ---- two at once, a full disk, a GPU without memory ------------------------------------------------------------------
 
 def test_a_second_process_is_told_who_is_at_work(write_config, capsys):
@@ -415,7 +545,7 @@ def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
     ask = lambda: (model.logits(records, torch.arange(7)), model.sensitivity(  # noqa: E731
         records, torch.arange(7), generator=torch.Generator().manual_seed(2)))
-    model._query_batch = fits
+    model._in_batches.size = fits
     expected = ask()
 
     def fail(_, inputs):
@@ -423,9 +553,8 @@ def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
             raise torch.cuda.OutOfMemoryError
 
     network.register_forward_pre_hook(fail)
-    monkeypatch.setattr(base_model, "QUERY_BATCH", 4 * fits)
-    model._query_batch = None
-    assert all(torch.equal(one, other) for one, other in zip(ask(), expected)) and model._query_batch == fits
+    model._in_batches.size = 4 * fits
+    assert all(torch.equal(one, other) for one, other in zip(ask(), expected)) and model._in_batches.size == fits
     network.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
     with pytest.raises(UserError, match="too small for a single query"):
         ask()
@@ -435,7 +564,7 @@ def test_training_without_memory_says_which_batch_size_to_try(write_config, monk
     def fail(*_):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr("defenders.basic.Basic.criterion", fail)
+    monkeypatch.setattr("base_model.Objective.criterion", fail)
     assert pretrain.main(["cpu", write_config()]) == 2
     assert "victim: the GPU's memory is too small for --batch_size 128: try --batch_size 64" in capsys.readouterr().err
 

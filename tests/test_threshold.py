@@ -162,6 +162,7 @@ def answers(draw, labels, member, num_cls):
     p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
     coarse = draw.random(len(labels)) < 0.5
     p[coarse] = np.round(p[coarse] * 8) / 8
+    p[np.arange(len(p)), p.argmax(axis=1)] += np.where(coarse, 1 - p.sum(axis=1), 0)  # exact, as eighths are
     return p.astype(np.float64)
 
 
