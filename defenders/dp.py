@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -60,6 +61,8 @@ class PrivateSGD(Objective):
     def build_optimizer(self, network, config):
         from defenders.engines import OpacusOptimizer, PyvacySGD
 
+        # counted once, since a GPU makes whoever asks wait
+        self.kept_counts = {parameter: int(_kept(parameter).sum()) for parameter in network.parameters()}
         parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
         if self.engine == "opacus":
             return OpacusOptimizer(
@@ -77,8 +80,7 @@ class PrivateSGD(Objective):
     def noise(self, parameter: nn.Parameter, std: float) -> torch.Tensor:
         """Normal noise for a parameter, 0 on its pruned weights."""
         kept = getattr(parameter, "kept", None)
-        count = parameter.numel() if kept is None else int(kept.sum())
-        values = torch.from_numpy(std * normals(self.stream, count)).to(parameter.device, parameter.dtype)
+        values = torch.from_numpy(std * normals(self.stream, self.kept_counts[parameter])).to(parameter.device, parameter.dtype)
         if kept is None:
             return values.view(parameter.shape)
         return torch.zeros_like(parameter).masked_scatter_(kept, values)
@@ -89,7 +91,7 @@ class PrivateSGD(Objective):
         `generators` are left alone: which records were drawn is as secret as the noise.
         """
         for _ in range(math.ceil(len(indices) / size)):
-            drawn = uniforms(self.stream, len(indices)) < self.expected / self.count
+            drawn = np.flatnonzero(uniforms(self.stream, len(indices)) < self.expected / self.count)
             yield indices[torch.from_numpy(drawn).to(indices.device)]
 
     def step(self, network, optimizer, loss, x, y):
