@@ -160,7 +160,7 @@ class Store:
     def digest(self, role: str, version: str) -> str:
         """Tells a stored checkpoint from any other; "" where there is none."""
         path = self.folder(role, version) / _MANIFEST
-        if not path.exists():
+        if not os.path.exists(path):
             return ""
         manifest = read_sealed(path)
         with reading(path):
@@ -250,7 +250,7 @@ class Store:
             with _unless_fresh():
                 self.digest(role, version)
         index = self.root / _INDEX
-        if version == ORIGINAL and index.exists() and not (self.root / "split.npz").exists():
+        if version == ORIGINAL and os.path.exists(index) and not os.path.exists(self.root / "split.npz"):
             raise UserError(f"{index} lies there without a split.npz: {self.root} is of the original project; use "
                             f"another --results folder, or --fresh to write beside it")
 
@@ -296,7 +296,7 @@ class Store:
         ready = {_MANIFEST: sealed_json(facts | {"files": files, "made": made})} | ready
         ours = list(files.values())
         if self._foreign(role, version) is None:  # those that are replaced, should a kill leave them beside new ones
-            ours += [_file_digest(folder / name) for name in (_CHECKPOINT, _MASK) if (folder / name).exists()]
+            ours += [_file_digest(folder / name) for name in (_CHECKPOINT, _MASK) if os.path.exists(folder / name)]
         write(folder / _PUT, "".join(f"{line}\n" for line in dict.fromkeys(ours)).encode())
         with ExitStack() as places:  # all is on disk before anything is replaced; the manifest's place is taken last
             for name, content in ready.items():
@@ -338,7 +338,7 @@ class Store:
 
     def _read(self, role: str, version: str) -> Checkpoint | None:
         folder = self.folder(role, version)
-        if not (folder / _MANIFEST).exists():
+        if not os.path.exists(folder / _MANIFEST):
             return None
         manifest = read_sealed(folder / _MANIFEST)
         with reading(folder / _MANIFEST):
@@ -347,7 +347,7 @@ class Store:
             if manifest.get("privacy") is not None:  # before there was secret noise, it followed from the seed
                 manifest["options"] = {"dp_noise": "seeded"} | manifest["options"]
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
-        if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
+        if not all(os.path.exists(folder / name) for name in files):  # removed, as the error of a damaged file says
             return None
         contents = {name: unpacked(folder / name, digest) for name, digest in files.items()}
         return dataclasses.replace(found, weights=contents[_CHECKPOINT], masks=contents.get(_MASK))
@@ -421,7 +421,7 @@ class Store:
         with suppress(UserError, OSError):
             if version == ORIGINAL:
                 return sum(key.startswith("shadow_") and key.endswith("_train") for key in self._split()[1])
-            return sum((folder / _MANIFEST).exists()
+            return sum(os.path.exists(folder / _MANIFEST)
                        for folder in self.root.glob(self.folder("shadow_*", version).name))
         return 0
 
@@ -464,7 +464,7 @@ class Store:
             except UserError as busy:
                 say(f"waiting for a network of this attack: {busy}")
                 lock.enter_context(locked(folder, name, wait=_LONG, makes=[f"{name}."]))
-            if path.exists() and not self.options.fresh:
+            if os.path.exists(path) and not self.options.fresh:
                 return read_digested(path)
             resume = Resume(folder / f"{name}.resume", facts, [device], self.options, _refuse_other_network)
             weights = train([resume])
@@ -495,7 +495,7 @@ class Store:
 
     def _made(self, role: str, version: str) -> SimpleNamespace | None:
         path = self.folder(role, version) / _MANIFEST
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         said, original = read_sealed(path), self.parent(role, version)
         with reading(path):
@@ -516,7 +516,7 @@ class Store:
         """
         path = self.folder(role, version) / f"{what}.npz"
         with self.making(role, version, what, wait=600):
-            if path.exists() and not fresh:
+            if os.path.exists(path) and not fresh:
                 have, arrays = read_arrays(path)
                 if have == facts:
                     return arrays["answers"]
@@ -625,7 +625,7 @@ class Store:
 
     def _scores(self, version: str) -> dict[str, np.ndarray]:
         path = self.folder("victim", version) / "scores.npz"
-        return read_arrays(path)[1] if path.exists() else {}
+        return read_arrays(path)[1] if os.path.exists(path) else {}
 
     def attacks_on(self, version: str, models: str | None) -> list[dict]:
         """What has been found of just these models (a digest), with the options of attacks as they are now."""
@@ -741,7 +741,7 @@ class Attacked:
         """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
         or from before the numbers were kept, or that can be read."""
         path = self.folder / f"{what}.npz"
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             facts, arrays = read_arrays(path)
@@ -781,13 +781,13 @@ def _is_of_model(folder: Path) -> bool:
     """Whether this is the folder of a victim."""
     name = Path(os.path.abspath(folder)).name
     return folder.is_dir() and name.endswith(f"_{_MODEL}") and not name.startswith("shadow_") and any(
-        (folder / file).exists() for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
+        os.path.exists(folder / file) for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
 
 
 def results_around(folder: Path) -> Path | None:
     """The folder of a data set and network that a path lies in; None where it lies in none."""
     folder = Path(os.path.abspath(folder))
-    return next((parent for parent in folder.parents if (parent / "split.npz").exists()), None)
+    return next((parent for parent in folder.parents if os.path.exists(parent / "split.npz")), None)
 
 
 def _without_remedy(error: UserError) -> str:
@@ -799,7 +799,7 @@ def _attacked(folder: Path) -> Attacked:
     manifest, told, problems = folder / _MANIFEST, {}, []
     root = Path(os.path.abspath(folder)).parent
     try:
-        told = read_sealed(manifest) if manifest.exists() else {}
+        told = read_sealed(manifest) if os.path.exists(manifest) else {}
     except UserError as error:
         problems.append(_without_remedy(error))
     if not all(isinstance(told.get(name) or {}, dict) for name in ("files", "privacy")):
@@ -864,7 +864,7 @@ def read_lines(path: Path) -> tuple[list[dict], str]:
 
     Raises UserError where nothing can be read at all.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return [], ""
     with reading(path):
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -903,7 +903,7 @@ def remeasured(lines: list[dict], scores: Path) -> tuple[list[dict], list[dict]]
     """
     if all(line.get("intervals") == INTERVALS for line in lines):
         return lines, []
-    arrays = read_arrays(scores)[1] if scores.exists() else {}
+    arrays = read_arrays(scores)[1] if os.path.exists(scores) else {}
     current, gone = [], []
     for line in lines:
         if line.get("intervals") == INTERVALS:
