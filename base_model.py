@@ -1,64 +1,28 @@
-"""One network: how it is trained, tested and queried. The epoch loop of the project is here, and only here."""
+"""A network: how it is trained, tested and queried. The epoch loop of the project is here, and only here."""
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from core.console import UserError, say
-from datasets import Records
-from defenders.basic import Basic
+from core.console import UserError
+from datasets import Records, batches
 from models import stack
-from models.layers import dropout_generators, generator_state, set_generator_state, use_generator
-
-SMALLEST_PROBE = 64  # records by which a GPU's memory for queries is gauged
-QUERY_BATCH = 1024  # records a forward pass without gradients; changes no result beyond rounding
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for a stage's first argument: `cpu`, a GPU's number, `cuda` or `cuda:N`.
-
-    The first GPU falls back to the CPU where there is none, and says so in a line. Any other GPU that is
-    not there raises UserError. A GPU is not touched yet, so that processes can still be forked.
-    """
-    if name == "cpu":
-        return torch.device("cpu")
-    number = int(name.removeprefix("cuda").removeprefix(":") or 0)
-    found = torch.cuda.device_count()  # asks the driver's library; torch.cuda.is_available would start CUDA
-    if number < found:
-        # A perturbation of 1e-3 is below the resolution of TF32, in which cuDNN convolves unless told otherwise.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return torch.device("cuda", number)
-    if number == 0:
-        say("no GPU here: running on the CPU")
-        return torch.device("cpu")
-    raise UserError(f"GPU {number} does not exist: this machine has {found} (numbered from 0); 'cpu' works everywhere")
-
-
-def choose_precision(asked: str | None, device: torch.device, *, convolves: bool) -> str:
-    """`asked`, or else bf16 for convolutions on a GPU that has it and fp32 for all others."""
-    if asked is not None or not convolves or device.type == "cpu":
-        return asked or "fp32"
-    with torch.cuda.device(device):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+from models.layers import dropout_generators, generator_state, seed_dropout, set_generator_state
+from models.queries import QUERY_BATCH, QueriesInBatches
+from pruner.mask import attach_masks
 
 
 class Diverged(UserError):
     """A loss is not a number any more."""
 
 
-def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose, such as (7, "pretrain", "shadow_2"): streams never depend on one another."""
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))
-
-
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainConfig:
     """How a network is trained. `early_stop` = 0 trains for all epochs; `milestones` divide lr by ten."""
 
     epochs: int
@@ -69,17 +33,30 @@ class Recipe:
     early_stop: int = 0
     milestones: tuple[int, ...] = ()
 
-    def build_optimizer(self, parameters) -> torch.optim.Optimizer:
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self.optimizer]
         more = {"momentum": 0.9} if self.optimizer == "sgd" else {}
         return kind(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True, **more)
 
 
+@dataclass(frozen=True, eq=False)
+class TrainSet:
+    """What a network is trained on: numbers of `records`, (n,), or (K, n) of a stack of K, on the records' device.
+
+    Attributes:
+        dev: of the records that choose the epoch to keep; None = the last epoch is kept.
+    """
+
+    records: Records
+    train: torch.Tensor
+    dev: torch.Tensor | None = None
+
+
 @dataclass
-class Training:
+class TrainingHistory:
     """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev after each one.
 
-    A defence may put another quality in the place of that accuracy (see `Basic.quality`).
+    An objective may put another selection metric in the place of that accuracy (see `Objective.selection_metric`).
     """
 
     best_epoch: int = 0
@@ -87,7 +64,7 @@ class Training:
     dev_accuracy: list[float] = field(default_factory=list)
     stopped: bool = False
 
-    def after(self, accuracy: float, early_stop: int) -> bool:
+    def add(self, accuracy: float, early_stop: int) -> bool:
         """Take an epoch's accuracy into account; returns whether it is the best so far."""
         if self.stopped:
             return False
@@ -100,6 +77,173 @@ class Training:
         return better
 
 
+class Objective:
+    """What training minimises: cross-entropy. Every defence and every regression head is a subclass.
+
+    Args:
+        strength: the option `--defend_arg`.
+    """
+
+    def __init__(self, strength: float | None = None):
+        self.strength = strength
+
+    @classmethod
+    def is_stackable(cls) -> bool:
+        """Whether all that it changes follows from each model's logits, so that it can train a `Stack`.
+
+        Of all hooks, then, it overrides `criterion` alone (and `privacy`, which is no part of training).
+        """
+        hooks = ("setup", "build_optimizer", "batches", "step", "loss", "selection_metric", "state", "set_state")
+        return all(getattr(cls, hook) is getattr(Objective, hook) for hook in hooks)
+
+    def setup(self, data: TrainSet, *, batch_size: int, generator: torch.Generator) -> None:
+        """Called once before training; `generator` draws on the records' device."""
+
+    def build_optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+        return config.build_optimizer(network.parameters())
+
+    def batches(self, indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterable[torch.Tensor]:
+        """Those of an epoch, see `datasets.batches`."""
+        return batches(indices, size, *generators)
+
+    def step(self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, x: torch.Tensor,
+             y: torch.Tensor) -> torch.Tensor:
+        """Take a step on a batch; returns its loss, without gradients: a scalar, or (K,) of a stack.
+
+        `loss` is this objective's, in the precision of the training, for a stack of each model.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(network, x, y)
+        value.sum().backward()
+        optimizer.step()
+        return value.detach()
+
+    def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar with gradients; `network` is in training mode and is left so."""
+        return self.criterion(network(x), y)
+
+    def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
+        return F.cross_entropy(logits, y)
+
+    def selection_metric(self, model: BaseModel, records: Records, dev: torch.Tensor) -> list[float]:
+        """What the best epoch is the best of, for a model or each of a stack: the accuracy on dev."""
+        return model.accuracies(records, dev)
+
+    def privacy(self, *, n: int, batch_size: int, epochs: int, delta: float | None) -> dict | None:
+        """What a training on n records for at most so many epochs guarantees; None = nothing."""
+        return None
+
+    def state(self) -> dict:
+        """All that `loss` or `step` changes, as tensors and plain values, for a training to be resumed."""
+        return {}
+
+    def set_state(self, state: dict) -> None:
+        """Go on from what `state` returned; called after `setup`."""
+
+
+class Callback:
+    """What looks at a training from outside; each method may be overridden."""
+
+    def on_start(self, run: TrainingRun) -> None:
+        """Before the first epoch; may put the run where an earlier one was (see `TrainingRun.set_state`)."""
+
+    def on_epoch(self, run: TrainingRun) -> None:
+        """After each epoch."""
+
+
+class Progress(Callback):
+    """Calls `report(epoch, mean selection metric)` after each epoch; the metric is None without dev records."""
+
+    def __init__(self, report: Callable[[int, float | None], None]):
+        self.report = report
+
+    def on_epoch(self, run):
+        self.report(run.epoch, None if run.dev is None else sum(run.dev) / len(run.dev))
+
+
+class TrainingRun:
+    """A training between two epochs: all that the next one needs, and what the last one came to.
+
+    Attributes:
+        epoch: the last one that was finished; 0 before the first.
+        histories: of each model of a stack, or of the one that this is.
+        losses: mean loss of each over the last epoch's records.
+        dev: selection metric of each after it; None without dev records.
+        running: whether each took part in the last epoch, and had not stopped before.
+    """
+
+    def __init__(self, model: BaseModel, data: TrainSet, objective: Objective, config: TrainConfig,
+                 generators: Sequence[torch.Generator]):
+        self.model, self.data, self.objective, self.config, self.generators = model, data, objective, config, generators
+        self.optimizer = objective.build_optimizer(model.network, config)
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, config.milestones)
+        self.histories = [TrainingHistory() for _ in generators]
+        self.best_weights = model._update_best([True] * len(generators), {}) if data.dev is not None else None
+        self.epoch, self.losses, self.running = 0, [math.nan] * len(generators), [True] * len(generators)
+        self.dev: list[float] | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return all(history.stopped for history in self.histories)
+
+    def train_epoch(self, loss: Callable) -> None:
+        """One pass over the train records; `loss(network, x, y)` in the precision of the training."""
+        network, indices = self.model.network.train(), self.data.train
+        losses = torch.zeros(len(self.histories), device=self.model.device)  # summed there, read once an epoch
+        seen = 0.0  # records, in epochs: of DP's random batches not always 1
+        for batch in self.objective.batches(indices, self.config.batch_size, *self.generators):
+            share = batch.shape[-1] / indices.shape[-1]
+            value = self.objective.step(network, self.optimizer, loss, *self.data.records.batch(batch))
+            losses.add_(value, alpha=share)
+            seen += share
+        self.epoch += 1
+        self.running = [not history.stopped for history in self.histories]
+        self.losses = [value / seen if seen else math.nan for value in losses.tolist()]
+        self._check_finite(seen > 0)
+        self.schedule.step()
+
+    def _check_finite(self, any_batch: bool) -> None:
+        for number, (value, running) in enumerate(zip(self.losses, self.running), start=1):
+            if any_batch and running and not math.isfinite(value):
+                which = f"of model {number} of {len(self.losses)} " if len(self.losses) > 1 else ""
+                raise Diverged(f"the loss {which}is no longer finite in epoch {self.epoch}, at learning rate "
+                               f"{self.schedule.get_last_lr()[0]:g}")
+
+    def select(self) -> None:
+        """Measure the epoch's weights on dev, and keep the best so far."""
+        if self.data.dev is None:
+            return
+        self.dev = self.objective.selection_metric(self.model, self.data.records, self.data.dev)
+        better = [history.add(metric, self.config.early_stop) for history, metric in zip(self.histories, self.dev)]
+        if any(better):
+            self.best_weights = self.model._update_best(better, self.best_weights)
+
+    def _generators(self) -> list:
+        return [*self.generators, *dropout_generators(self.model.network)]
+
+    def state(self) -> dict:
+        """All that the next epoch depends on, as tensors and plain values."""
+        schedule = {name: value for name, value in self.schedule.state_dict().items() if name != "milestones"}
+        return {"epoch": self.epoch, "network": self.model.network.state_dict(), "best": self.best_weights,
+                "optimizer": self.optimizer.state_dict(), "schedule": schedule,
+                "trainings": [vars(history) for history in self.histories],
+                "draws": [generator_state(draw) for draw in self._generators()], "defender": self.objective.state()}
+
+    def set_state(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.epoch = state["epoch"]
+        if self.data.dev is not None:
+            self.best_weights = {name: tensor.to(self.model.device) for name, tensor in state["best"].items()}
+        self.model.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.histories = [TrainingHistory(**history) for history in state["trainings"]]
+        for draw, saved in zip(self._generators(), state["draws"], strict=True):
+            set_generator_state(draw, saved)
+        self.objective.set_state(state["defender"])
+
+
 class BaseModel:
     """A network on a device, and what the bench does with it.
 
@@ -110,111 +254,66 @@ class BaseModel:
             Queries are float32 in any case.
     """
 
+    masks: dict[str, torch.Tensor] | None = None  # of a pruned network, see `attach_masks`
+
     def __init__(self, network: nn.Module, *, device: torch.device, generator: torch.Generator,
                  precision: str = "fp32"):
         self.device = torch.device(device)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # faster, above all on a GPU
         self.precision = precision
-        use_generator(self.network, seed=int(torch.randint(2**62, (), generator=generator)))
+        self._in_batches = QueriesInBatches(self.network, self.device)
+        seed_dropout(self.network, seed=int(torch.randint(2**62, (), generator=generator)))
 
-    def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generator: torch.Generator,
-              dev: torch.Tensor | None = None, defender: Basic | None = None, resume=None,
-              on_epoch: Callable[[int, float | None], None] | None = None, scalars=None) -> Training:
-        """Train on `indices` of `records`; with `dev`, keep the weights of the best epoch on it.
+    def attach_masks(self, masks: dict[str, torch.Tensor]) -> None:
+        """Prune these weights, {parameter name: bool, False = pruned}, and keep them pruned through training."""
+        self.masks = masks
+        attach_masks(self.network, masks)
 
-        Best is the first epoch of the highest accuracy; training stops when more than `recipe.early_stop`
-        epochs have passed without a better one. Without `dev` the last epoch's weights are kept.
+    def train(self, data: TrainSet, config: TrainConfig, *, generator: torch.Generator,
+              objective: Objective | None = None, callbacks: Sequence[Callback] = ()) -> TrainingHistory:
+        """Train; with dev records, keep the weights of the best epoch on them, else the last epoch's.
+
+        Best is the first epoch of the highest selection metric; training stops when more than `config.early_stop`
+        epochs have passed without a better one.
 
         Args:
-            indices, dev: (n,) record numbers, on the records' device.
-            generator: draws the order of batches; on the records' device.
-            defender: supplies the loss of a batch, see `defenders`; None = cross-entropy.
-            resume: keeps the state on disk and hands back what is there (see `store.Resume`); None = nothing is kept.
-            on_epoch: called after each epoch with its number and accuracy on dev.
-            scalars: writes down loss and accuracy on dev of each epoch (see `store.Scalars`); None = nobody does.
+            generator: draws the order of batches, on the records' device, and what the objective needs.
+            objective: supplies the loss of a batch; None = cross-entropy. Its `setup` has been called.
+        Raises:
+            Diverged: a loss is not finite.
         """
-        defender = defender or Basic()
-        training, = self._epochs(records, indices, loss=defender.loss, recipe=recipe, generators=[generator], dev=dev,
-                                 defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
-        return training
+        objective = objective or Objective()
+        run = TrainingRun(self, data, objective, config, [generator])
+        history, = self._fit(run, objective.loss, callbacks)
+        return history
 
-    def _epochs(self, records: Records, indices: torch.Tensor, *, loss: Callable, recipe: Recipe,
-                generators: list[torch.Generator], dev: torch.Tensor | None, defender: Basic, resume, on_epoch,
-                scalars) -> list[Training]:
-        """The epoch loop, for one model or a stack of them: one generator and one Training each."""
-        optimizer = defender.build_optimizer(self.network, recipe)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones)
-        trainings = [Training() for _ in generators]
-        best_weights = self._kept([True] * len(trainings), {}) if dev is not None else None
-        draws = [*generators, *dropout_generators(self.network)]
-
+    def _fit(self, run: TrainingRun, loss: Callable, callbacks: Sequence[Callback]) -> list[TrainingHistory]:
+        """The epoch loop, for one model or a stack of them."""
         def in_precision(network, x, y) -> torch.Tensor:
             # without its cache, which would hand weights cast under no_grad (as `adv` asks) to the training
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16",
                                 cache_enabled=False):
                 return loss(network, x, y)
 
-        def state() -> dict:
-            return {"epoch": epoch, "network": self.network.state_dict(), "best": best_weights,
-                    "optimizer": optimizer.state_dict(), "trainings": [vars(training) for training in trainings],
-                    "schedule": {name: value for name, value in schedule.state_dict().items() if name != "milestones"},
-                    "draws": [generator_state(draw) for draw in draws], "defender": defender.state()}
+        for callback in callbacks:
+            callback.on_start(run)
+        while run.epoch < run.config.epochs and not run.stopped:
+            run.train_epoch(in_precision)
+            run.select()
+            for callback in callbacks:
+                callback.on_epoch(run)
+        if run.best_weights is not None:
+            self.network.load_state_dict(run.best_weights)
+        return run.histories
 
-        done = 0
-        if (kept := resume and resume.load()) is not None:
-            done = kept["epoch"]
-            if dev is not None:
-                best_weights = {name: tensor.to(self.device) for name, tensor in kept["best"].items()}
-            self.network.load_state_dict(kept["network"])
-            optimizer.load_state_dict(kept["optimizer"])
-            schedule.load_state_dict(kept["schedule"])
-            trainings = [Training(**training) for training in kept["trainings"]]
-            for draw, own in zip(draws, kept["draws"], strict=True):
-                set_generator_state(draw, own)
-            defender.set_state(kept["defender"])
-        for epoch in range(done + 1, recipe.epochs + 1):
-            self.network.train()
-            losses = torch.zeros(len(trainings), device=self.device)  # summed on the device, read once an epoch
-            seen = 0.0  # records, in epochs: of DP's random batches not always 1
-            for batch in defender.batches(indices, recipe.batch_size, *generators):
-                share = batch.shape[-1] / indices.shape[-1]
-                losses.add_(defender.step(self.network, optimizer, in_precision, *records.batch(batch)), alpha=share)
-                seen += share
-            losses = [loss / seen if seen else math.nan for loss in losses.tolist()]
-            for number, (training, own) in enumerate(zip(trainings, losses), start=1):
-                if seen and not (math.isfinite(own) or training.stopped):
-                    which = f"of model {number} of {len(trainings)} " if len(trainings) > 1 else ""
-                    raise Diverged(f"the loss {which}is no longer finite in epoch {epoch}, at learning rate "
-                                   f"{schedule.get_last_lr()[0]:g}")
-            schedule.step()
-            accuracy, told = None, {"loss": losses}
-            running = [not training.stopped for training in trainings]
-            if dev is not None:
-                told["dev accuracy"] = accuracies = defender.quality(self, records, dev)
-                accuracy = sum(accuracies) / len(accuracies)
-                better = [training.after(own, recipe.early_stop) for training, own in zip(trainings, accuracies)]
-                if any(better):
-                    best_weights = self._kept(better, best_weights)
-            if on_epoch is not None:
-                on_epoch(epoch, accuracy)
-            if scalars is not None:
-                scalars.add(epoch, told, running)
-            if all(training.stopped for training in trainings):
-                break
-            if resume is not None:
-                resume.save(state)
-        if best_weights is not None:
-            self.network.load_state_dict(best_weights)
-        return trainings
-
-    def _kept(self, better: list[bool], before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _update_best(self, better: list[bool], before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The weights to keep, after an epoch that was better than those `before`."""
         return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     @torch.no_grad()
     def logits(self, records: Records, indices: torch.Tensor) -> torch.Tensor:
         """Logits (n, C), float32, in evaluation mode."""
-        return self._ask(lambda part: self.network(records.batch(part)[0]).float(), records, indices)
+        return self._in_batches(lambda part: self.network(records.batch(part)[0]).float(), records, indices)
 
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
@@ -234,7 +333,7 @@ class BaseModel:
         s(x) = mean over `draws` of |p(x + epsilon u) - p(x)| / epsilon, u ~ N(0, I), where x is the
         normalised record (Yuan & Zhang 2022, section 4). `generator` lives on the records' device.
         """
-        def answer(part):
+        def of_part(part):
             x = records.batch(part)[0]
             posterior = posteriors(self.network(x))
             change = torch.zeros_like(posterior)
@@ -243,34 +342,7 @@ class BaseModel:
                 change += (posteriors(self.network(noise.mul_(epsilon).add_(x))) - posterior).abs_()
             return (change / (draws * epsilon)).float()
 
-        return self._ask(answer, records, indices, generator)
-
-    def _ask(self, answer: Callable, records: Records, indices: torch.Tensor, generator=None) -> torch.Tensor:
-        """`answer` to all of `indices`, in evaluation mode and in batches; a GPU without memory gets smaller ones."""
-        self.network.eval()
-        while True:
-            size, state = 2 * SMALLEST_PROBE, generator and generator.get_state()
-            try:
-                size = self.query_batch(records)
-                return torch.cat([answer(part) for part in indices.split(size, dim=-1)], dim=-2)
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
-                    raise UserError("the GPU's memory is too small for a single query: is another process using it?")
-            self._query_batch = size // 2
-            if generator is not None:
-                generator.set_state(state)
-
-    def query_batch(self, records: Records) -> int:
-        """Records a forward pass without gradients; changes no result beyond rounding.
-
-        On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2.
-        """
-        if self._query_batch is None:
-            on_cpu = self.device.type == "cpu"
-            self._query_batch = QUERY_BATCH if on_cpu else _fitting_batch(self.network, records, self.device)
-        return self._query_batch
-
-    _query_batch: int | None = None
+        return self._in_batches(of_part, records, indices, generator)
 
 
 class Stack(BaseModel):
@@ -288,40 +360,34 @@ class Stack(BaseModel):
         self.models = models
         self.device, self.precision = models[0].device, models[0].precision
         self.network = stack.stacked([model.network for model in models])
-        self._query_batch = QUERY_BATCH
+        self._in_batches = QueriesInBatches(self.network, self.device, size=QUERY_BATCH)
+        if models[0].masks is not None:
+            self.attach_masks({name: torch.stack([model.masks[name] for model in models]) for name in models[0].masks})
 
-    def train(self, records: Records, indices: torch.Tensor, *, recipe: Recipe, generators: list[torch.Generator],
-              dev: torch.Tensor, defender: Basic, resume=None, on_epoch=None, scalars=None) -> list[Training]:
-        """As `BaseModel.train` does, for K models at once; returns a Training each.
+    def train_each(self, data: TrainSet, config: TrainConfig, *, generators: Sequence[torch.Generator],
+                   objective: Objective, callbacks: Sequence[Callback] = ()) -> list[TrainingHistory]:
+        """As `BaseModel.train` does, for K models at once; returns a history each.
 
         Args:
-            indices, dev: (K, n) record numbers.
+            data: with (K, n) record numbers.
             generators: K of them.
-            defender: its loss must follow from each model's logits alone, by its `criterion`.
-            on_epoch: is told the mean accuracy on dev.
+        Raises:
+            ValueError: the objective is not stackable.
         """
+        if not objective.is_stackable():
+            raise ValueError(f"{type(objective).__name__} cannot train a stack: it changes more than the criterion")
+
         def loss(network, x, y):  # (K,); of their sum, the gradient of each model is that of its own loss
-            return torch.func.vmap(defender.criterion)(network(x), y)
+            return torch.func.vmap(objective.criterion)(network(x), y)
 
-        trainings = self._epochs(records, indices, loss=loss, recipe=recipe, generators=generators, dev=dev,
-                                 defender=defender, resume=resume, on_epoch=on_epoch, scalars=scalars)
+        histories = self._fit(TrainingRun(self, data, objective, config, generators), loss, callbacks)
         stack.unstack(self.network, [model.network for model in self.models])
-        return trainings
+        return histories
 
-    def _kept(self, better, before):
+    def _update_best(self, better, before):
         chosen = torch.tensor(better, device=self.device)
         return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
                 for name, tensor in self.network.state_dict().items()}
-
-
-def _fitting_batch(network: nn.Module, records: Records, device: torch.device) -> int:
-    probe = torch.zeros(SMALLEST_PROBE, dtype=torch.int64, device=device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    network(records.batch(probe)[0])
-    each = max(1, (torch.cuda.max_memory_allocated(device) - before) // len(probe))
-    fits = torch.cuda.get_device_properties(device).total_memory // 4 // each
-    return 2 ** min(14, max(6, fits.bit_length() - 1))  # 64 to 16384: more gains nothing
 
 
 def posteriors(logits: torch.Tensor) -> torch.Tensor:

@@ -20,12 +20,12 @@ def main(argv=None):
     import numpy as np
 
     from attackers import metrics
+    from bench.training import load_device_and_data
     from defenders.accounting import caveat
-    from roles import prepare
     from store import ORIGINAL, Store, models_digest
     from core.parallel import side_by_side
 
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     attacks = fitting(options)

@@ -13,20 +13,20 @@ def main(argv=None):
     options = parse("pretrain", argv, about=__doc__)
 
     from datasets import split
-    from roles import Start, new_model, prepare, train_all
+    from bench.training import TrainingPlan, load_device_and_data, new_model, train_roles
     from store import ORIGINAL, Store
 
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     parts = split(len(records), seed=options.seed, shadow_num=options.shadow_num, kind=options.split)
     store = Store(options, records.digest())
     store.check_place(ORIGINAL)
     console.say(f"split: {store.save_split(parts)}")
 
     def start(role):
-        return Start(new_model(options, records, role, "pretrain", device))
+        return new_model(options, records, role, "pretrain", device)
 
-    train_all(start, device, records, parts, store=store, version=ORIGINAL, epochs=options.epochs,
-              title="original models: kept epoch and accuracy")
+    train_roles(TrainingPlan(store=store, version=ORIGINAL, device=device, records=records, splits=parts, start=start,
+                             epochs=options.epochs, title="original models: kept epoch and accuracy"))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ def prune(options) -> dict:
     """All of the stage; returns what differential privacy guarantees of each role, see `store.Checkpoint`."""
     import torch
 
-    from pruner import mask
-    from roles import Start, new_model, prepare, stored_model, train_all
+    from bench.training import TrainingPlan, load_device_and_data, new_model, stored_model, train_roles
+    from pruner.mask import compute_masks, emptied
     from store import ORIGINAL, Store
 
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     store.check_place(store.pruned)
@@ -35,26 +35,24 @@ def prune(options) -> dict:
         if options.from_scratch:
             model = new_model(options, records, role, "scratch", device)
         else:
-            model = stored_model(options, records, role, "prune", device, originals[role])
-        return model, mask.prune(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity)
+            model = stored_model(options, records, role, "prune", device, weights=originals[role].weights)
+        model.attach_masks(compute_masks(model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity))
+        return model
 
     empty = {}  # that all can be pruned is known before any is fine-tuned
     for role in parts:
-        model, masks = pruned(role, torch.device("cpu"))
-        for layer in mask.emptied(model.network, masks):
+        model = pruned(role, torch.device("cpu"))
+        for layer in emptied(model.network, model.masks):
             empty.setdefault(layer, []).append(role)
     for layer, roles in empty.items():
         console.say(f"warning: {options.pruner_name} at sparsity {options.prune_sparsity:g} leaves nothing of layer "
                     f"{layer} in {', '.join(roles)}: try a smaller --prune_sparsity")
 
-    def start(role):
-        model, masks = pruned(role, device)
-        mask.apply(model.network, masks)
-        return Start(model, masks)
-
-    return train_all(start, device, records, parts, store=store, version=store.pruned, epochs=options.prune_epochs,
-                     defend=options.defend, parents={role: original.digest for role, original in originals.items()},
-                     title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be")
+    return train_roles(TrainingPlan(
+        store=store, version=store.pruned, device=device, records=records, splits=parts,
+        start=lambda role: pruned(role, device), epochs=options.prune_epochs, defend=options.defend,
+        parents={role: original.digest for role, original in originals.items()},
+        title=f"{store.pruned}: kept epoch, accuracy, pruned share of what can be"))
 
 
 if __name__ == "__main__":

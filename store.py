@@ -57,6 +57,8 @@ from options import OPTIONS, command, record, shown
 if TYPE_CHECKING:
     import torch
 
+    from bench.callbacks import Resume, Scalars
+
 _CHECKPOINT, _MASK, _MANIFEST, _MODEL, _SCALARS = "best.pth", "best_mask.pth", "manifest.json", "model", "tensorboard"
 _PUT = ".model.sha256"
 _PARTS = ("train", "dev", "test")
@@ -158,7 +160,7 @@ class Store:
     def digest(self, role: str, version: str) -> str:
         """Tells a stored checkpoint from any other; "" where there is none."""
         path = self.folder(role, version) / _MANIFEST
-        if not path.exists():
+        if not os.path.exists(path):
             return ""
         manifest = read_sealed(path)
         with reading(path):
@@ -248,7 +250,7 @@ class Store:
             with _unless_fresh():
                 self.digest(role, version)
         index = self.root / _INDEX
-        if version == ORIGINAL and index.exists() and not (self.root / "split.npz").exists():
+        if version == ORIGINAL and os.path.exists(index) and not os.path.exists(self.root / "split.npz"):
             raise UserError(f"{index} lies there without a split.npz: {self.root} is of the original project; use "
                             f"another --results folder, or --fresh to write beside it")
 
@@ -294,7 +296,7 @@ class Store:
         ready = {_MANIFEST: sealed_json(facts | {"files": files, "made": made})} | ready
         ours = list(files.values())
         if self._foreign(role, version) is None:  # those that are replaced, should a kill leave them beside new ones
-            ours += [_file_digest(folder / name) for name in (_CHECKPOINT, _MASK) if (folder / name).exists()]
+            ours += [_file_digest(folder / name) for name in (_CHECKPOINT, _MASK) if os.path.exists(folder / name)]
         write(folder / _PUT, "".join(f"{line}\n" for line in dict.fromkeys(ours)).encode())
         with ExitStack() as places:  # all is on disk before anything is replaced; the manifest's place is taken last
             for name, content in ready.items():
@@ -336,7 +338,7 @@ class Store:
 
     def _read(self, role: str, version: str) -> Checkpoint | None:
         folder = self.folder(role, version)
-        if not (folder / _MANIFEST).exists():
+        if not os.path.exists(folder / _MANIFEST):
             return None
         manifest = read_sealed(folder / _MANIFEST)
         with reading(folder / _MANIFEST):
@@ -345,7 +347,7 @@ class Store:
             if manifest.get("privacy") is not None:  # before there was secret noise, it followed from the seed
                 manifest["options"] = {"dp_noise": "seeded"} | manifest["options"]
             found = Checkpoint({}, **manifest, digest=files[_CHECKPOINT])
-        if not all((folder / name).exists() for name in files):  # removed, as the error of a damaged file says
+        if not all(os.path.exists(folder / name) for name in files):  # removed, as the error of a damaged file says
             return None
         contents = {name: unpacked(folder / name, digest) for name, digest in files.items()}
         return dataclasses.replace(found, weights=contents[_CHECKPOINT], masks=contents.get(_MASK))
@@ -419,13 +421,15 @@ class Store:
         with suppress(UserError, OSError):
             if version == ORIGINAL:
                 return sum(key.startswith("shadow_") and key.endswith("_train") for key in self._split()[1])
-            return sum((folder / _MANIFEST).exists()
+            return sum(os.path.exists(folder / _MANIFEST)
                        for folder in self.root.glob(self.folder("shadow_*", version).name))
         return 0
 
     def resume(self, roles: list[str], version: str, parts: dict[str, Part], *, precision: str, device: str,
                parents: list[str]) -> Resume:
         """Where the training of one role's model, or of a stack of several, keeps its state."""
+        from bench.callbacks import Resume
+
         role = roles[0]
         facts = self._facts([parts[one] for one in roles], _MAKING[self._maker(version)], precision, parents)
         path = self.folder(role, version) / f"{_MODEL}.resume"
@@ -434,10 +438,12 @@ class Store:
 
     def scalars(self, roles: list[str], version: str) -> Scalars:
         """Where the training of one role's model, or of a stack of several, writes down what TensorBoard shows."""
+        from bench.callbacks import Scalars
+
         return Scalars([self.folder(role, version) / _SCALARS for role in roles], self.options)
 
-    def network(self, name: str, facts: list, train: Callable[[Resume], dict], *, device: str) -> dict:
-        """Weights of an attack's network: those that lie there, or else `train(resume)`'s, which are kept.
+    def network(self, name: str, facts: list, train: Callable[[list], dict], *, device: str) -> dict:
+        """Weights of an attack's network: those that lie there, or else `train(callbacks)`'s, which are kept.
 
         An attacker who has trained on shadow models once need not do it again for the next victim. Whoever comes while
         another process trains the same network waits for it.
@@ -446,6 +452,8 @@ class Store:
             facts: all that the weights depend on but the option `threads` and the device: arrays, and what its `repr`
                 tells from others, such as a network.
         """
+        from bench.callbacks import Resume
+
         said = [digest_of(fact) if isinstance(fact, np.ndarray) else repr(fact) for fact in facts]
         facts = {"network": name, "device": device, "threads": self.options.threads, "facts": said}
         folder, name = self.common()[1], f"{name}_{digest_of(np.array(json.dumps(facts)))[:16]}"
@@ -456,10 +464,10 @@ class Store:
             except UserError as busy:
                 say(f"waiting for a network of this attack: {busy}")
                 lock.enter_context(locked(folder, name, wait=_LONG, makes=[f"{name}."]))
-            if path.exists() and not self.options.fresh:
+            if os.path.exists(path) and not self.options.fresh:
                 return read_digested(path)
             resume = Resume(folder / f"{name}.resume", facts, [device], self.options, _refuse_other_network)
-            weights = train(resume)
+            weights = train([resume])
             write(path, digested(weights))
             resume.path.unlink(missing_ok=True)
         return weights
@@ -487,7 +495,7 @@ class Store:
 
     def _made(self, role: str, version: str) -> SimpleNamespace | None:
         path = self.folder(role, version) / _MANIFEST
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         said, original = read_sealed(path), self.parent(role, version)
         with reading(path):
@@ -508,7 +516,7 @@ class Store:
         """
         path = self.folder(role, version) / f"{what}.npz"
         with self.making(role, version, what, wait=600):
-            if path.exists() and not fresh:
+            if os.path.exists(path) and not fresh:
                 have, arrays = read_arrays(path)
                 if have == facts:
                     return arrays["answers"]
@@ -617,7 +625,7 @@ class Store:
 
     def _scores(self, version: str) -> dict[str, np.ndarray]:
         path = self.folder("victim", version) / "scores.npz"
-        return read_arrays(path)[1] if path.exists() else {}
+        return read_arrays(path)[1] if os.path.exists(path) else {}
 
     def attacks_on(self, version: str, models: str | None) -> list[dict]:
         """What has been found of just these models (a digest), with the options of attacks as they are now."""
@@ -638,38 +646,6 @@ class Store:
 
     def _not_yet(self, path: Path, version: str):
         raise UserError(f"{path} is not there: first run `{self._command(version)}`")
-
-
-class Resume:
-    """The state of one training on disk, until it is finished.
-
-    Args:
-        facts: what was trained and how; another's state is refused by `refuse(path, have, wanted)`.
-        form: on which kind of device, and in which stack; a state of another form is of no use and left aside.
-    """
-
-    def __init__(self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable):
-        self.path, self.facts, self.form, self.every, self.refuse = path, facts, form, options.save_every, refuse
-        self.saved = time.monotonic()
-        if options.fresh:
-            path.unlink(missing_ok=True)
-
-    def load(self) -> dict | None:
-        """The state last saved, tensors on the CPU; None where there is none."""
-        if not self.path.exists():
-            return None
-        have = read_digested(self.path)
-        if have["form"] != self.form:
-            return None
-        self.refuse(self.path, have["facts"], self.facts)
-        say(f"{self.path}: going on after epoch {have['state']['epoch']}")
-        return have["state"]
-
-    def save(self, state: Callable[[], dict]) -> None:
-        """Save `state()` if the last time is `save_every` seconds ago."""
-        if time.monotonic() - self.saved >= self.every:
-            write(self.path, digested({"facts": self.facts, "form": self.form, "state": state()}))
-            self.saved = time.monotonic()
 
 
 def study_folder(results: str, study: str, said: dict) -> Path:
@@ -702,7 +678,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _unless_default(manifest: dict) -> str | None:
-    """The precision that a model was trained in; None where `base_model.choose_precision` takes it by itself."""
+    """The precision that a model was trained in; None where `core.devices.choose_precision` takes it by itself."""
     options, device = manifest["options"], manifest["made"]["device"]
     if options["defend"] == "dp":
         return None
@@ -765,7 +741,7 @@ class Attacked:
         """Numbers of the records asked (N,) and the victim's answers (N, C); None where there are none of this victim,
         or from before the numbers were kept, or that can be read."""
         path = self.folder / f"{what}.npz"
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             facts, arrays = read_arrays(path)
@@ -805,13 +781,13 @@ def _is_of_model(folder: Path) -> bool:
     """Whether this is the folder of a victim."""
     name = Path(os.path.abspath(folder)).name
     return folder.is_dir() and name.endswith(f"_{_MODEL}") and not name.startswith("shadow_") and any(
-        (folder / file).exists() for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
+        os.path.exists(folder / file) for file in (_MANIFEST, _CHECKPOINT, "attacks.jsonl"))
 
 
 def results_around(folder: Path) -> Path | None:
     """The folder of a data set and network that a path lies in; None where it lies in none."""
     folder = Path(os.path.abspath(folder))
-    return next((parent for parent in folder.parents if (parent / "split.npz").exists()), None)
+    return next((parent for parent in folder.parents if os.path.exists(parent / "split.npz")), None)
 
 
 def _without_remedy(error: UserError) -> str:
@@ -823,7 +799,7 @@ def _attacked(folder: Path) -> Attacked:
     manifest, told, problems = folder / _MANIFEST, {}, []
     root = Path(os.path.abspath(folder)).parent
     try:
-        told = read_sealed(manifest) if manifest.exists() else {}
+        told = read_sealed(manifest) if os.path.exists(manifest) else {}
     except UserError as error:
         problems.append(_without_remedy(error))
     if not all(isinstance(told.get(name) or {}, dict) for name in ("files", "privacy")):
@@ -888,7 +864,7 @@ def read_lines(path: Path) -> tuple[list[dict], str]:
 
     Raises UserError where nothing can be read at all.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return [], ""
     with reading(path):
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -927,7 +903,7 @@ def remeasured(lines: list[dict], scores: Path) -> tuple[list[dict], list[dict]]
     """
     if all(line.get("intervals") == INTERVALS for line in lines):
         return lines, []
-    arrays = read_arrays(scores)[1] if scores.exists() else {}
+    arrays = read_arrays(scores)[1] if os.path.exists(scores) else {}
     current, gone = [], []
     for line in lines:
         if line.get("intervals") == INTERVALS:
@@ -939,48 +915,6 @@ def remeasured(lines: list[dict], scores: Path) -> tuple[list[dict], list[dict]]
         else:
             gone.append(line)
     return current, gone
-
-
-class Scalars:
-    """Numbers of each epoch for TensorBoard, where the options ask for it: a folder for each of the models trained.
-
-    What a training from the first epoch finds there is another's and goes, asked for or not; one that goes on hides
-    the epochs that it runs again.
-    """
-
-    def __init__(self, folders: list[Path], options: SimpleNamespace):
-        self.folders, self.asked, self.writers = folders, options.tensorboard, []
-        if options.fresh:
-            self._remove()
-
-    def close(self) -> None:
-        for writer in self.writers:
-            with suppress(OSError):  # all is written but where `add` has said so
-                writer.close()
-
-    def add(self, epoch: int, told: dict[str, list[float]], running: list[bool]) -> None:
-        """Write down an epoch's numbers: of each name one a model. Those of models not `running` are left out."""
-        if epoch == 1:
-            self._remove()
-        if not self.asked:
-            return
-        try:
-            if not self.writers:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.writers = [SummaryWriter(folder, purge_step=epoch) for folder in self.folders]
-            for number, writer in enumerate(self.writers):
-                if running[number]:
-                    for name, values in told.items():
-                        writer.add_scalar(name, values[number], epoch)
-                    writer.flush()  # before the state is saved from which a killed training goes on
-        except OSError as error:
-            raise UserError(f"cannot write in {self.folders[0]}: {error.strerror or error}") from error
-
-    def _remove(self) -> None:
-        for folder in self.folders:
-            for old in folder.glob("events.*"):
-                old.unlink(missing_ok=True)
 
 
 def models_digest(models: Iterable[Checkpoint]) -> str:

@@ -390,7 +390,7 @@ def _place(asked, jobs: list[Job]):
             job.options.device, job.options.workers = "0" if gpus else "cpu", max(1, int(cpus)) if not gpus else None
             _data_of_nodes(job.options, ship=asked.ship)
         return Ray(address=asked.ray, results=Path(asked.results), ship=asked.ship, gpus=gpus, cpus=cpus)
-    from base_model import choose_device
+    from core.devices import choose_device
     from core.parallel import cores
 
     on_cpu = choose_device(asked.device).type == "cpu"

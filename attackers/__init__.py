@@ -7,7 +7,7 @@ An attack is a function `attack(evidence, *, device, seed, watch, keep, **own op
     seed      of all its randomness
     watch     called with (epochs, label) before a training, see `console.epoch_bar`
     keep      called with (name, facts, train) where a network is trained on shadow models alone: returns its weights,
-              those of an earlier attack or of `train(resume)`; see `store.Store.network`
+              those of an earlier attack or of `train(callbacks)`; see `store.Store.network`
 
 All of these but `evidence` may be left out. Used without models or options:
 

@@ -10,9 +10,9 @@ import torch
 from core import console
 from attackers import ATTACKS, blindmi
 from attackers.signals import DRAWS, EPSILON, Evidence, Signals, query, query_sensitivity
-from base_model import generator
+from core.devices import generator
 from datasets import Part, Records
-from roles import on_device, stored_model
+from bench.training import on_device, stored_model
 from store import Checkpoint, Store, digest_of
 from core.parallel import side_by_side
 
@@ -69,7 +69,7 @@ def _answers(role: str, store: Store, version: str, checkpoint: Checkpoint, reco
     """Of one model, by what it was asked: logits of the records of these numbers and of those that were made up,
     sensitivities of others. Kept with all that they depend on; without `ask`, only read."""
     options = store.options
-    model = lru_cache(lambda: stored_model(options, records, role, "mia", device, checkpoint))
+    model = lru_cache(lambda: stored_model(options, records, role, "mia", device, weights=checkpoint.weights))
     place = partial(on_device, records, device)
 
     def kept(what: str, asked: np.ndarray, query: Callable[[], np.ndarray], *, numbered: bool = True,

@@ -18,7 +18,7 @@ def perceptron(*, inputs: int) -> nn.Module:
 
 def not_kept(name: str, facts: list, train: Callable) -> dict:
     """The `keep` of an attack (see `attackers`) without a results folder."""
-    return train(None)
+    return train([])
 
 
 def posterior_and_class(posterior: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,13 @@ import base_model
 from core import console
 from attackers.networks import not_kept, perceptron, posterior_and_class
 from attackers.signals import Evidence, Signals, Verdict
-from base_model import BaseModel, Recipe
+from base_model import BaseModel, Progress, TrainConfig, TrainSet
+from core.devices import generator
 from datasets import Records
 from models.layers import initialise
 from transformer import SelfAttentionAttack
 
-RECIPE = Recipe(epochs=100, batch_size=128, optimizer="sgd", lr=1e-3, weight_decay=5e-4, milestones=(50, 75))
+CONFIG = TrainConfig(epochs=100, batch_size=128, optimizer="sgd", lr=1e-3, weight_decay=5e-4, milestones=(50, 75))
 
 
 def nn_posterior(posterior, sensitivity, labels):
@@ -52,20 +53,20 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
                           for shadow, own in zip(evidence.shadows, evidence.own)])
     member = torch.from_numpy(evidence.member[evidence.own].astype(np.int64))
     records = Records(x=features, y=member, num_cls=2).to(device)
-    draw = base_model.generator(seed, "mia", name)
+    draw = generator(seed, "mia", name)
     network = build(features)
     initialise(network, draw)
     attack = BaseModel(network, device=device, generator=draw)
 
-    def train(resume) -> dict:
-        on_epoch, close = watch(RECIPE.epochs, name)
-        attack.train(records, torch.arange(len(records), device=device), recipe=RECIPE,
-                     generator=base_model.generator(seed, "mia", name, "order", device=device),
-                     resume=resume, on_epoch=on_epoch)
+    def train(callbacks) -> dict:
+        on_epoch, close = watch(CONFIG.epochs, name)
+        attack.train(TrainSet(records, torch.arange(len(records), device=device)), CONFIG,
+                     generator=generator(seed, "mia", name, "order", device=device),
+                     callbacks=[Progress(on_epoch), *callbacks])
         close()
         return network.state_dict()
 
-    network.load_state_dict(keep(name, [seed, RECIPE, network, features.numpy(), member.numpy()], train))
+    network.load_state_dict(keep(name, [seed, CONFIG, network, features.numpy(), member.numpy()], train))
     x = _features(evidence.victim, evidence.labels, evidence.target, select)
     questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()

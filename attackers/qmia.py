@@ -11,13 +11,13 @@ import models
 from attackers.calibration import judge
 from attackers.networks import not_kept
 from attackers.signals import Evidence, Measured, Signals, Verdict, true_and_others
-from base_model import BaseModel, Recipe, generator
+from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
 from core.console import NotApplicable, UserError
-from defenders.basic import Basic
+from core.devices import generator
 
 FEWEST = 20  # population records
 # that of the bench's networks; the likelihood of held-out records decides when to stop
-RECIPE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_stop=10)
+CONFIG = TrainConfig(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, early_stop=10)
 
 
 def margin(signals: Signals, labels: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def margin(signals: Signals, labels: np.ndarray) -> np.ndarray:
     return own - others.max(axis=1)
 
 
-class GaussianHead(Basic):
+class GaussianHead(Objective):
     """In place of a defence: the loss of a network that predicts mean and variance of a number for each class.
 
     Args:
@@ -48,7 +48,7 @@ class GaussianHead(Basic):
         # not F.gaussian_nll_loss, which makes the host wait for the GPU to see that no variance is negative
         return (0.5 * (variance.log() + (mean - self.numbers[y]) ** 2 / variance)).mean()
 
-    def quality(self, model, records, dev):
+    def selection_metric(self, model, records, dev):
         return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
 
 
@@ -84,17 +84,17 @@ def qmia(evidence: Evidence, *, device="cpu", seed: int = 0, watch=console.epoch
         network = models.build(network_name, shape=records.shape, num_cls=2 * count, generator=draw)
         regressor = BaseModel(network, device=device, generator=draw)
 
-        def fit(resume) -> dict:
-            on_epoch, close = watch(RECIPE.epochs, f"qmia {who}")
-            regressor.train(records, train, dev=held_out, defender=head, recipe=RECIPE, resume=resume,
+        def fit(callbacks) -> dict:
+            on_epoch, close = watch(CONFIG.epochs, f"qmia {who}")
+            regressor.train(TrainSet(records, train, held_out), CONFIG, objective=head,
                             generator=generator(seed, "mia", "qmia", who, "order", device=device),
-                            on_epoch=lambda epoch, _: on_epoch(epoch, None))
+                            callbacks=[Progress(lambda epoch, _: on_epoch(epoch, None)), *callbacks])
             close()
             return network.state_dict()
 
         keeping = keep if measured.playing is not None else not_kept  # that of the victim serves no other
         network.load_state_dict(keeping(f"qmia_{who}", [
-            seed, RECIPE, network, evidence.numbers, evidence.labels, population, standard], fit))
+            seed, CONFIG, network, evidence.numbers, evidence.labels, population, standard], fit))
         targets = torch.from_numpy(np.flatnonzero(measured.target)).to(records.y.device)
         mean, variance = head.predict(regressor.logits(records, targets), targets)
         mean, deviation = (values.double().cpu().numpy() for values in (mean, variance.sqrt()))

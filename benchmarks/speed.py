@@ -38,7 +38,8 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 import models  # noqa: E402
 from attackers.calibration import best_threshold  # noqa: E402
-from base_model import BaseModel, Recipe, choose_device, choose_precision  # noqa: E402
+from base_model import BaseModel, TrainConfig, TrainSet  # noqa: E402
+from core.devices import choose_device, choose_precision  # noqa: E402
 from core.console import table  # noqa: E402
 from datasets import Records  # noqa: E402
 from defenders.dp import clipped_sum, one_by_one  # noqa: E402
@@ -96,7 +97,7 @@ def plain_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, n
     torch.set_num_threads(cores())
     shape = IMAGE if x.ndim == 4 else x.shape[1:]
     network = models.build(name, shape=shape, num_cls=num_cls, generator=torch.Generator()).to(device)
-    models.layers.use_generator(network, seed=0)
+    models.layers.seed_dropout(network, seed=0)
     loader = DataLoader(Plain(x, y), batch_size=128, shuffle=True, num_workers=4, persistent_workers=True,
                         pin_memory=device.type == "cuda")
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=5e-4)
@@ -141,7 +142,7 @@ def our_rates(name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num
                           precision=choose_precision(None, device, convolves=bool(images)))
         rows = torch.arange(len(here), device=device)
         draw = torch.Generator(device).manual_seed(0)
-        runs = (lambda: model.train(here, rows, recipe=Recipe(epochs=1), generator=draw),
+        runs = (lambda: model.train(TrainSet(here, rows), TrainConfig(epochs=1), generator=draw),
                 lambda: model.sensitivity(here, rows, generator=draw))
         return [_rate(run, len(y), device, together) for run in runs]
 
@@ -265,7 +266,7 @@ def samia(device: str, *, classes=(10, 30, 100), steps: int = 30) -> list[dict]:
             network = SelfAttentionAttack(num_cls=num_cls)
             models.layers.initialise(network, torch.Generator().manual_seed(0))
             network.to(place)
-            models.layers.use_generator(network, seed=0)
+            models.layers.seed_dropout(network, seed=0)
             tokens = network if way == "slices" else lambda x, network=network: network.of_tokens(
                 network.norm(x.flatten(1)).view(x.shape))
             optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)

@@ -6,7 +6,7 @@ DEFENDERS = Registry("defence")
 # own: options that only this defence reads
 # keyed: it draws from streams of its own, and takes the `key` of those that follow from the seed
 # stage: which fine-tunes with it
-DEFENDERS.register("", "defenders.basic:Basic", "none beyond early stopping and weight decay", default=None)
+DEFENDERS.register("", "base_model:Objective", "none beyond early stopping and weight decay", default=None)
 DEFENDERS.register("ppb", "defenders.ppb:PosteriorBalancing",
                    "pair-based posterior balancing, strength lambda (Yuan & Zhang 2022)", default=4.0)
 DEFENDERS.register("adv", "defenders.adv:AdversarialRegularization",

@@ -4,15 +4,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from attackers.networks import perceptron, posterior_and_class
-from base_model import Recipe
+from base_model import Objective, TrainConfig
 from datasets import batches
-from defenders.basic import Basic
-from models.layers import dropout_generators, generator_state, initialise, set_generator_state, use_generator
+from models.layers import dropout_generators, generator_state, initialise, set_generator_state, seed_dropout
 
 ATTACK_STEPS = 7  # to one step of the classifier
 
 
-class AdversarialRegularization(Basic):
+class AdversarialRegularization(Objective):
     """Classify well while an attack that learns alongside takes members for non-members (Nasr et al. 2018, eq. 7).
 
     The attack (the perceptron of `nn_cls`) sees posterior and class, and learns to tell train records from
@@ -22,17 +21,17 @@ class AdversarialRegularization(Basic):
     attack's gain, log h, and leave it out).
     """
 
-    def start(self, records, *, train, dev, batch_size, generator):
+    def setup(self, data, *, batch_size, generator):
         """Make the attack and its optimiser; `generator` draws its weights, dropout and batches."""
-        self.records = records
-        self.attack = perceptron(inputs=2 * records.num_cls)
+        self.records = data.records
+        self.attack = perceptron(inputs=2 * data.records.num_cls)
         cpu = torch.Generator().manual_seed(int(torch.randint(
             2**31, (), generator=generator, device=generator.device)))
         initialise(self.attack, cpu)
-        self.attack.to(train.device)
-        use_generator(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
-        self.optimizer = Recipe(epochs=0).build_optimizer(self.attack.parameters())
-        self.members, self.others = (_Endless(indices, batch_size, generator) for indices in (train, dev))
+        self.attack.to(data.train.device)
+        seed_dropout(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
+        self.optimizer = TrainConfig(epochs=0).build_optimizer(self.attack.parameters())
+        self.members, self.others = (_Endless(indices, batch_size, generator) for indices in (data.train, data.dev))
 
     def state(self) -> dict:
         return {"attack": self.attack.state_dict(), "optimizer": self.optimizer.state_dict(),

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from base_model import Objective
 from core.console import UserError, say
 from defenders.accounting import NO_GUARANTEE, guarantee
-from defenders.basic import Basic
 from defenders.noise import SecretStream, SeededStream, normals, uniforms
 
 MIXING = (nn.modules.batchnorm._BatchNorm,)  # layers in which records meet while they are in training mode
 
 
-class PrivateSGD(Basic):
+class PrivateSGD(Objective):
     """Plain SGD on gradients that are clipped record by record, summed and drowned in noise.
 
     A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients by `batch_size`
@@ -44,9 +44,9 @@ class PrivateSGD(Basic):
         self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
         self.seeded, self.key = dp_noise == "seeded", key
 
-    def start(self, records, *, train, dev, batch_size, generator):
+    def setup(self, data, *, batch_size, generator):
         """Nothing follows from `generator`."""
-        self.count, self.expected = len(train), min(batch_size, len(train))
+        self.count, self.expected = len(data.train), min(batch_size, len(data.train))
         if not self.seeded:
             self.stream = SecretStream()
             return
@@ -54,16 +54,16 @@ class PrivateSGD(Basic):
             raise ValueError(f"key must have 16 bytes or more, not {len(self.key)}")
         # neighbouring sets of records must not share noise: it would cancel where two trainings are compared
         digest = hashlib.sha256(self.key)
-        for array in (records.x[train], records.y[train]):
+        for array in (data.records.x[data.train], data.records.y[data.train]):
             digest.update(array.cpu().numpy().tobytes())
         self.stream = SeededStream(digest.digest())
 
-    def build_optimizer(self, network, recipe):
+    def build_optimizer(self, network, config):
         from defenders.engines import OpacusOptimizer, PyvacySGD
 
         # counted once, since a GPU makes whoever asks wait
         self.kept_counts = {parameter: int(_kept(parameter).sum()) for parameter in network.parameters()}
-        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": recipe.weight_decay}
+        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
         if self.engine == "opacus":
             return OpacusOptimizer(
                 torch.optim.SGD(parameters, **how), draw=self.noise, noise_multiplier=self.strength,
@@ -124,7 +124,7 @@ def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
                 max_grad_norm: float) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
     """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
 
-    A pruned weight (see `pruner.mask.apply`) has gradient 0 and no part in the norm. Where all parameters are those
+    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where all parameters are those
     of linear layers that see a vector a record, no record's gradient is written out ("ghost clipping", Li et al.,
     ICLR 2022); else one record after the other is worked on.
 

@@ -2,10 +2,10 @@
 import torch
 from torch.nn import functional as F
 
-from defenders.basic import Basic
+from base_model import Objective
 
 
-class PosteriorBalancing(Basic):
+class PosteriorBalancing(Objective):
     """Draw the ranked posteriors of pairs of records together (Yuan & Zhang 2022, section 6)."""
 
     def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

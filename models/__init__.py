@@ -42,7 +42,7 @@ def build(name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.G
         network = MODELS.load(name)(shape=shape, num_cls=num_cls)
     network.to_empty(device="cpu")
     layers.initialise(network, generator)
-    layers.use_generator(network, seed=int(torch.randint(2**62, (), generator=generator)))
+    layers.seed_dropout(network, seed=int(torch.randint(2**62, (), generator=generator)))
     return network
 
 

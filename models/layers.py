@@ -39,24 +39,24 @@ class Dropout(nn.Module):
     def __init__(self, p: float):
         super().__init__()
         self.p = p
-        self.dropped = round(p * 2**16)  # of 2^16 draws
-        if not 0 <= self.dropped < 2**16:
+        self.drop_threshold = round(p * 2**16)  # of 2^16 draws
+        if not 0 <= self.drop_threshold < 2**16:
             raise ValueError(f"dropout needs a probability in [0, 1), not {p}")
         self.generator: Generator | None = None
 
     def forward(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
         """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own.
         """
-        if not self.training or self.dropped == 0:
+        if not self.training or self.drop_threshold == 0:
             return x
         bits = random_bits(x.numel(), generator or self.generator, x.device)
-        return x * self.decide(bits, x.dtype).view(x.shape)
+        return x * self.mask_from_bits(bits, x.dtype).view(x.shape)
 
-    def decide(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def mask_from_bits(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """From random bits (int16, overwritten) to a mask."""
-        last = self.dropped - 1 - 2**15  # the largest draw that drops
+        last = self.drop_threshold - 1 - 2**15  # the largest draw that drops
         kept = draws.clamp_(last, last + 1).sub_(last)  # 0 or 1; on a CPU far faster than by way of bool
-        return kept.to(dtype).mul_(2**16 / (2**16 - self.dropped))
+        return kept.to(dtype).mul_(2**16 / (2**16 - self.drop_threshold))
 
     @property
     def generators(self) -> list[Generator]:
@@ -101,7 +101,7 @@ def dropout_generators(network: nn.Module) -> list[Generator]:
     return list({id(generator): generator for generator in found}.values())
 
 
-def use_generator(network: nn.Module, *, seed: int) -> None:
+def seed_dropout(network: nn.Module, *, seed: int) -> None:
     """Replace each nn.Dropout by ours, and let all of them draw from one generator seeded by `seed`.
 
     The generator is for the device of the network's weights; call again after moving the network.

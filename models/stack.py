@@ -45,14 +45,14 @@ class StackedDropout(nn.Module):
 
     def __init__(self, copies: tuple[Dropout, ...]):
         super().__init__()
-        self.copies = copies  # in a tuple they are no submodules: `use_generator` and `train` pass them by
+        self.copies = copies  # in a tuple they are no submodules: `seed_dropout` and `train` pass them by
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rule = self.copies[0]
-        if not self.training or rule.dropped == 0:
+        if not self.training or rule.drop_threshold == 0:
             return x
         draws = torch.stack([random_bits(x[0].numel(), copy.generator, x.device) for copy in self.copies])
-        return x * rule.decide(draws, x.dtype).view(x.shape)
+        return x * rule.mask_from_bits(draws, x.dtype).view(x.shape)
 
     @property
     def generators(self) -> list:

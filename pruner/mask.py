@@ -7,7 +7,7 @@ from pruner import PRUNERS
 from pruner.selection import in_each_layer, over_all_layers
 
 
-def prune(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torch.Tensor]:
+def compute_masks(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torch.Tensor]:
     """Masks {parameter name: bool tensor on the CPU, False = pruned} for `network`, which is not changed.
 
     A pruned filter or channel takes its bias along.
@@ -48,7 +48,7 @@ def emptied(network: nn.Module, masks: dict[str, torch.Tensor]) -> list[str]:
     return [layer for layer, weight in weights.items() if not weight.any()]
 
 
-def apply(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
+def attach_masks(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
     """Set pruned parameters to zero and keep them there through training.
 
     Their gradients are zeroed as they arise: with a zero weight, zero gradient and zero moments, no optimiser

@@ -18,7 +18,7 @@ from attackers.loss import calibrated_score, population_score
 from attackers.metrics import area, balanced_accuracy, tpr_at_fpr
 from attackers.qmia import GaussianHead, margin
 from attackers.signals import Measured, Signals, cross_entropy, log_odds, mean_where
-from base_model import Recipe
+from base_model import TrainConfig
 from core.console import UserError
 from datasets import Records, split
 
@@ -56,8 +56,8 @@ def balanced_member(draw, shadows, n):
 
 @pytest.fixture
 def short_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
-    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=2))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
@@ -808,7 +808,7 @@ def predictable(seed, *, n=1500, shift=1.0):
 
 
 def test_qmia_tells_members_by_margins_that_are_too_large_for_their_record(monkeypatch):
-    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=40, batch_size=64, early_stop=10))
+    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=40, batch_size=64, early_stop=10))
     evidence, truth = predictable(0)
     verdict = attack("qmia", evidence)["qmia"]
     plain = area(margin(evidence.victim, evidence.labels)[evidence.target], truth)
@@ -835,7 +835,7 @@ def test_qmia_learns_from_the_population_alone(short_training):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 32, 32)])
 def test_qmia_takes_images(monkeypatch, shape):
-    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=1))
+    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=1))
     evidence, _ = predictable(1, n=60)
     x = np.random.default_rng(0).integers(256, size=(60, *shape), dtype=np.uint8)
     p = np.stack([evidence.victim.posteriors()[0], evidence.shadows[0].posteriors()[0]])

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-import base_model
-from base_model import BaseModel, Recipe, choose_device, choose_precision, generator
+from models import queries
+from base_model import BaseModel, Progress, TrainConfig, TrainSet
 from core.console import UserError
+from core.devices import choose_device, choose_precision, generator
 from datasets import Records, batches
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def test_queries_are_in_evaluation_mode_and_leave_batchnorm_alone():
 
 
 def test_accuracy_worked_by_hand(monkeypatch):
-    monkeypatch.setattr(base_model, "QUERY_BATCH", 2)  # more than one part
+    monkeypatch.setattr(queries, "QUERY_BATCH", 2)  # more than one part
     records = Records(x=torch.tensor([[1.0, 0], [0, 1], [2, 1], [0, 3]]), y=torch.tensor([0, 0, 0, 1]), num_cls=2)
     assert model_of(Answers()).test(records, torch.arange(4)) == 0.75
     assert model_of(Answers()).test(records, torch.tensor([1, 2, 0])) == pytest.approx(2 / 3)
@@ -110,8 +111,8 @@ class Scripted(BaseModel):
 ])
 def test_the_best_epoch_is_kept_and_training_stops_early(early_stop, accuracies, best, ran):
     model = Scripted(accuracies)
-    training = model.train(linear_records(), torch.arange(4), dev=torch.tensor([4, 5]), generator=torch.Generator(),
-                           recipe=Recipe(epochs=7, early_stop=early_stop, lr=0.1))
+    training = model.train(TrainSet(linear_records(), torch.arange(4), torch.tensor([4, 5])),
+                           TrainConfig(epochs=7, early_stop=early_stop, lr=0.1), generator=torch.Generator())
     assert (training.best_epoch, len(training.dev_accuracy)) == (best, ran)
     assert training.best_accuracy == accuracies[best - 1]
     assert torch.equal(model.network.weight, model.seen[best - 1])
@@ -123,9 +124,10 @@ def test_without_dev_the_last_epoch_is_kept_and_lr_falls_at_milestones():
         model.network.weight.zero_(), model.network.bias.zero_()
     records = Records(x=torch.eye(4)[:2], y=torch.tensor([0, 1]), num_cls=3)
     biases = []
-    model.train(records, torch.tensor([0]), generator=torch.Generator(),
-                recipe=Recipe(epochs=3, optimizer="sgd", lr=1.0, weight_decay=0, milestones=(1, 2)),
-                on_epoch=lambda epoch, accuracy: biases.append(model.network.bias.detach().clone()))
+    model.train(TrainSet(records, torch.tensor([0])),
+                TrainConfig(epochs=3, optimizer="sgd", lr=1.0, weight_decay=0, milestones=(1, 2)),
+                generator=torch.Generator(),
+                callbacks=[Progress(lambda *_: biases.append(model.network.bias.detach().clone()))])
     # by hand: the gradient of the bias is p - onehot, momentum .9, lr 1, .1, .01
     bias, weight, moment, moment_w = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     for lr, seen in zip((1.0, 0.1, 0.01), biases):
@@ -142,8 +144,8 @@ def test_adam_step_worked_by_hand():
     with torch.no_grad():
         model.network.weight.copy_(torch.tensor([[0.3], [-0.2]]))
     records = Records(x=torch.tensor([[2.0]]), y=torch.tensor([0]), num_cls=2)
-    model.train(records, torch.tensor([0]), generator=torch.Generator(),
-                recipe=Recipe(epochs=1, lr=0.01, weight_decay=0.5))
+    model.train(TrainSet(records, torch.tensor([0])), TrainConfig(epochs=1, lr=0.01, weight_decay=0.5),
+                generator=torch.Generator())
     # Adam's first step is lr * g / (|g| + eps), the gradient with the decay in it
     p = math.exp(0.6) / (math.exp(0.6) + math.exp(-0.4))
     gradients = [2 * (p - 1) + 0.5 * 0.3, 2 * (1 - p) - 0.5 * 0.2]
@@ -154,8 +156,8 @@ def test_adam_step_worked_by_hand():
 def test_a_loss_that_is_not_finite_stops_the_training():
     records = Records(x=torch.full((4, 4), 1e30), y=torch.arange(4) % 3, num_cls=3)
     with pytest.raises(UserError, match="no longer finite in epoch .*learning rate"):
-        model_of(nn.Linear(4, 3)).train(records, torch.arange(4), generator=torch.Generator(),
-                                        recipe=Recipe(epochs=9, optimizer="sgd", lr=1e30))
+        model_of(nn.Linear(4, 3)).train(TrainSet(records, torch.arange(4)),
+                                        TrainConfig(epochs=9, optimizer="sgd", lr=1e30), generator=torch.Generator())
 
 
 def test_training_is_the_same_to_the_last_digit_and_draws_nothing_from_the_global_generator():
@@ -166,8 +168,8 @@ def test_training_is_the_same_to_the_last_digit_and_draws_nothing_from_the_globa
                 parameter.fill_(0.1)
         model = model_of(network)
         before = torch.get_rng_state()
-        model.train(linear_records(), torch.arange(6), dev=torch.arange(6), generator=generator(3, "a"),
-                    recipe=Recipe(epochs=5, batch_size=2))
+        model.train(TrainSet(linear_records(), torch.arange(6), torch.arange(6)),
+                    TrainConfig(epochs=5, batch_size=2), generator=generator(3, "a"))
         assert torch.equal(before, torch.get_rng_state())
         torch.rand(3)  # the global generator moves on; nothing else may
         return torch.cat([parameter.detach().flatten() for parameter in model.network.parameters()])
@@ -214,7 +216,7 @@ class Types(nn.Module):
 def test_precision_is_for_training_and_queries_are_float32(precision, expected):
     model = BaseModel(Types(), device=CPU, generator=torch.Generator().manual_seed(0), precision=precision)
     records, rows = linear_records(), torch.arange(6)
-    model.train(records, rows, dev=rows, generator=torch.Generator(), recipe=Recipe(epochs=1))
+    model.train(TrainSet(records, rows, rows), TrainConfig(epochs=1), generator=torch.Generator())
     model.sensitivity(records, rows, generator=torch.Generator())
     assert set(model.network.seen) == {(True, expected), (False, torch.float32)}
     assert model.network.layer.weight.dtype == torch.float32
@@ -239,5 +241,5 @@ def test_queries_on_a_gpu_fill_a_quarter_of_its_memory(monkeypatch, memory, expe
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100 + 64 * 2**22)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
     model = model_of(nn.Linear(4, 3))
-    assert model.query_batch(linear_records()) == base_model.QUERY_BATCH
-    assert base_model._fitting_batch(model.network, linear_records(), CPU) == expected
+    assert model._in_batches.batch_size(linear_records()) == queries.QUERY_BATCH
+    assert queries.fitting_batch(model.network, linear_records(), CPU) == expected

@@ -15,7 +15,8 @@ import attackers.neural
 import attackers.qmia
 from attackers import ATTACKS, VERDICTS, Evidence, Signals, attack, blindmi, metrics, unfit
 from attackers.signals import query, query_sensitivity
-from base_model import BaseModel, Recipe, generator
+from base_model import BaseModel, TrainConfig, TrainSet
+from core.devices import generator
 from datasets import Records, load, split
 from models import build
 
@@ -35,11 +36,11 @@ def made_in(kinds=KINDS):
 
 def verdicts(name, evidence):
     """What an attack says after a short training, if it has one."""
-    short = Recipe(epochs=3, optimizer="sgd", lr=1e-2) if name == "samia" else Recipe(
+    short = TrainConfig(epochs=3, optimizer="sgd", lr=1e-2) if name == "samia" else TrainConfig(
         epochs=8, optimizer="sgd", lr=3e-2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attackers.neural, "RECIPE", short)
-        patch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=8))
+        patch.setattr(attackers.neural, "CONFIG", short)
+        patch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=8))
         return attack(name, evidence, device=CPU, seed=0, watch=lambda *_: (lambda *_: None, lambda: None))
 
 
@@ -70,7 +71,7 @@ def evidence_of_models(records, *, kind, epochs):
         model = BaseModel(build("columnfc", shape=records.shape, num_cls=10, generator=draw), device=CPU,
                           generator=draw)
         if epochs:
-            model.train(records, torch.from_numpy(parts[role].train), generator=draw, recipe=Recipe(epochs=epochs))
+            model.train(TrainSet(records, torch.from_numpy(parts[role].train)), TrainConfig(epochs=epochs), generator=draw)
         sensitivity = np.full((len(records), 10), np.nan, np.float32)
         sensitivity[own[role]] = query_sensitivity(model, records, everyone[own[role]], generator=draw)
         signals[role] = Signals(query(model, records, numbers), sensitivity[numbers])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from base_model import BaseModel, Recipe
+from base_model import BaseModel, TrainConfig, TrainSet
 from datasets import Records
 from defenders import DEFENDERS
 from defenders.adv import ATTACK_STEPS, AdversarialRegularization
@@ -47,7 +47,7 @@ def adv_setting(strength):
     draw = torch.Generator().manual_seed(0)
     records = Records(x=torch.randn(40, 5, generator=draw), y=torch.arange(40) % 3, num_cls=3)
     defender = DEFENDERS.load("adv")(strength)
-    defender.start(records, train=torch.arange(30), dev=torch.arange(30, 40), batch_size=8, generator=draw)
+    defender.setup(TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw)
     network = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
     return records, defender, network
 
@@ -100,14 +100,15 @@ def test_adv_learns_and_teaches_in_bfloat16_too():
     draw = torch.Generator().manual_seed(0)
     records = Records(x=torch.randn(40, 4, generator=draw), y=torch.arange(40) % 3, num_cls=3)
     network, defender = torch.nn.Linear(4, 3), AdversarialRegularization(1.0)
-    defender.start(records, train=torch.arange(30), dev=torch.arange(30, 40), batch_size=8, generator=draw)
+    defender.setup(TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw)
     model = BaseModel(network, device=torch.device("cpu"), generator=draw, precision="bf16")
     answers, weights = [], []
     defender.attack.register_forward_hook(lambda *_: answers.append(
         [parameter.detach().clone() for parameter in defender.attack.parameters()]))
     network.register_forward_hook(
         lambda *_: weights.append(network.weight.detach().clone()) if network.training else None)
-    model.train(records, torch.arange(30), recipe=Recipe(epochs=2, batch_size=8), generator=draw, defender=defender)
+    model.train(TrainSet(records, torch.arange(30)), TrainConfig(epochs=2, batch_size=8), generator=draw,
+                objective=defender)
     for before, after in zip(answers[:7], answers[1:8]):  # seven steps, then the classifier's look at the attack
         assert not torch.equal(before[0], after[0])
     assert len(weights) == 8 and not torch.equal(weights[0], weights[1])

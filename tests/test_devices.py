@@ -17,24 +17,24 @@ import attackers.gather
 import attackers.neural
 import attackers.qmia
 import base_model
+import bench.training
+import core.devices
 import core.parallel
 import defenders.adv
-import defenders.basic
 import defenders.dp
 import mia
 import models
 import pretrain
 import prune
 import prune_dp
-import roles
 import transformer
 from attackers import ATTACKS, VERDICTS, Evidence, attack
 from attackers.signals import query, query_sensitivity
-from base_model import BaseModel, Recipe, Stack, generator
+from base_model import BaseModel, Callback, Objective, Stack, TrainConfig, TrainSet
+from core.devices import generator
 from core.files import packed, unpack
 from datasets import Records
 from defenders import DEFENDERS
-from defenders.basic import Basic
 from models import layers
 from pruner import mask
 from second_device import OnSecond, OtherDevice, second_device
@@ -52,7 +52,7 @@ def torch_dropout(monkeypatch):
 @pytest.fixture(autouse=True)
 def short_attack_training(monkeypatch):
     for module in (attackers.neural, attackers.qmia):
-        monkeypatch.setattr(module, "RECIPE", replace(module.RECIPE, epochs=2))
+        monkeypatch.setattr(module, "CONFIG", replace(module.CONFIG, epochs=2))
 
 
 def plain(value):
@@ -85,30 +85,31 @@ def numbers(device, *range_):
     return torch.arange(*range_, device=device)
 
 
-def trained(device, *, defend="", engine="pyvacy", shape=(6,), batch_size=16, pruned=True, resume=None):
+def trained(device, *, defend="", engine="pyvacy", shape=(6,), batch_size=16, pruned=True, callbacks=()):
     """Weights after a training with dev records."""
     records, model = some_records(device, shape=shape), a_model(device, shape=shape)
     if pruned:
-        mask.apply(model.network, mask.prune(model.network, pruner="l1unstructure", sparsity=0.5))
-    train, dev = numbers(device, 49), numbers(device, 49, 70)
+        model.attach_masks(mask.compute_masks(model.network, pruner="l1unstructure", sparsity=0.5))
+    data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70))
     defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
     order = generator(7, "order", device=device)
-    defender.start(records, train=train, dev=dev, batch_size=batch_size, generator=order)
-    training = model.train(records, train, dev=dev, recipe=Recipe(epochs=2, batch_size=batch_size), generator=order,
-                           defender=defender, resume=resume)
+    defender.setup(data, batch_size=batch_size, generator=order)
+    training = model.train(data, TrainConfig(epochs=2, batch_size=batch_size), generator=order, objective=defender,
+                           callbacks=callbacks)
     return model.network.state_dict() | {"accuracy": torch.tensor(training.dev_accuracy)}
 
 
 def stacked(device, *, defend="", batch_size=16):
     """Weights of two models that were trained as a stack."""
     records, pair = some_records(device), [a_model(device, number=number) for number in range(2)]
+    for one in pair:
+        one.attach_masks(mask.compute_masks(one.network, pruner="l1unstructure", sparsity=0.5))
     stack = Stack(pair)
-    masks = [mask.prune(one.network, pruner="l1unstructure", sparsity=0.5) for one in pair]
-    mask.apply(stack.network, {name: torch.stack([own[name] for own in masks]) for name in masks[0]})
     order = torch.stack([numbers(device, 70), numbers(device, 70).flip(0)])
-    trainings = stack.train(records, order[:, :49], dev=order[:, 49:], recipe=Recipe(epochs=2, batch_size=batch_size),
-                            generators=[generator(7, "order", number, device=device) for number in range(2)],
-                            defender=DEFENDERS.load(defend)(0.5))
+    trainings = stack.train_each(
+        TrainSet(records, order[:, :49], order[:, 49:]), TrainConfig(epochs=2, batch_size=batch_size),
+        generators=[generator(7, "order", number, device=device) for number in range(2)],
+        objective=DEFENDERS.load(defend)(0.5))
     return {f"{number} {name}": weight for number, one in enumerate(pair)
             for name, weight in one.network.state_dict().items()} | {
                 "accuracy": torch.tensor([training.dev_accuracy for training in trainings])}
@@ -133,7 +134,7 @@ def attacked(device, *, name, batch_size=32):
         target=np.arange(n) < 100, x=draw.random((n, 6)).astype(np.float32),
         sensitivity=(posteriors[0], posteriors[1:]))
     module = attackers.qmia if name == "qmia" else attackers.neural
-    with mock.patch.object(module, "RECIPE", replace(module.RECIPE, epochs=2, batch_size=batch_size)):
+    with mock.patch.object(module, "CONFIG", replace(module.CONFIG, epochs=2, batch_size=batch_size)):
         verdict = attack(name, evidence, device=torch.device(device), watch=silent)[name]
     return {"scores": torch.from_numpy(verdict.scores), "threshold": torch.tensor(verdict.threshold)}
 
@@ -172,18 +173,19 @@ class Interrupted(Exception):
     pass
 
 
-class InMemory:
-    """A `store.Resume` that stops the training once when it has a state, and hands that back the next time."""
+class InMemory(Callback):
+    """Stops the training once when it has a state, and puts it back there the next time."""
 
     def __init__(self):
         self.state = None
 
-    def load(self):
-        return self.state and unpack(self.state)
+    def on_start(self, run):
+        if self.state:
+            run.set_state(unpack(self.state))
 
-    def save(self, state):
+    def on_epoch(self, run):
         if self.state is None:
-            self.state = packed(state())
+            self.state = packed(run.state())
             raise Interrupted
 
 
@@ -193,8 +195,8 @@ def test_a_training_on_the_second_device_goes_on_where_it_stopped(path):
     with second_device():
         expected = PATHS[path]("cuda")
         with pytest.raises(Interrupted):
-            PATHS[path]("cuda", resume=resume)
-        found = PATHS[path]("cuda", resume=resume)
+            PATHS[path]("cuda", callbacks=[resume])
+        found = PATHS[path]("cuda", callbacks=[resume])
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -241,7 +243,7 @@ def test_the_device_is_not_touched_before_processes_are_forked(stage, words, wor
     def touched(*_, **__):
         raise OtherDevice("the device has been touched")
 
-    for module in (roles, attackers.gather, core.parallel):
+    for module in (bench.training, attackers.gather, core.parallel):
         monkeypatch.setattr(module, "side_by_side", forks)
     with second_device(), monkeypatch.context() as patch:
         patch.setattr(OnSecond, "__new__", touched)
@@ -273,7 +275,7 @@ def added_on_the_cpu(optimizer):
     return optimizer
 
 
-def generator_of_the_cpu(*purpose, device=None, right=base_model.generator):
+def generator_of_the_cpu(*purpose, device=None, right=core.devices.generator):
     return right(*purpose)
 
 
@@ -297,9 +299,9 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("train", (HERE, "generator", generator_of_the_cpu)),
     ("train images", (Records, "to", lambda records, device: records)),
     ("train images", NUMPY),
-    ("train", (BaseModel, "_kept", lambda self, better, before: {
+    ("train", (BaseModel, "_update_best", lambda self, better, before: {
         name: plain(weight) * 1 + weight for name, weight in self.network.state_dict().items()})),
-    ("train", (mask, "apply", lambda network, masks: [
+    ("train", (base_model, "attach_masks", lambda network, masks: [
         network.get_parameter(name).data.mul_(kept) for name, kept in masks.items()])),
     ("ppb", remade(torch.nn.functional, "cross_entropy", lambda loss: loss + torch.ones(1))),
     ("adv", remade(defenders.adv, "posterior_and_class", plain)),
@@ -307,7 +309,7 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("dp opacus", remade(defenders.dp.PrivateSGD, "noise", plain)),
     ("dp images", (defenders.dp, "_kept", lambda parameter: torch.ones(parameter.shape))),
     ("dp pyvacy", remade(defenders.dp.PrivateSGD, "build_optimizer", added_on_the_cpu)),
-    ("stack", (Stack, "_kept", lambda self, better, before: {
+    ("stack", (Stack, "_update_best", lambda self, better, before: {
         name: torch.where(torch.ones(2, *[1] * (weight.dim() - 1), dtype=torch.bool), weight, before.get(name, weight))
         for name, weight in self.network.state_dict().items()})),
     ("stack", NUMPY),
@@ -315,7 +317,7 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("query", (HERE, "generator", generator_of_the_cpu)),
     ("query images", (Records, "to", lambda records, device: records)),
     *((name, NUMPY) for name in ("nn", "nn_top3", "nn_cls", "samia")),
-    ("nn", (base_model, "generator", generator_of_the_cpu)),
+    ("nn", (attackers.neural, "generator", generator_of_the_cpu)),
     ("samia", (Records, "to", lambda records, device: records)),
     ("qmia", before(attackers.qmia.GaussianHead, "__init__", plain)),
     ("qmia", (attackers.qmia, "generator", generator_of_the_cpu))]
@@ -358,7 +360,7 @@ def waits_in_batches(path, **how):
 
     with ExitStack() as patches:
         events = patches.enter_context(second_device())
-        for kind in (Basic, defenders.dp.PrivateSGD):
+        for kind in (Objective, defenders.dp.PrivateSGD):
             patches.enter_context(mock.patch.object(kind, "batches", counted(kind.batches)))
         PATHS[path]("cuda", **how)
     return Counter(inside), count
@@ -385,9 +387,9 @@ def torchs_likelihood(self, logits, y):
 
 
 @pytest.mark.parametrize("path, mistake", [
-    ("train", remade(Basic, "criterion", lambda loss: loss * (loss.item() > 0))),
+    ("train", remade(Objective, "criterion", lambda loss: loss * (loss.item() > 0))),
     ("stack", remade(Records, "batch", lambda batch: tuple(part.cpu().cuda() for part in batch))),
-    ("nn", remade(defenders.basic, "batches", lambda orders: (order.cpu() for order in orders))),
+    ("nn", remade(base_model, "batches", lambda orders: (order.cpu() for order in orders))),
     ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood))])
 def test_waiting_is_seen(path, mistake, monkeypatch):
     monkeypatch.setattr(*mistake)
@@ -399,7 +401,7 @@ def test_waiting_is_seen(path, mistake, monkeypatch):
 def test_no_batch_of_queries_makes_the_host_wait(what):
     with second_device() as events:
         records, model, rows = some_records("cuda"), a_model("cuda"), numbers("cuda", 60)
-        model._query_batch = 8
+        model._in_batches.size = 8
         how = {"generator": generator(7, "noise", device="cuda")} if what == "sensitivity" else {}
         start = len(events)
         assert len(getattr(model, what)(records, rows, **how)) == 60

@@ -17,10 +17,10 @@ from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.gather import gather
 from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
-from base_model import BaseModel, Recipe
+from base_model import BaseModel, TrainConfig
 from core.files import read_arrays, sealed
 from options import parse
-from roles import prepare
+from bench.training import load_device_and_data
 from store import ORIGINAL, Store, attacked
 from test_stages import MADE, lines, run
 
@@ -29,8 +29,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
-    monkeypatch.setattr(attackers.qmia, "RECIPE", Recipe(epochs=2))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
 
 
 @pytest.fixture(params=["paper", "inout"])
@@ -39,7 +39,7 @@ def made(write_config, request):
     path = write_config(epochs=2, shadow_num=6, save_every=1000)
     run(pretrain, path, "--split", request.param)
     options = parse("mia", ["cpu", path, "--original"])
-    device, records = prepare(options)
+    device, records = load_device_and_data(options)
     store = Store(options, records.digest())
     parts = store.load_split(len(records))
     checkpoints = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}

@@ -15,7 +15,7 @@ import pretrain
 import prune
 from conftest import PROJECT
 from core.console import UserError
-from models.layers import initialise, use_generator
+from models.layers import initialise, seed_dropout
 from transformer import SelfAttentionAttack
 from core.parallel import WorkerDied, side_by_side
 
@@ -124,7 +124,7 @@ def test_samia_trains_in_a_forked_process_after_it_has_trained_here():
     def train(name, watch):
         network = SelfAttentionAttack(num_cls=3)
         initialise(network, torch.Generator().manual_seed(0))
-        use_generator(network, seed=0)
+        seed_dropout(network, seed=0)
         network(torch.ones(130, 3, 3)).sum().backward()
         return network.out.bias.grad.tolist()
 

@@ -572,9 +572,9 @@ def test_an_original_alone(results, tmp_path):
 
 def test_with_sensitivities_they_are_drawn(write_config, tmp_path, monkeypatch):
     import attackers.neural
-    from base_model import Recipe
+    from base_model import TrainConfig
 
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=1, optimizer="sgd"))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=1, optimizer="sgd"))
     config = write_config()
     run(pretrain, config)
     run(mia, config, "--original", "--attacks", "samia")

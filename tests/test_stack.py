@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import models
-import roles
-from base_model import BaseModel, Recipe, Stack, generator
+from bench import training
+from base_model import BaseModel, Objective, Stack, TrainConfig, TrainSet
+from core.devices import generator
 from datasets import Part, Records
 from defenders import DEFENDERS
 from models import stack
@@ -44,20 +45,19 @@ def model(number):
 @pytest.mark.parametrize("pruned", [False, True])
 def test_each_model_of_a_stack_is_as_if_trained_alone(optimizer, defend, pruned):
     records, train, dev = setting()
-    recipe = Recipe(epochs=12, batch_size=16, early_stop=2, optimizer=optimizer, lr=0.02)
+    recipe = TrainConfig(epochs=12, batch_size=16, early_stop=2, optimizer=optimizer, lr=0.02)
     alone, together = [model(k) for k in range(COPIES)], [model(k) for k in range(COPIES)]
-    masks = [mask.prune(one.network, pruner="l1unstructure", sparsity=0.6) for one in alone]
+    masks = [mask.compute_masks(one.network, pruner="l1unstructure", sparsity=0.6) for one in alone]
     orders = lambda: [generator(7, "order", k) for k in range(COPIES)]  # noqa: E731
     defender = DEFENDERS.load(defend)(2.0)
     if pruned:
-        for one, own in zip(alone, masks):
-            mask.apply(one.network, own)
-    expected = [one.train(records, train[k], dev=dev[k], recipe=recipe, generator=draw, defender=defender)
+        for models_of in (alone, together):
+            for one, own in zip(models_of, masks):
+                one.attach_masks(own)
+    expected = [one.train(TrainSet(records, train[k], dev[k]), recipe, generator=draw, objective=defender)
                 for k, (one, draw) in enumerate(zip(alone, orders()))]
     stacked = Stack(together)
-    if pruned:
-        mask.apply(stacked.network, {name: torch.stack([own[name] for own in masks]) for name in masks[0]})
-    found = stacked.train(records, train, dev=dev, recipe=recipe, generators=orders(), defender=defender)
+    found = stacked.train_each(TrainSet(records, train, dev), recipe, generators=orders(), objective=defender)
     assert found == expected
     for one, other in zip(together, alone):
         for name, weight in one.network.state_dict().items():
@@ -65,6 +65,19 @@ def test_each_model_of_a_stack_is_as_if_trained_alone(optimizer, defend, pruned)
     assert stacked.accuracies(records, dev) == [one.test(records, dev[k]) for k, one in enumerate(together)]
     if optimizer == "adam" and not pruned:  # the setting tells something: models stop at epochs of their own
         assert len({len(training.dev_accuracy) for training in found}) > 1
+
+
+@pytest.mark.parametrize("hook", ["setup", "build_optimizer", "batches", "step", "loss", "selection_metric", "state",
+                                  "set_state"])
+def test_an_objective_that_overrides_any_other_hook_is_not_stacked(hook):
+    """Else it would be trained without that hook."""
+    kind = type("Other", (Objective,), {hook: lambda self, *_, **__: None})
+    assert not kind.is_stackable() and Objective.is_stackable() and DEFENDERS.load("ppb").is_stackable()
+    assert not DEFENDERS.load("adv").is_stackable() and not DEFENDERS.load("dp").is_stackable()
+    records, train, dev = setting()
+    with pytest.raises(ValueError, match="cannot train a stack"):
+        Stack([model(0), model(1)]).train_each(TrainSet(records, train[:2], dev[:2]), TrainConfig(epochs=1),
+                                               generators=[torch.Generator()] * 2, objective=kind())
 
 
 def test_only_plain_perceptrons_are_stacked():
@@ -79,9 +92,9 @@ def part(train, dev, test):
 
 def test_roles_of_one_size_are_stacked_up_to_the_limit():
     parts = {"victim": part(9, 2, 8)} | {f"shadow_{i}": part(9, 2, 9) for i in range(5)}
-    assert list(roles.stacks(parts, most=3).values()) == [["victim"], ["shadow_0", "shadow_1", "shadow_2"],
+    assert list(training.stacks(parts, most=3).values()) == [["victim"], ["shadow_0", "shadow_1", "shadow_2"],
                                                          ["shadow_3", "shadow_4"]]
-    assert roles.stacks(parts, most=1) == {role: [role] for role in parts}
+    assert training.stacks(parts, most=1) == {role: [role] for role in parts}
 
 
 def test_stages_store_the_same_models_from_a_stack(write_config, monkeypatch):
@@ -91,13 +104,13 @@ def test_stages_store_the_same_models_from_a_stack(write_config, monkeypatch):
 
     stored = {}
     for results, most in (("alone", 1), ("together", 99)):
-        real = roles.stacks
-        monkeypatch.setattr(roles, "stacks", lambda parts, most=most: real(parts, most=most))
+        real = training.stacks
+        monkeypatch.setattr(training, "stacks", lambda parts, most=most: real(parts, most=most))
         # few steps, since float32 sums in another order drift apart
         path = write_config(epochs=2, prune_epochs=1, batch_size=64, results=results)
         assert pretrain.main(["cpu", path]) == 0
         assert prune.main(["cpu", path, "--defend", "ppb"]) == 0
-        monkeypatch.setattr(roles, "stacks", real)
+        monkeypatch.setattr(training, "stacks", real)
         for file in sorted(Path(results).rglob("best.pth")):
             stored.setdefault(str(file.relative_to(results)), []).append(
                 (torch.load(file, weights_only=True), json.loads((file.parent / "manifest.json").read_text())))

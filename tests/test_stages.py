@@ -14,9 +14,8 @@ import attackers.neural
 import mia
 import pretrain
 import prune
-import roles
 from attackers import ATTACKS, VERDICTS
-from base_model import Diverged, Recipe
+from base_model import BaseModel, Diverged, TrainConfig
 from conftest import table_arrays
 from core.console import UserError
 from datasets import split
@@ -28,7 +27,7 @@ MADE = Path("results/tiny_columnfc")
 
 @pytest.fixture(autouse=True)
 def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
 
 
 def files():
@@ -212,18 +211,18 @@ def test_a_model_that_diverges_stops_no_other(write_config, monkeypatch, capsys,
     path = write_config(epochs=1, prune_epochs=1, shadow_num=3)
     if stage is prune:
         run(pretrain, path)
-    real = roles.BaseModel.train
+    real = BaseModel.train
 
     part = split(240, seed=7, shadow_num=3)
     sums = {int(part[role].train.sum()) for role in ("victim", "shadow_1")}
 
-    def train(self, records, part, **how):
-        if int(part.sum()) in sums:
+    def train(self, data, config, **how):
+        if int(data.train.sum()) in sums:
             raise Diverged("the loss is no longer finite in epoch 1")
-        return real(self, records, part, **how)
+        return real(self, data, config, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(roles.BaseModel, "train", train)
+        patched.setattr(BaseModel, "train", train)
         assert stage.main(["cpu", path, "--workers", workers]) == 2
     said, error = capsys.readouterr()
     assert error.count("\n") == 1 and "the loss is no longer finite" in error and "2 models are finished" in error

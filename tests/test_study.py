@@ -19,7 +19,7 @@ import pretrain
 import prune
 import study
 from attackers import neural
-from base_model import Recipe
+from base_model import TrainConfig
 from conftest import PROJECT, config_writer
 from options import OPTIONS, as_config, parse
 from runners import STAGES, copy_code
@@ -320,7 +320,7 @@ def test_time_left_by_what_was_like_it(grid, monkeypatch):
 # ---- attack networks
 
 def test_an_attack_network_is_trained_once_for_all_victims(grid, write_config, monkeypatch):
-    monkeypatch.setattr(neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     config, trained = write_config(), []
     train = neural.BaseModel.train
     monkeypatch.setattr(neural.BaseModel, "train", lambda *args, **how: trained.append(1) or train(*args, **how))
@@ -340,7 +340,7 @@ def test_an_attack_network_is_trained_once_for_all_victims(grid, write_config, m
 
 
 def test_damage_to_a_kept_network_is_noticed(write_config, monkeypatch, capsys):
-    monkeypatch.setattr(neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     config = write_config()
     for stage, words in ((pretrain, []), (prune, []), (mia, ["--attacks", "nn"]), (prune, ["--defend", "ppb"])):
         assert stage.main(["cpu", config, *words]) == 0

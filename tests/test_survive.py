@@ -23,7 +23,7 @@ import base_model
 import mia
 import pretrain
 import prune
-from base_model import BaseModel, Recipe
+from base_model import BaseModel, Callback, TrainConfig, TrainSet
 from conftest import PROJECT, table_arrays
 from core.console import UserError
 from datasets import Records
@@ -244,7 +244,7 @@ def test_damage_is_named_or_harmless(made, file):
 @pytest.mark.parametrize("what", ["logits", "sensitivity", "generated"])
 def test_damaged_answers_are_named_or_harmless(write_config, what, monkeypatch):
     """They are read when an attack is made of models that were asked before."""
-    monkeypatch.setattr(attackers.neural, "RECIPE", Recipe(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     path, draw = write_config(epochs=2, attacks="blindmi,samia"), random.Random(what)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
@@ -527,7 +527,7 @@ def test_models_are_children_of_the_originals_that_were_loaded(write_config, mon
 def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
     from types import SimpleNamespace
 
-    from store import Resume
+    from bench.callbacks import Resume
 
     resume = lambda *form: Resume(tmp_path / "x.resume", {"lr": 1}, list(form),  # noqa: E731
                                   SimpleNamespace(save_every=0, fresh=False), refuse=lambda *_: None)
@@ -545,7 +545,7 @@ def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
     ask = lambda: (model.logits(records, torch.arange(7)), model.sensitivity(  # noqa: E731
         records, torch.arange(7), generator=torch.Generator().manual_seed(2)))
-    model._query_batch = fits
+    model._in_batches.size = fits
     expected = ask()
 
     def fail(_, inputs):
@@ -553,9 +553,8 @@ def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
             raise torch.cuda.OutOfMemoryError
 
     network.register_forward_pre_hook(fail)
-    monkeypatch.setattr(base_model, "QUERY_BATCH", 4 * fits)
-    model._query_batch = None
-    assert all(torch.equal(one, other) for one, other in zip(ask(), expected)) and model._query_batch == fits
+    model._in_batches.size = 4 * fits
+    assert all(torch.equal(one, other) for one, other in zip(ask(), expected)) and model._in_batches.size == fits
     network.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
     with pytest.raises(UserError, match="too small for a single query"):
         ask()
@@ -565,7 +564,7 @@ def test_training_without_memory_says_which_batch_size_to_try(write_config, monk
     def fail(*_):
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr("defenders.basic.Basic.criterion", fail)
+    monkeypatch.setattr("base_model.Objective.criterion", fail)
     assert pretrain.main(["cpu", write_config()]) == 2
     assert "victim: the GPU's memory is too small for --batch_size 128: try --batch_size 64" in capsys.readouterr().err
 
@@ -592,15 +591,16 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
     records = Records(*map(torch.from_numpy, table_arrays()), num_cls=3)
     saved = []
 
-    class Kept:
+    class Kept(Callback):
         def __init__(self, state):
             self.state = state
 
-        def load(self):
-            return self.state
+        def on_start(self, run):
+            if self.state is not None:
+                run.set_state(self.state)
 
-        def save(self, state):
-            torch.save(state(), "state")
+        def on_epoch(self, run):
+            torch.save(run.state(), "state")
             saved.append(torch.load("state", weights_only=True))
 
     def train(state):
@@ -608,10 +608,10 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
         model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator().manual_seed(4))
         draw = torch.Generator().manual_seed(5)
         defender = DEFENDERS.load(defend)(1.0)
-        defender.start(records, train=torch.arange(150), dev=torch.arange(150, 200), batch_size=16, generator=draw)
-        recipe = Recipe(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
-        training = model.train(records, torch.arange(150), dev=torch.arange(150, 200), recipe=recipe, generator=draw,
-                               defender=defender, resume=Kept(state))
+        data = TrainSet(records, torch.arange(150), torch.arange(150, 200))
+        defender.setup(data, batch_size=16, generator=draw)
+        recipe = TrainConfig(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
+        training = model.train(data, recipe, generator=draw, objective=defender, callbacks=[Kept(state)])
         return training, torch.cat([weight.flatten() for weight in model.network.state_dict().values()])
 
     whole, weights = train(None)

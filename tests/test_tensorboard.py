@@ -15,14 +15,13 @@ import mia
 import pretrain
 import prune
 import prune_dp
-import roles
-from base_model import BaseModel, Recipe
+from bench import training
+from base_model import BaseModel, Callback, Objective, TrainConfig, TrainSet
 from conftest import PROJECT, table_arrays
 from datasets import Records
-from defenders.basic import Basic
 from defenders.dp import PrivateSGD
 from options import parse
-from store import Resume
+from bench.callbacks import Resume
 from test_stages import MADE, files, manifest, run
 
 MODELS = ["victim_model", "shadow_model_0", "shadow_model_1"]
@@ -87,23 +86,23 @@ def test_curves_are_the_manifests_and_change_no_other_file(stage, words, names, 
 
 
 def test_each_model_of_a_stack_has_its_own_curves(write_config, monkeypatch):
-    real = roles.stacks
-    monkeypatch.setattr(roles, "stacks", lambda parts, most: real(parts, most=99))
+    real = training.stacks
+    monkeypatch.setattr(training, "stacks", lambda parts, most: real(parts, most=99))
     run(pretrain, write_config(epochs=30, early_stop=1, lr=0.02), "--tensorboard")
     for folder in MODELS:
         check(folder)
     assert len({manifest(folder)["ran"] for folder in MODELS}) > 1  # one goes on when another has stopped
 
 
-class Told:
-    """Notes what training tells."""
+class Told(Callback):
+    """Notes the losses of a training."""
 
     def __init__(self):
         self.losses = []
 
-    def add(self, epoch, told, running):
-        (loss,), (runs,) = told["loss"], running
-        assert epoch == len(self.losses) + 1 and runs and set(told) == {"loss"}
+    def on_epoch(self, run):
+        (loss,), (running,) = run.losses, run.running
+        assert run.epoch == len(self.losses) + 1 and running and run.dev is None
         self.losses.append(loss)
 
 
@@ -113,15 +112,16 @@ def standing_still(defender, *, batch_size=4):
     network, told = torch.nn.Linear(12, 3), Told()
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
     draw = torch.Generator().manual_seed(1)
-    defender.start(records, train=torch.arange(10), dev=None, batch_size=batch_size, generator=draw)
-    model.train(records, torch.arange(10), recipe=Recipe(epochs=3, lr=1e-30, batch_size=batch_size), generator=draw,
-                defender=defender, scalars=told)
+    data = TrainSet(records, torch.arange(10))
+    defender.setup(data, batch_size=batch_size, generator=draw)
+    model.train(data, TrainConfig(epochs=3, lr=1e-30, batch_size=batch_size), generator=draw, objective=defender,
+                callbacks=[told])
     return told.losses, F.cross_entropy(network(records.x), records.y, reduction="none").detach()
 
 
 def test_the_loss_is_the_mean_over_records():
     """In batches of 4, 4 and 2, of which each counts by its size."""
-    losses, own = standing_still(Basic())
+    losses, own = standing_still(Objective())
     assert losses == pytest.approx([own.mean().item()] * 3, rel=1e-5)
 
 

@@ -6,13 +6,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import slices
-from models.layers import Dropout, initialise, use_generator
+from models.layers import Dropout, initialise, seed_dropout
 from transformer import EncoderLayer, SelfAttentionAttack
 
 
 def fresh(module):
     initialise(module, torch.Generator().manual_seed(0))
-    use_generator(module, seed=1)
+    seed_dropout(module, seed=1)
     return module
 
 
@@ -53,7 +53,7 @@ def test_attention_starts_alike_in_all_layers_as_in_torchs_encoder_which_copies_
 def test_encoder_layer_equals_torchs_forward_and_backward(mode):
     ours, x = shaken_layer(dropout=0.2)
     if mode == "train":
-        ours.dropout.dropped = 0
+        ours.dropout.drop_threshold = 0
     getattr(ours, mode)()
     theirs = torch_layer(ours)
     x.requires_grad_()
