@@ -65,7 +65,8 @@ def main(argv=None):
     table = frame(found, results)
     notes += left_out(found, results)
     if table["value"].isna().all():
-        raise UserError(f"{results} holds no results of attacks: {where_results_are(results)}"
+        raise UserError(f"{results}: all targets have the same score in every attack there, which says nothing"
+                        if len(table) else f"{results} holds no results of attacks: {where_results_are(results)}"
                         + "".join(f"; {n}" for n in notes))
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)

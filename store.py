@@ -408,13 +408,20 @@ class Store:
             for one in dict.fromkeys([role, *self.roles()]):
                 with suppress(UserError, KeyError, TypeError):
                     manifest = read_sealed(self.folder(one, like) / _MANIFEST)
-                    made = {name: manifest["options"][name] for name in _MAKING[self._maker(version)]}
+                    made = {name: self._option_of(manifest, name) for name in _MAKING[self._maker(version)]}
                     if like == version:
                         return made | {"precision": _unless_default(manifest)}
                     if like == ORIGINAL:
-                        made |= {name: manifest["options"][name] for name in ("epochs", "prune_epochs")}
+                        made |= {name: self._option_of(manifest, name) for name in ("epochs", "prune_epochs")}
                     return {name: value for name, value in made.items() if name not in of_version}
         return {}
+
+    @staticmethod
+    def _option_of(manifest: dict, name: str):
+        """What a model was made with; manifests from before there was an option do not name it."""
+        if name == "dp_noise" and manifest.get("privacy") is not None:
+            return manifest["options"].get(name, "seeded")
+        return manifest["options"].get(name, OPTIONS[name].when_missing)
 
     def _shadows(self, version: str) -> int:
         """How many shadow models of a version are there, finished or, of the originals, in the split."""
@@ -574,8 +581,12 @@ class Store:
         """Write anew the measures whose intervals are by an older method (see `remeasured`); returns how many lines
         these were. Lines that cannot be measured any more stay as they are, and nobody reads them."""
         path = self.folder("victim", version) / "attacks.jsonl"
-        if self.options.fresh or all(line.get("intervals") == INTERVALS for line in _read_lines(path)):
-            return 0  # with `fresh`, `add_attack` keeps what can be read of a damaged file
+        if self.options.fresh:  # `add_attack` keeps what can be read of a damaged file
+            return 0
+        with _unless_fresh():
+            before = _read_lines(path)
+        if all(line.get("intervals") == INTERVALS for line in before):
+            return 0
         with self.making("victim", version, "attacks", wait=60):
             before = _read_lines(path)
             lines, gone = remeasured(before, path.with_name("scores.npz"))
@@ -586,9 +597,10 @@ class Store:
 
     def _before(self, version: str) -> tuple[dict[str, np.ndarray], list[dict]]:
         """What scores.npz and attacks.jsonl hold; where the options say `fresh`, as much of it as can be read."""
-        if not self.options.fresh:
-            return self._scores(version), self.attacks(version)
         folder, have = self.folder("victim", version), {}
+        if not self.options.fresh:
+            lines = _read_lines(folder / "attacks.jsonl")  # those by older definitions of their attacks too
+            return self._scores(version), remeasured(lines, folder / "scores.npz")[0]
         try:
             have = self._scores(version)
         except UserError:

@@ -18,8 +18,27 @@ All of these but `evidence` may be left out. Used without models or options:
 
 That works beside other packages called `datasets` or `models` too: see `core.imports`.
 """
-from attackers.signals import Evidence, Signals, Verdict
-from core.registry import Registry
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def _find_import_own():
+    """`core.imports.import_own`, found by its path: another package may be called `core` too."""
+    path = Path(__file__).resolve().parent.parent / "core" / "imports.py"
+    loaded = sys.modules.get("core.imports")
+    if loaded is None or Path(loaded.__file__ or "").resolve() != path:
+        spec = importlib.util.spec_from_file_location("core.imports", path)
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        loaded.set_aside(loaded)
+    return loaded.import_own
+
+
+import_own = _find_import_own()
+Registry = import_own("core.registry").Registry
+signals = import_own("attackers.signals")
+Evidence, Signals, Verdict = signals.Evidence, signals.Signals, signals.Verdict
 
 __all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
 

@@ -1,13 +1,18 @@
 """BlindMI-Diff with generated non-members, BlindMI-Diff-w (Hui et al., "Practical Blind Membership Inference Attack via
 Differential Comparisons", NDSS 2021), by its authors' code (github.com/hyhmia/BlindMI, BlindMI_Diff_W.py)."""
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attackers.signals import Evidence, Signals, Verdict
 from core.console import UserError
-from datasets import Records
+
+if TYPE_CHECKING:
+    from datasets import Records
 
 COUNT = 20  # generated non-members, and targets in a batch
 FLIPPED = 0.1  # share of a binary table's entries

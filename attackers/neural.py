@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import base_model
 from core import console
+from attackers import version
 from attackers.networks import not_kept, perceptron, posterior_and_class
 from attackers.signals import Evidence, Signals, Verdict
 from base_model import BaseModel, Progress, TrainConfig, TrainSet
@@ -66,7 +67,7 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
         close()
         return network.state_dict()
 
-    network.load_state_dict(keep(name, [seed, CONFIG, network, features.numpy(), member.numpy()], train))
+    network.load_state_dict(keep(name, [seed, CONFIG, version(name), network, features.numpy(), member.numpy()], train))
     x = _features(evidence.victim, evidence.labels, evidence.target, select)
     questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()

@@ -4,10 +4,13 @@ Its settings differ by data set in the paper; the authors' later code (privacytr
 AUC of an attack on a reference model and fixes temperature and gamma at 1. Here all four are chosen on the shadow
 models, for the form that is attacked, unless they are given.
 """
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
@@ -16,7 +19,9 @@ from scipy.stats import rankdata
 from attackers.calibration import best_threshold_and_rate, judge, pooled_scores
 from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
 from core.console import NotApplicable
-from datasets import Records
+
+if TYPE_CHECKING:
+    from datasets import Records
 
 CHOOSE = "choose"
 A_IMAGES, A_TABLES = 0.3, 0.2  # the paper's, for CIFAR and CINIC-10, and for Purchase-100
@@ -49,8 +54,8 @@ class Settings:
 
 
 def true_posterior(signals, labels: np.ndarray, *, temperature: float) -> np.ndarray:
-    """Softmax with this temperature of the true class, (N,)."""
-    return expit(log_odds(signals, labels, temperature=temperature))
+    """Softmax with this temperature of the true class, (N,), at least 1e-300: ratios of two zeros are none."""
+    return np.maximum(expit(log_odds(signals, labels, temperature=temperature)), 1e-300)
 
 
 def reference_mean(p: Measured, records: np.ndarray, *, trim: float, online: bool, least: int = LEAST) -> np.ndarray:
@@ -103,13 +108,14 @@ def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """How many of the sorted limits each ratio exceeds, (n,), and part of a step by which equal ranks are told apart.
 
     Strictly increasing in the ratio; the part is linear between two limits, where it is 1 only at the next limit
-    itself. Below and above all limits it is r / (1 + r), which compares from one model to another, as the smallest and
-    the largest limit do not. Limits and ratios are 0 or more. NaN where the ratio is.
+    itself. Below and above all limits it is x / (1 + x) with x = log(1 + r), which compares from one model to another, as
+    the smallest and the largest limit do not, and tells ratios apart however large they are. Limits and ratios are 0 or more. NaN where the ratio is.
     """
     below = np.searchsorted(limits, ratios, side="left")
     last, following = (limits[np.clip(below + one, 0, len(limits) - 1)] for one in (-1, 0))
     inside = (below > 0) & (below < len(limits))
-    part = np.where(inside, ratios - last, ratios) / np.where(inside, following - last, 1 + ratios)
+    outside = np.log1p(ratios)
+    part = np.where(inside, ratios - last, outside) / np.where(inside, following - last, 1 + outside)
     return np.where(np.isnan(ratios), np.nan, below + part)
 
 

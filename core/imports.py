@@ -35,6 +35,11 @@ def import_own(module: str):
         sys.modules.update(others)
 
 
+def set_aside(module) -> None:
+    """Keep a module of ours that was loaded by its path, for whoever imports it by its name through `import_own`."""
+    _set_aside[module.__name__] = module
+
+
 @lru_cache
 def _own_names() -> frozenset[str]:
     return frozenset({path.stem for path in _ROOT.glob("*.py")} | {path.parent.name for path in

@@ -62,7 +62,9 @@ class PrivateSGD(Objective):
         from defenders.engines import OpacusOptimizer, PyvacySGD
 
         # counted once, since a GPU makes whoever asks wait
-        self.kept_counts = {parameter: int(_kept(parameter).sum()) for parameter in network.parameters()}
+        masks = {parameter: getattr(parameter, "kept", None) for parameter in network.parameters()}
+        self.kept_counts = {parameter: parameter.numel() if kept is None else int(kept.sum())
+                            for parameter, kept in masks.items()}
         parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
         if self.engine == "opacus":
             return OpacusOptimizer(

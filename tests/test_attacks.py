@@ -1,6 +1,7 @@
 """Each attack's formula against a source of its own: hand-worked numbers, loops, scipy, torch, closed forms."""
 import itertools
 import math
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from functools import partial
 
@@ -622,10 +623,24 @@ def test_of_one_model_the_order_is_the_ratios_whatever_gamma():
 def test_ranks_among_limits_worked_by_hand():
     limits = np.array([1.0, 2.0, 2.0, 4.0])
     ratios = np.array([0.0, 0.25, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, np.nan])
-    # below all: r / (1 + r); between 1 and 2 half, all; between 2 and 4 half, all; above all: 5 / 6
-    expected = [0, 0.2, 0.5, 1.5, 2, 3.5, 4, 4 + 5 / 6, np.nan]
+    # below and above all: x / (1 + x) of x = ln(1 + r); between 1 and 2 half, all; between 2 and 4 half, all
+    outside = lambda r: math.log(1 + r) / (1 + math.log(1 + r))  # noqa: E731
+    expected = [0, outside(0.25), outside(1), 1.5, 2, 3.5, 3 + 1, 4 + outside(5), np.nan]
     assert rmia.rank_without_ties(ratios, limits) == pytest.approx(expected, nan_ok=True)
-    assert rmia.rank_without_ties(np.array([0.0, 3.0]), np.zeros(2)) == pytest.approx([0, 2.75])
+    assert rmia.rank_without_ties(np.array([0.0, 3.0]), np.zeros(2)) == pytest.approx([0, 2 + outside(3)])
+    huge = rmia.rank_without_ties(np.array([1e12, 1e20, 1e100, 1e300]), np.ones(2500))
+    assert (np.diff(huge) > 0).all() and huge.max() < 2501
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_rmia_scores_every_target_however_large_the_logits(online):
+    """Posteriors of 0 under the victim and all shadows are no ratio of two zeros."""
+    evidence = rmia_evidence(shadows=8, online=online)
+    scaled = replace(evidence, victim=replace(evidence.victim, logits=3000 * evidence.victim.logits),
+                     shadows=[replace(shadow, logits=3000 * shadow.logits) for shadow in evidence.shadows])
+    with np.errstate(all="raise", under="ignore"):
+        for a in (1.0, "choose"):
+            assert not np.isnan(attack("rmia", scaled, rmia_a=a)["rmia"].scores).any()
 
 
 def rmia_evidence(seed=0, *, n=160, shadows=5, online=False):

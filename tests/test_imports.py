@@ -10,7 +10,7 @@ from core import imports
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAMES = ("datasets", "models", "transformer", "files", "store", "report", "options", "console", "workers", "registry",
-         "base_model", "defenders", "pruner")
+         "base_model", "defenders", "pruner", "core", "bench")
 NOTEBOOK = """
 import sys
 if BEFORE:
