@@ -138,14 +138,14 @@ def test_precision_is_named_where_it_is_not_the_devices_own(precision, device, n
 def test_prune_names_layers_of_which_nothing_is_left(write_config, capsys, monkeypatch):
     path = write_config(epochs=1)
     run(pretrain, path)
-    whole = mask.prune
+    whole = mask.compute_masks
 
     def prune_masks(network, **how):
         masks = whole(network, **how)
         last = list(masks)[-1]
         return masks | {last: torch.zeros_like(masks[last])}
 
-    monkeypatch.setattr(mask, "prune", prune_masks)
+    monkeypatch.setattr(mask, "compute_masks", prune_masks)
     capsys.readouterr()
     run(prune, path, "--prune_sparsity", "0.9")
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
