@@ -33,7 +33,7 @@ class Local:
     def __init__(self, *, jobs: int):
         self.capacity, self.running = jobs, {}
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([*STAGES, "roles", "attackers.gather", "attackers.neural",
+        self.context.set_forkserver_preload([*STAGES, "bench.training", "attackers.gather", "attackers.neural",
                                              "sklearn.metrics", "scipy.stats"])
 
     def start(self, job) -> None:

@@ -45,14 +45,15 @@ def test_while_a_script_imports(script, words, module, write_config):
     assert (ran.stderr, ran.returncode) == ("interrupted\n", 130) and not Path("results").exists()
 
 
-@pytest.mark.parametrize("module", ["torch", "roles", "sklearn.model_selection", "filelock"])
+@pytest.mark.parametrize("module", ["torch", "bench.training", "sklearn.model_selection", "filelock"])
 def test_while_main_imports_and_works(module, write_config):
     ran = interrupted_at(module, "pretrain.py", "cpu", write_config(), "--workers", "2")
     assert (ran.stderr, ran.returncode) == ("interrupted\n", 130)
     assert not [*Path("results").rglob("*.part"), *Path("results").rglob("*.lock.json")]
 
 
-@pytest.mark.parametrize("module", ["base_model", "runners", "roles"])  # roles: in the server that forks the stages
+@pytest.mark.parametrize("module", ["base_model", "runners",
+                                    "bench.training"])  # in the server that forks the stages
 def test_while_a_study_starts_its_processes(module):
     ran = interrupted_at(module, "study.py", str(PROJECT / "config/studies/digits.json"), "--device", "cpu")
     assert (ran.stderr, ran.returncode) == ("interrupted\n", 130)
