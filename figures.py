@@ -320,7 +320,8 @@ def _place_labels(figure: Figure, axis, points: pd.DataFrame) -> None:
 
 @_drawn
 def epsilon(panels: dict[str, pd.DataFrame], bounded: set[str], delta: float) -> Figure:
-    """Attack advantage over epsilon: {panel: columns attack, epsilon, mean, sd}; `bounded` panels get `accounting.advantage_bound`."""
+    """Attack advantage over epsilon: {panel: columns attack, epsilon, mean, sd}; `bounded` panels get
+    `accounting.advantage_bound`."""
     import pandas as pd
 
     columns, every, seen = min(len(panels), 2), pd.concat(panels.values())["epsilon"], False

@@ -559,7 +559,8 @@ class Store:
             key = f"{name}_{digest_of(*scores)[:8]}"
             new |= {key: scores[0], f"{key}_threshold": scores[1]}
             chosen = {"chosen": verdict.chosen} if verdict.chosen else {}
-            lines.append({"attack": name, "version": attack_version(name), **found[name], **chosen, "train_accuracy": victim.accuracy["train"],
+            lines.append({"attack": name, "version": attack_version(name), **found[name], **chosen,
+                          "train_accuracy": victim.accuracy["train"],
                           "test_accuracy": victim.accuracy["test"], "models": models, "scores": key,
                           "targets": targets, **told})
 

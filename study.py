@@ -359,7 +359,9 @@ def time_left(jobs: list[Job], at_once: int) -> float | None:
 def _error(job: Job, status: int) -> str:
     lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if job.log.exists() else []
     said = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    return "; ".join(line.removeprefix("error: ") for line in said) if said and status > 0 else f"ended with status {status} (out of memory?)"
+    if said and status > 0:
+        return "; ".join(line.removeprefix("error: ") for line in said)
+    return f"ended with status {status} (out of memory?)"
 
 
 def report_failures(jobs: list[Job]) -> None:

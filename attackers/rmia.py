@@ -109,7 +109,8 @@ def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
     Strictly increasing in the ratio; the part is linear between two limits, where it is 1 only at the next limit
     itself. Below and above all limits it is x / (1 + x) with x = log(1 + r), which compares from one model to another, as
-    the smallest and the largest limit do not, and tells ratios apart however large they are. Limits and ratios are 0 or more. NaN where the ratio is.
+    the smallest and the largest limit do not, and tells ratios apart however large they are. Limits and ratios are 0
+    or more. NaN where the ratio is.
     """
     below = np.searchsorted(limits, ratios, side="left")
     last, following = (limits[np.clip(below + one, 0, len(limits) - 1)] for one in (-1, 0))

@@ -82,7 +82,8 @@ class PrivateSGD(Objective):
     def noise(self, parameter: nn.Parameter, std: float) -> torch.Tensor:
         """Normal noise for a parameter, 0 on its pruned weights."""
         kept = getattr(parameter, "kept", None)
-        values = torch.from_numpy(std * normals(self.stream, self.kept_counts[parameter])).to(parameter.device, parameter.dtype)
+        values = torch.from_numpy(std * normals(self.stream, self.kept_counts[parameter]))
+        values = values.to(parameter.device, parameter.dtype)
         if kept is None:
             return values.view(parameter.shape)
         return torch.zeros_like(parameter).masked_scatter_(kept, values)
