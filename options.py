@@ -293,6 +293,8 @@ def parse(stage: str, argv: list[str] | None = None, *, about: str = "", study: 
     options = SimpleNamespace(stage=stage, device=given.device, config_path=given.config_path, **values)
     _complete(options)
     _check_together(options)
+    if getattr(given, "defend_arg", None) is not None and not options.defend:
+        raise UserError("--defend_arg is the strength of a defence: name it with --defend")
     return options
 
 

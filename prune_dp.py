@@ -3,7 +3,6 @@
     python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0
     python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0 --from_scratch
 """
-import math
 import sys
 
 from core import console
@@ -40,22 +39,22 @@ def tell(options, privacy: dict) -> None:
 
 def tell_epsilon(what: str, facts: dict, warning: str) -> None:
     """What follows from the steps taken; `facts` as a manifest has them."""
-    from defenders.accounting import PYVACY_BELOW, Guarantee
+    from defenders.accounting import PYVACY_BELOW, Guarantee, rounded_up
 
-    epsilon = math.ceil(100 * facts["epsilon"]) / 100  # rounded up: less is not proven
+    epsilon = rounded_up(facts["epsilon"])
     given = Guarantee(**{name: value for name, value in facts.items() if name not in ("epsilon", "noise", "warning")})
-    holds = f"would be ({epsilon:.2f}, {given.delta:g})-differentially private ({warning})" if warning else \
-        f"is ({epsilon:.2f}, {given.delta:g})-differentially private"
+    holds = f"would be ({epsilon}, {given.delta:g})-differentially private ({warning})" if warning else \
+        f"is ({epsilon}, {given.delta:g})-differentially private"
     prv = "PRV left out, as it would change little or take too much memory" if given.prv is None else \
-        f"PRV {given.prv:.2f}"
+        f"PRV {rounded_up(given.prv)}"
     counts = given.noise_multiplier < PYVACY_BELOW and given.prv is None
     console.say(f"""
 {what} {holds}: epsilon for adding or removing one train record
 noise multiplier {given.noise_multiplier:g}, sampling rate {given.sampling_rate:.4f}, {given.steps} planned steps, \
 whether it stopped early or not
-epsilon by accountant, of which the smallest counts: pyvacy {given.pyvacy:.2f}{"" if counts else " (not counted)"}, \
-Opacus RDP {given.rdp:.2f}, {prv}""")
-    if epsilon > 10:
+epsilon by accountant, of which the smallest counts: pyvacy {rounded_up(given.pyvacy)}{"" if counts else " (not counted)"}, \
+Opacus RDP {rounded_up(given.rdp)}, {prv}""")
+    if facts["epsilon"] > 10:
         console.say("an epsilon above 10 is hardly any protection: take a larger --defend_arg")
     if given.n and given.delta >= 1 / given.n:
         console.say(f"--delta {given.delta:g} is not below 1/n, here 1/{given.n}: to publish a train record drawn at "

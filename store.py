@@ -374,6 +374,8 @@ class Store:
     def _keeping(self, names: list[str], have: dict) -> str:
         """How to ask for a model that differs from what is asked for in these options; "" where no option does it."""
         stage = self.options.stage
+        if "split" in names:  # the digest of its records, which no option gives
+            return ""
         if not all(name in OPTIONS and stage in OPTIONS[name].stages.split() and have.get(name) is not None
                    for name in names):
             return ""
@@ -393,6 +395,8 @@ class Store:
         """
         stage, options = self._maker(version), SimpleNamespace(**vars(self.options))
         asked = {*asked, *(_MAKING[stage] if stage == options.stage else ())}
+        if stage == "pretrain" and options.stage != stage:
+            options.split = self._split_kind()
         for name, value in self._made_with(version, role).items():
             if name not in asked:
                 setattr(options, name, value)
@@ -415,6 +419,13 @@ class Store:
                         made |= {name: self._option_of(manifest, name) for name in ("epochs", "prune_epochs")}
                     return {name: value for name, value in made.items() if name not in of_version}
         return {}
+
+    def _split_kind(self) -> str:
+        """Of which split the originals that are there were made, also where split.npz itself is gone."""
+        for role in self.roles():
+            with suppress(UserError, KeyError, TypeError):
+                return read_sealed(self.folder(role, ORIGINAL) / _MANIFEST)["options"]["split"]
+        return self.options.split
 
     @staticmethod
     def _option_of(manifest: dict, name: str):

@@ -55,6 +55,11 @@ def caveat(privacy: dict | None) -> str:
     return NO_GUARANTEE if privacy and privacy.get("noise") != "secret" else ""
 
 
+def rounded_up(epsilon: float) -> str:
+    """Two decimals, never below what has been proven."""
+    return f"{math.ceil(100 * epsilon) / 100:.2f}"
+
+
 def default_delta(n: int) -> float:
     """The largest power of ten below 1 / n."""
     return float(f"1e-{len(str(n))}")

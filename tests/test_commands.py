@@ -151,3 +151,21 @@ def test_prune_names_layers_of_which_nothing_is_left(write_config, capsys, monke
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 1 and "leaves nothing of layer" in warned[0]
     assert "victim, shadow_0, shadow_1" in warned[0]
+
+
+def test_a_lost_split_is_made_again_as_the_models_there_were(write_config, capsys):
+    path = write_config(epochs=1, shadow_num=2)
+    run(pretrain, path, "--split", "inout")
+    before = (MADE / "victim_model/best.pth").read_bytes()
+    (MADE / "split.npz").unlink()
+    capsys.readouterr()
+    assert mia.main(["cpu", path, "--original", "--attacks", "gap"]) == 2
+    words = shlex.split(capsys.readouterr().err.split("`")[1])
+    assert words[:2] == ["python", "pretrain.py"] and "--split" in words
+    run(pretrain, *words[3:])
+    run(mia, path, "--original", "--attacks", "gap")
+    assert (MADE / "victim_model/best.pth").read_bytes() == before
+    (MADE / "split.npz").unlink()
+    capsys.readouterr()
+    assert pretrain.main(["cpu", path]) == 2
+    assert "give --split" not in capsys.readouterr().err  # the digest is no value of the option

@@ -211,3 +211,10 @@ def test_a_registry_refuses_a_name_that_is_taken():
     assert registry.check("b") == "a" and list(registry) == ["a"]
     with pytest.raises(UserError, match="unknown thing 'c'"):
         registry.load("c")
+
+
+@pytest.mark.parametrize("stage, words", [("prune", []), ("mia", []), ("mia", ["--original"])])
+def test_a_strength_without_a_defence_is_refused(stage, words, write_config):
+    with pytest.raises(UserError, match="--defend_arg is the strength of a defence: name it with --defend"):
+        parse(stage, ["cpu", write_config(), "--defend_arg", "3", *words])
+    assert parse(stage, ["cpu", write_config(defend_arg=3), *words]).defend_arg is None  # a config may be for several
