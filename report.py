@@ -419,7 +419,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
                  Cell(percent(row.train - row.test), row.train - row.test)]
         if private:
             cells += [Cell("-", None), Cell("-", None)] if row.epsilon != row.epsilon else [
-                Cell(rounded_up(row.epsilon), row.epsilon, row.caveat),
+                Cell(rounded_up(row.epsilon, decimals=0 if row.epsilon > 100 else 2), row.epsilon, row.caveat),
                 Cell(f"{row.delta:g}", row.delta)]
         rows.append(cells)
     caption = "Percent, mean ± standard deviation over split seeds; gap = train - test."

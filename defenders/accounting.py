@@ -55,9 +55,9 @@ def caveat(privacy: dict | None) -> str:
     return NO_GUARANTEE if privacy and privacy.get("noise") != "secret" else ""
 
 
-def rounded_up(epsilon: float) -> str:
-    """Two decimals, never below what has been proven."""
-    return f"{math.ceil(100 * epsilon) / 100:.2f}"
+def rounded_up(epsilon: float, *, decimals: int = 2) -> str:
+    """Epsilon in print, never below what has been proven."""
+    return f"{math.ceil(10**decimals * epsilon) / 10**decimals:.{decimals}f}"
 
 
 def default_delta(n: int) -> float:

@@ -327,7 +327,7 @@ def bad_words(stage):
         spelt = value.filter(lambda text: text[:1] != "-" or text[1:2].isdigit())
         return st.one_of(value.map(lambda text: (f"--{key}={text}",)), spelt.map(lambda text: (f"--{key}", text)))
 
-    known = {*own, "help"}
+    known = {*own, "help", "image_size", "hidden_size"}  # the last two are taken and not used
     unknown = st.one_of(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
                         st.sampled_from([*OPTIONS, *(key[:-1] for key in OPTIONS), "no-seed", "-seed", "SEED"]))
     words = [

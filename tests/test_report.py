@@ -22,7 +22,7 @@ from attackers import VERDICTS
 from conftest import config_writer
 from figures import Answers, class_means, look
 from core.files import packed_arrays, read_arrays, sealed, sealed_json
-from defenders.accounting import NO_GUARANTEE, advantage_bound
+from defenders.accounting import NO_GUARANTEE, advantage_bound, rounded_up
 from store import attacked
 
 ATTACKS = "threshold,gap,lira"
@@ -128,7 +128,7 @@ def test_no_epsilon_of_seeded_noise_stands_alone(made, tmp_path, old):
     assert report.main([str(tmp_path / "results")]) == 0
     for name in ("report.csv", "report.md", "report.html"):
         text = (tmp_path / "results" / name).read_text()
-        epsilon = f"{table.loc[private, 'epsilon'].iloc[0]:.{0 if table['epsilon'].max() > 100 else 2}f}"
+        epsilon = rounded_up(table.loc[private, "epsilon"].iloc[0], decimals=0 if table["epsilon"].max() > 100 else 2)
         shown = [line for line in text.splitlines() if f"{epsilon}" in line and "dp 0.1" in line]
         assert (shown or name == "report.csv") and all(NO_GUARANTEE in line for line in shown)
         of_dp = [line for line in text.splitlines() if ",dp," in line] if name == "report.csv" else []
