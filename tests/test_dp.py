@@ -353,8 +353,8 @@ def test_a_seeded_stream_is_its_key_s_and_goes_on_where_it_was():
 
 def test_seeded_noise_needs_a_key_and_a_wrong_one_is_named():
     with pytest.raises(ValueError, match="key must have 16 bytes or more, not 3"):
-        PrivateSGD(1.0, dp_engine="pyvacy", dp_lr=1.0, max_grad_norm=1.0, dp_noise="seeded", key=b"abc").start(
-            tiny_records(4), train=torch.arange(4), dev=None, batch_size=4, generator=None)
+        PrivateSGD(1.0, dp_engine="pyvacy", dp_lr=1.0, max_grad_norm=1.0, dp_noise="seeded", key=b"abc").setup(
+            TrainSet(tiny_records(4), torch.arange(4)), batch_size=4, generator=None)
 
 
 @pytest.mark.parametrize("change", ["a record", "a label", "one fewer"])
