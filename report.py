@@ -65,9 +65,9 @@ def main(argv=None):
     table = frame(found, results)
     notes += left_out(found, results)
     if table["value"].isna().all():
-        raise UserError(f"{results}: all targets have the same score in every attack there, which says nothing"
-                        if len(table) else f"{results} holds no results of attacks: {where_results_are(results)}"
-                        + "".join(f"; {n}" for n in notes))
+        what = f"{results}: all targets have the same score in every attack there, which says nothing" if len(table) \
+            else f"{results} holds no results of attacks: {where_results_are(results)}"
+        raise UserError(what + "".join(f"; {note}" for note in notes))
     words = ["python", "report.py", *(sys.argv[1:] if argv is None else argv)]
     table, doubles = described(table)
     notes += doubles

@@ -2,7 +2,7 @@
 import numpy as np
 
 from attackers.calibration import as_it_is, judge
-from attackers.signals import LEAST, Evidence, Measured, Signals, Verdict, cross_entropy, mean_where
+from attackers.signals import LEAST, Evidence, Measured, Verdict, cross_entropy, mean_where
 
 
 def loss(evidence: Evidence, **_) -> dict[str, Verdict]:

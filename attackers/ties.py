@@ -2,7 +2,6 @@
 import numpy as np
 
 MOST = 0.9  # from this share of equal scores on, figures rest on a few targets
-
 FEW = 0.01  # targets that are called members, or non-members: with fewer, the threshold does not fit this victim
 
 

@@ -1,6 +1,4 @@
 """Weight initialisation and dropout, both drawn from generators of their own."""
-import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch

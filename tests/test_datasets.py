@@ -1,6 +1,5 @@
 import gzip
 import io
-import math
 import subprocess
 import sys
 import tarfile

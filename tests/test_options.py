@@ -1,5 +1,4 @@
 """Options: who overrides whom, and one line with status 2 for all that is wrong."""
-import json
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 import mia
 import pretrain
 import prune
-from attackers import ATTACKS
 from conftest import PROJECT
 from core.console import UserError
 from options import OPTIONS, command, parse, record

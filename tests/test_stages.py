@@ -104,7 +104,6 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
 
 
 def test_the_accuracy_stored_is_that_of_the_weights_stored(write_config):
-    from base_model import BaseModel
     from models import build
 
     run(pretrain, write_config(epochs=9))

@@ -19,7 +19,6 @@ import pytest
 import torch
 
 import attackers.neural
-import base_model
 import mia
 import pretrain
 import prune
