@@ -1,4 +1,5 @@
 """A network: how it is trained, tested and queried. The epoch loop of the project is here, and only here."""
+
 from __future__ import annotations
 
 import math
@@ -93,7 +94,16 @@ class Objective:
 
         Of all hooks, then, it overrides `criterion` alone (and `privacy`, which is no part of training).
         """
-        hooks = ("setup", "build_optimizer", "batches", "step", "loss", "selection_metric", "state", "set_state")
+        hooks = (
+            "setup",
+            "build_optimizer",
+            "batches",
+            "step",
+            "loss",
+            "selection_metric",
+            "state",
+            "set_state",
+        )
         return all(getattr(cls, hook) is getattr(Objective, hook) for hook in hooks)
 
     def setup(self, data: TrainSet, *, batch_size: int, generator: torch.Generator) -> None:
@@ -102,12 +112,20 @@ class Objective:
     def build_optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         return config.build_optimizer(network.parameters())
 
-    def batches(self, indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterable[torch.Tensor]:
+    def batches(
+        self, indices: torch.Tensor, size: int, *generators: torch.Generator
+    ) -> Iterable[torch.Tensor]:
         """Those of an epoch, see `datasets.batches`."""
         return batches(indices, size, *generators)
 
-    def step(self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable, x: torch.Tensor,
-             y: torch.Tensor) -> torch.Tensor:
+    def step(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ) -> torch.Tensor:
         """Take a step on a batch; returns its loss, without gradients: a scalar, or (K,) of a stack.
 
         `loss` is this objective's, in the precision of the training, for a stack of each model.
@@ -126,7 +144,9 @@ class Objective:
         """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
         return F.cross_entropy(logits, y)
 
-    def selection_metric(self, model: BaseModel, records: Records, dev: torch.Tensor) -> list[float]:
+    def selection_metric(
+        self, model: BaseModel, records: Records, dev: torch.Tensor
+    ) -> list[float]:
         """What the best epoch is the best of, for a model or each of a stack: the accuracy on dev."""
         return model.accuracies(records, dev)
 
@@ -173,14 +193,32 @@ class TrainingRun:
         running: whether each took part in the last epoch, and had not stopped before.
     """
 
-    def __init__(self, model: BaseModel, data: TrainSet, objective: Objective, config: TrainConfig,
-                 generators: Sequence[torch.Generator]):
-        self.model, self.data, self.objective, self.config, self.generators = model, data, objective, config, generators
+    def __init__(
+        self,
+        model: BaseModel,
+        data: TrainSet,
+        objective: Objective,
+        config: TrainConfig,
+        generators: Sequence[torch.Generator],
+    ):
+        self.model, self.data, self.objective, self.config, self.generators = (
+            model,
+            data,
+            objective,
+            config,
+            generators,
+        )
         self.optimizer = objective.build_optimizer(model.network, config)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, config.milestones)
         self.histories = [TrainingHistory() for _ in generators]
-        self.best_weights = model._update_best([True] * len(generators), {}) if data.dev is not None else None
-        self.epoch, self.losses, self.running = 0, [math.nan] * len(generators), [True] * len(generators)
+        self.best_weights = (
+            model._update_best([True] * len(generators), {}) if data.dev is not None else None
+        )
+        self.epoch, self.losses, self.running = (
+            0,
+            [math.nan] * len(generators),
+            [True] * len(generators),
+        )
         self.dev: list[float] | None = None
 
     @property
@@ -190,11 +228,15 @@ class TrainingRun:
     def train_epoch(self, loss: Callable) -> None:
         """One pass over the train records; `loss(network, x, y)` in the precision of the training."""
         network, indices = self.model.network.train(), self.data.train
-        losses = torch.zeros(len(self.histories), device=self.model.device)  # summed there, read once an epoch
+        losses = torch.zeros(
+            len(self.histories), device=self.model.device
+        )  # summed there, read once an epoch
         seen = 0.0  # records, in epochs: of DP's random batches not always 1
         for batch in self.objective.batches(indices, self.config.batch_size, *self.generators):
             share = batch.shape[-1] / indices.shape[-1]
-            value = self.objective.step(network, self.optimizer, loss, *self.data.records.batch(batch))
+            value = self.objective.step(
+                network, self.optimizer, loss, *self.data.records.batch(batch)
+            )
             losses.add_(value, alpha=share)
             seen += share
         self.epoch += 1
@@ -207,15 +249,20 @@ class TrainingRun:
         for number, (value, running) in enumerate(zip(self.losses, self.running), start=1):
             if any_batch and running and not math.isfinite(value):
                 which = f"of model {number} of {len(self.losses)} " if len(self.losses) > 1 else ""
-                raise Diverged(f"the loss {which}is no longer finite in epoch {self.epoch}, at learning rate "
-                               f"{self.schedule.get_last_lr()[0]:g}")
+                raise Diverged(
+                    f"the loss {which}is no longer finite in epoch {self.epoch}, at learning rate "
+                    f"{self.schedule.get_last_lr()[0]:g}"
+                )
 
     def select(self) -> None:
         """Measure the epoch's weights on dev, and keep the best so far."""
         if self.data.dev is None:
             return
         self.dev = self.objective.selection_metric(self.model, self.data.records, self.data.dev)
-        better = [history.add(metric, self.config.early_stop) for history, metric in zip(self.histories, self.dev)]
+        better = [
+            history.add(metric, self.config.early_stop)
+            for history, metric in zip(self.histories, self.dev)
+        ]
         if any(better):
             self.best_weights = self.model._update_best(better, self.best_weights)
 
@@ -224,17 +271,29 @@ class TrainingRun:
 
     def state(self) -> dict:
         """All that the next epoch depends on, as tensors and plain values."""
-        schedule = {name: value for name, value in self.schedule.state_dict().items() if name != "milestones"}
-        return {"epoch": self.epoch, "network": self.model.network.state_dict(), "best": self.best_weights,
-                "optimizer": self.optimizer.state_dict(), "schedule": schedule,
-                "trainings": [vars(history) for history in self.histories],
-                "draws": [generator_state(draw) for draw in self._generators()], "defender": self.objective.state()}
+        schedule = {
+            name: value
+            for name, value in self.schedule.state_dict().items()
+            if name != "milestones"
+        }
+        return {
+            "epoch": self.epoch,
+            "network": self.model.network.state_dict(),
+            "best": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": schedule,
+            "trainings": [vars(history) for history in self.histories],
+            "draws": [generator_state(draw) for draw in self._generators()],
+            "defender": self.objective.state(),
+        }
 
     def set_state(self, state: dict) -> None:
         """Go on from what `state` returned."""
         self.epoch = state["epoch"]
         if self.data.dev is not None:
-            self.best_weights = {name: tensor.to(self.model.device) for name, tensor in state["best"].items()}
+            self.best_weights = {
+                name: tensor.to(self.model.device) for name, tensor in state["best"].items()
+            }
         self.model.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -256,10 +315,18 @@ class BaseModel:
 
     masks: dict[str, torch.Tensor] | None = None  # of a pruned network, see `attach_masks`
 
-    def __init__(self, network: nn.Module, *, device: torch.device, generator: torch.Generator,
-                 precision: str = "fp32"):
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        generator: torch.Generator,
+        precision: str = "fp32",
+    ):
         self.device = torch.device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # faster, above all on a GPU
+        self.network = network.to(
+            self.device, memory_format=torch.channels_last
+        )  # faster, above all on a GPU
         self.precision = precision
         self._in_batches = QueriesInBatches(self.network, self.device)
         seed_dropout(self.network, seed=int(torch.randint(2**62, (), generator=generator)))
@@ -269,8 +336,15 @@ class BaseModel:
         self.masks = masks
         attach_masks(self.network, masks)
 
-    def train(self, data: TrainSet, config: TrainConfig, *, generator: torch.Generator,
-              objective: Objective | None = None, callbacks: Sequence[Callback] = ()) -> TrainingHistory:
+    def train(
+        self,
+        data: TrainSet,
+        config: TrainConfig,
+        *,
+        generator: torch.Generator,
+        objective: Objective | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> TrainingHistory:
         """Train; with dev records, keep the weights of the best epoch on them, else the last epoch's.
 
         Best is the first epoch of the highest selection metric; training stops when more than `config.early_stop`
@@ -284,15 +358,22 @@ class BaseModel:
         """
         objective = objective or Objective()
         run = TrainingRun(self, data, objective, config, [generator])
-        history, = self._fit(run, objective.loss, callbacks)
+        (history,) = self._fit(run, objective.loss, callbacks)
         return history
 
-    def _fit(self, run: TrainingRun, loss: Callable, callbacks: Sequence[Callback]) -> list[TrainingHistory]:
+    def _fit(
+        self, run: TrainingRun, loss: Callable, callbacks: Sequence[Callback]
+    ) -> list[TrainingHistory]:
         """The epoch loop, for one model or a stack of them."""
+
         def in_precision(network, x, y) -> torch.Tensor:
             # without its cache, which would hand weights cast under no_grad (as `adv` asks) to the training
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16",
-                                cache_enabled=False):
+            with torch.autocast(
+                self.device.type,
+                torch.bfloat16,
+                enabled=self.precision == "bf16",
+                cache_enabled=False,
+            ):
                 return loss(network, x, y)
 
         for callback in callbacks:
@@ -306,18 +387,22 @@ class BaseModel:
             self.network.load_state_dict(run.best_weights)
         return run.histories
 
-    def _update_best(self, better: list[bool], before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _update_best(
+        self, better: list[bool], before: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """The weights to keep, after an epoch that was better than those `before`."""
         return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     @torch.no_grad()
     def logits(self, records: Records, indices: torch.Tensor) -> torch.Tensor:
         """Logits (n, C), float32, in evaluation mode."""
-        return self._in_batches(lambda part: self.network(records.batch(part)[0]).float(), records, indices)
+        return self._in_batches(
+            lambda part: self.network(records.batch(part)[0]).float(), records, indices
+        )
 
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
-        accuracy, = self.accuracies(records, indices)
+        (accuracy,) = self.accuracies(records, indices)
         return accuracy
 
     def accuracies(self, records: Records, indices: torch.Tensor) -> list[float]:
@@ -326,13 +411,21 @@ class BaseModel:
         return correct.float().mean(dim=-1).reshape(-1).tolist()
 
     @torch.no_grad()
-    def sensitivity(self, records: Records, indices: torch.Tensor, *, generator: torch.Generator,
-                    draws: int = 10, epsilon: float = 1e-3) -> torch.Tensor:
+    def sensitivity(
+        self,
+        records: Records,
+        indices: torch.Tensor,
+        *,
+        generator: torch.Generator,
+        draws: int = 10,
+        epsilon: float = 1e-3,
+    ) -> torch.Tensor:
         """Sensitivity of each posterior to noise on the input, (n, C), float32, in evaluation mode.
 
         s(x) = mean over `draws` of |p(x + epsilon u) - p(x)| / epsilon, u ~ N(0, I), where x is the
         normalised record (Yuan & Zhang 2022, section 4). `generator` lives on the records' device.
         """
+
         def of_part(part):
             x = records.batch(part)[0]
             posterior = posteriors(self.network(x))
@@ -362,10 +455,22 @@ class Stack(BaseModel):
         self.network = stack.stacked([model.network for model in models])
         self._in_batches = QueriesInBatches(self.network, self.device, size=QUERY_BATCH)
         if models[0].masks is not None:
-            self.attach_masks({name: torch.stack([model.masks[name] for model in models]) for name in models[0].masks})
+            self.attach_masks(
+                {
+                    name: torch.stack([model.masks[name] for model in models])
+                    for name in models[0].masks
+                }
+            )
 
-    def train_each(self, data: TrainSet, config: TrainConfig, *, generators: Sequence[torch.Generator],
-                   objective: Objective, callbacks: Sequence[Callback] = ()) -> list[TrainingHistory]:
+    def train_each(
+        self,
+        data: TrainSet,
+        config: TrainConfig,
+        *,
+        generators: Sequence[torch.Generator],
+        objective: Objective,
+        callbacks: Sequence[Callback] = (),
+    ) -> list[TrainingHistory]:
         """As `BaseModel.train` does, for K models at once; returns a history each.
 
         Args:
@@ -375,19 +480,29 @@ class Stack(BaseModel):
             ValueError: the objective is not stackable.
         """
         if not objective.is_stackable():
-            raise ValueError(f"{type(objective).__name__} cannot train a stack: it changes more than the criterion")
+            raise ValueError(
+                f"{type(objective).__name__} cannot train a stack: it changes more than the criterion"
+            )
 
-        def loss(network, x, y):  # (K,); of their sum, the gradient of each model is that of its own loss
+        def loss(
+            network, x, y
+        ):  # (K,); of their sum, the gradient of each model is that of its own loss
             return torch.func.vmap(objective.criterion)(network(x), y)
 
-        histories = self._fit(TrainingRun(self, data, objective, config, generators), loss, callbacks)
+        histories = self._fit(
+            TrainingRun(self, data, objective, config, generators), loss, callbacks
+        )
         stack.unstack(self.network, [model.network for model in self.models])
         return histories
 
     def _update_best(self, better, before):
         chosen = torch.tensor(better, device=self.device)
-        return {name: torch.where(chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor))
-                for name, tensor in self.network.state_dict().items()}
+        return {
+            name: torch.where(
+                chosen.view(-1, *[1] * (tensor.dim() - 1)), tensor, before.get(name, tensor)
+            )
+            for name, tensor in self.network.state_dict().items()
+        }
 
 
 def posteriors(logits: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 Nothing but numpy is imported until records are asked for, so that `--help` can list the names at once.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 class Records:
     """A whole data set on one device, kept as bytes where it can be and normalised batch by batch."""
 
-    x: torch.Tensor  # images (N, C, H, W) uint8; tables (N, D) uint8 where all is 0 or 1, else float32
+    x: (
+        torch.Tensor
+    )  # images (N, C, H, W) uint8; tables (N, D) uint8 where all is 0 or 1, else float32
     y: torch.Tensor  # (N,) int64 in 0..num_cls-1
     num_cls: int
     mean: tuple[float, ...] | None = None  # of each channel, for pixels in 0..1; None for tables
@@ -45,7 +48,11 @@ class Records:
         # Made once: a tensor built from Python numbers in every batch would make the host wait for the GPU.
         for name in ("mean", "std"):
             numbers = getattr(self, name)
-            column = None if numbers is None else torch.tensor(numbers, device=self.x.device).view(-1, 1, 1)
+            column = (
+                None
+                if numbers is None
+                else torch.tensor(numbers, device=self.x.device).view(-1, 1, 1)
+            )
             object.__setattr__(self, f"_{name}", column)
 
     @property
@@ -67,7 +74,9 @@ class Records:
 
     def digest(self) -> str:
         """Tells these records from any others."""
-        said = repr((tuple(self.x.shape), str(self.x.dtype), self.num_cls, self.mean, self.std)).encode()
+        said = repr(
+            (tuple(self.x.shape), str(self.x.dtype), self.num_cls, self.mean, self.std)
+        ).encode()
         found = hashlib.sha256(said)
         for tensor in (self.x, self.y):
             found.update(tensor.contiguous().cpu().numpy())
@@ -95,25 +104,80 @@ class Records:
 DATASETS = Registry("data set")
 # A name's code is a function(folder) -> x (N, *shape) uint8, y (N,) integers from 0; `load` does the rest.
 
-_CIFAR = dict(shape=(3, 32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))  # for both: paper
-DATASETS.register("cifar10", "datasets:cifar10", "60000 photographs (Krizhevsky 2009; torchvision)",
-                  num_cls=10, **_CIFAR)
-DATASETS.register("cifar100", "datasets:cifar100", "60000 photographs (Krizhevsky 2009; torchvision)",
-                  num_cls=100, **_CIFAR)
-DATASETS.register("svhn", "datasets:svhn", "99289 house numbers, train and test (Netzer et al. 2011; torchvision)",
-                  num_cls=10, shape=(3, 32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-DATASETS.register("mnist", "datasets:mnist", "70000 handwritten digits (LeCun et al. 1998; torchvision)",
-                  num_cls=10, shape=(1, 28, 28), mean=(0.1307,), std=(0.3081,))
-DATASETS.register("chmnist", "datasets:chmnist", "5000 tiles of colorectal tissue (Kather et al. 2016; Zenodo 53169)",
-                  num_cls=8, shape=(3, 32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-DATASETS.register("location", "datasets:location", "5010 users' places (Shokri et al. 2017; GitHub privacytrustlab)",
-                  num_cls=30, shape=(446,))
-DATASETS.register("texas100", "datasets:texas100", "67330 hospital stays (Shokri et al. 2017; GitHub privacytrustlab)",
-                  num_cls=100, shape=(6169,))
-DATASETS.register("purchase100", "datasets:purchase100", "197324 shoppers (Shokri et al. 2017; GitHub privacytrustlab)",
-                  num_cls=100, shape=(600,))
-DATASETS.register("digits", "datasets:digits", "1797 digits of 8x8 pixels (Alpaydin & Kaynak 1998; in scikit-learn)",
-                  num_cls=10, shape=(1, 8, 8), mean=(0.5,), std=(0.5,))
+_CIFAR = dict(
+    shape=(3, 32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)
+)  # for both: paper
+DATASETS.register(
+    "cifar10",
+    "datasets:cifar10",
+    "60000 photographs (Krizhevsky 2009; torchvision)",
+    num_cls=10,
+    **_CIFAR,
+)
+DATASETS.register(
+    "cifar100",
+    "datasets:cifar100",
+    "60000 photographs (Krizhevsky 2009; torchvision)",
+    num_cls=100,
+    **_CIFAR,
+)
+DATASETS.register(
+    "svhn",
+    "datasets:svhn",
+    "99289 house numbers, train and test (Netzer et al. 2011; torchvision)",
+    num_cls=10,
+    shape=(3, 32, 32),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+DATASETS.register(
+    "mnist",
+    "datasets:mnist",
+    "70000 handwritten digits (LeCun et al. 1998; torchvision)",
+    num_cls=10,
+    shape=(1, 28, 28),
+    mean=(0.1307,),
+    std=(0.3081,),
+)
+DATASETS.register(
+    "chmnist",
+    "datasets:chmnist",
+    "5000 tiles of colorectal tissue (Kather et al. 2016; Zenodo 53169)",
+    num_cls=8,
+    shape=(3, 32, 32),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+DATASETS.register(
+    "location",
+    "datasets:location",
+    "5010 users' places (Shokri et al. 2017; GitHub privacytrustlab)",
+    num_cls=30,
+    shape=(446,),
+)
+DATASETS.register(
+    "texas100",
+    "datasets:texas100",
+    "67330 hospital stays (Shokri et al. 2017; GitHub privacytrustlab)",
+    num_cls=100,
+    shape=(6169,),
+)
+DATASETS.register(
+    "purchase100",
+    "datasets:purchase100",
+    "197324 shoppers (Shokri et al. 2017; GitHub privacytrustlab)",
+    num_cls=100,
+    shape=(600,),
+)
+DATASETS.register(
+    "digits",
+    "datasets:digits",
+    "1797 digits of 8x8 pixels (Alpaydin & Kaynak 1998; in scikit-learn)",
+    num_cls=10,
+    shape=(1, 8, 8),
+    mean=(0.5,),
+    std=(0.5,),
+)
 
 
 def load(name: str, *, data_path=None, data_root, num_cls: int, input_dim: int) -> Records:
@@ -136,7 +200,9 @@ def load(name: str, *, data_path=None, data_root, num_cls: int, input_dim: int) 
         source, facts = f"data set {name!r}", DATASETS[name].options
         if num_cls != facts["num_cls"]:
             raise UserError(f"{source} has {facts['num_cls']} classes, but num_cls is {num_cls}")
-        _check_width(facts["shape"], input_dim, source)  # before a download that would be for nothing
+        _check_width(
+            facts["shape"], input_dim, source
+        )  # before a download that would be for nothing
         for folder in (Path(data_root), Path(data_root) / name):
             check_folder("data_root", folder)
         x, y = DATASETS.load(name)(Path(data_root) / name)
@@ -149,7 +215,9 @@ def load(name: str, *, data_path=None, data_root, num_cls: int, input_dim: int) 
         raise UserError(f"{source} is empty: at least one record is needed")
     outside = y[(y < 0) | (y >= num_cls)]
     if len(outside):
-        raise UserError(f"{source} has label {outside[0]}; with num_cls {num_cls} labels run from 0 to {num_cls - 1}")
+        raise UserError(
+            f"{source} has label {outside[0]}; with num_cls {num_cls} labels run from 0 to {num_cls - 1}"
+        )
     import torch
 
     x, y = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))
@@ -167,7 +235,7 @@ def _check_width(shape: tuple[int, ...], input_dim: int, source: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class RoleSplit:
     """What one role has: indices into the whole data set, int64."""
 
     train: np.ndarray  # members
@@ -178,25 +246,29 @@ class Part:
 SPLITS = ("paper", "inout")
 
 
-def split(n: int, *, seed: int, shadow_num: int, kind: str = "paper") -> dict[str, Part]:
+def split(n: int, *, seed: int, shadow_num: int, kind: str = "paper") -> dict[str, RoleSplit]:
     """A split of n records: role ("victim", "shadow_0", ...) -> its train, dev and test indices.
 
     A split of fewer shadows is the beginning of one of more.
     Raises UserError where a part would have fewer than 2 records.
     """
     if n < 22:  # 22: two halves of 11; 5 for test leave 6, and of 6 dev gets ceil(1.09) = 2
-        raise UserError(f"{n} records are too few to split: at least 22 are needed for 2 in every part")
+        raise UserError(
+            f"{n} records are too few to split: at least 22 are needed for 2 in every part"
+        )
     return {"paper": _paper_split, "inout": _inout_split}[kind](n, seed, shadow_num)
 
 
 def check_even(shadow_num: int) -> None:
     """Raise UserError where the in/out split can't be of so many shadows."""
     if shadow_num % 2:
-        raise UserError(f"in the in/out split each record is a member of exactly half of the shadow models: "
-                        f"--shadow_num must be even, not {shadow_num}")
+        raise UserError(
+            f"in the in/out split each record is a member of exactly half of the shadow models: "
+            f"--shadow_num must be even, not {shadow_num}"
+        )
 
 
-def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
+def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, RoleSplit]:
     """For online attacks: shadow models are trained on the victim's records too, each record in half of them.
 
     A tenth of the records is every model's dev. Of the others, two shadows at a time take the two halves of a random
@@ -210,9 +282,9 @@ def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
     dev, pool = np.split(draw.permutation(n).astype(np.int64), [n // 10])
     dev.sort()
 
-    def halves() -> tuple[Part, Part]:
+    def halves() -> tuple[RoleSplit, RoleSplit]:
         one, other = (np.sort(half) for half in np.array_split(draw.permutation(pool), 2))
-        return Part(one, dev, other), Part(other, dev, one)
+        return RoleSplit(one, dev, other), RoleSplit(other, dev, one)
 
     parts = {"victim": halves()[0]}
     for pair in range(0, shadow_num, 2):
@@ -220,7 +292,7 @@ def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
     return parts
 
 
-def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
+def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, RoleSplit]:
     """The paper's: shadow models never see the victim's records.
 
     One half is the victim's. All shadows draw from the other, shadow i with seed + i. Of each half 45 % are train,
@@ -228,16 +300,22 @@ def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, Part]:
     """
     from sklearn.model_selection import train_test_split
 
-    def role(half: np.ndarray, seed: int) -> Part:
+    def role(half: np.ndarray, seed: int) -> RoleSplit:
         train, test = train_test_split(half, test_size=0.45, random_state=seed)
         train, dev = train_test_split(train, test_size=0.1818, random_state=seed)
-        return Part(train, dev, test)
+        return RoleSplit(train, dev, test)
 
-    victim, attacker = train_test_split(np.arange(n, dtype=np.int64), test_size=0.5, random_state=seed)
-    return {"victim": role(victim, seed)} | {f"shadow_{i}": role(attacker, seed + i) for i in range(shadow_num)}
+    victim, attacker = train_test_split(
+        np.arange(n, dtype=np.int64), test_size=0.5, random_state=seed
+    )
+    return {"victim": role(victim, seed)} | {
+        f"shadow_{i}": role(attacker, seed + i) for i in range(shadow_num)
+    }
 
 
-def batches(indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
+def batches(
+    indices: torch.Tensor, size: int, *generators: torch.Generator
+) -> Iterator[torch.Tensor]:
     """One epoch of `indices` in random order, in batches of `size`; the last holds what is left.
 
     A single record left over joins the batch before it: BatchNorm can't normalise over one record.
@@ -249,13 +327,15 @@ def batches(indices: torch.Tensor, size: int, *generators: torch.Generator) -> I
     import torch
 
     n = indices.shape[-1]
-    orders = [torch.randperm(n, generator=generator, device=indices.device) for generator in generators]
+    orders = [
+        torch.randperm(n, generator=generator, device=indices.device) for generator in generators
+    ]
     order = indices[orders[0]] if indices.dim() == 1 else indices.gather(1, torch.stack(orders))
     count = max(1, math.ceil(n / size))
     if n % size == 1 and count > 1:
         count -= 1
     for number in range(count):
-        yield order[..., number * size: (number + 1) * size if number < count - 1 else None]
+        yield order[..., number * size : (number + 1) * size if number < count - 1 else None]
 
 
 def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -267,9 +347,19 @@ def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:
     Raises UserError where anything is otherwise.
     """
     if not os.path.isfile(path):  # unlike Path.is_file, False also for a name that is too long
-        why = " (it is a folder)" if os.path.isdir(path) else "" if path.is_absolute() else f" in {Path.cwd()}"
-        raise UserError(f"data_path: there is no file {path}{why}; an .npz file with arrays x and y is needed")
-    with _reading(path, "data_path must be an .npz file of plain arrays x and y, as numpy.savez writes it"):
+        why = (
+            " (it is a folder)"
+            if os.path.isdir(path)
+            else ""
+            if path.is_absolute()
+            else f" in {Path.cwd()}"
+        )
+        raise UserError(
+            f"data_path: there is no file {path}{why}; an .npz file with arrays x and y is needed"
+        )
+    with _reading(
+        path, "data_path must be an .npz file of plain arrays x and y, as numpy.savez writes it"
+    ):
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             raise ValueError("it is a single array")
@@ -298,19 +388,26 @@ def read_npz(path: Path, *, input_dim: int) -> tuple[np.ndarray, np.ndarray]:
         x = x.astype(np.float32)
     rows = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(rows):
-        raise UserError(f"{path}: row {rows[0]} of x holds NaN, infinity or a number too large for float32")
+        raise UserError(
+            f"{path}: row {rows[0]} of x holds NaN, infinity or a number too large for float32"
+        )
     return x, y
 
 
 # ---- the named sets --------------------------------------------------------------------------------------------------
 
+
 def cifar10(folder: Path):
-    x, y = _torchvision("CIFAR10", folder, "https://www.cs.toronto.edu/~kriz/", "cifar-10-python.tar.gz")
+    x, y = _torchvision(
+        "CIFAR10", folder, "https://www.cs.toronto.edu/~kriz/", "cifar-10-python.tar.gz"
+    )
     return x.transpose(0, 3, 1, 2), y
 
 
 def cifar100(folder: Path):
-    x, y = _torchvision("CIFAR100", folder, "https://www.cs.toronto.edu/~kriz/", "cifar-100-python.tar.gz")
+    x, y = _torchvision(
+        "CIFAR100", folder, "https://www.cs.toronto.edu/~kriz/", "cifar-100-python.tar.gz"
+    )
     return x.transpose(0, 3, 1, 2), y
 
 
@@ -321,7 +418,9 @@ def svhn(folder: Path):
 
 def mnist(folder: Path):
     files = "{train,t10k}-images-idx3-ubyte.gz and {train,t10k}-labels-idx1-ubyte.gz"
-    x, y = _torchvision("MNIST", folder, "https://ossci-datasets.s3.amazonaws.com/mnist/", files, inside="MNIST/raw")
+    x, y = _torchvision(
+        "MNIST", folder, "https://ossci-datasets.s3.amazonaws.com/mnist/", files, inside="MNIST/raw"
+    )
     return x[:, None], y
 
 
@@ -333,13 +432,17 @@ def chmnist(folder: Path):
     with _reading(path), zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             tile = PurePosixPath(name)
-            if tile.suffix != ".tif" or tile.name.startswith("."):  # "._*.tif" is what a Mac leaves behind
+            if tile.suffix != ".tif" or tile.name.startswith(
+                "."
+            ):  # "._*.tif" is what a Mac leaves behind
                 continue
             number = re.match(r"0([1-8])_", tile.parent.name)
             if not number:
                 raise ValueError(f"{name} is in none of the folders 01_TUMOR to 08_EMPTY")
             with archive.open(name) as stream, Image.open(stream) as image:
-                x.append(np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)))
+                x.append(
+                    np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR))
+                )
             y.append(int(number[1]) - 1)
         if not x:
             raise ValueError("there are no .tif tiles in it")
@@ -370,9 +473,13 @@ def digits(folder: Path):
 
 _TRUST_LAB = "https://github.com/privacytrustlab/datasets/raw/master/"
 ARCHIVES = {  # name -> address, sha256 (None where none is published)
-    "chmnist": ("https://zenodo.org/record/53169/files/Kather_texture_2016_image_tiles_5000.zip", None),
+    "chmnist": (
+        "https://zenodo.org/record/53169/files/Kather_texture_2016_image_tiles_5000.zip",
+        None,
+    ),
     "location": (
-        _TRUST_LAB + "dataset_location.tgz", "927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33"
+        _TRUST_LAB + "dataset_location.tgz",
+        "927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33",
     ),
     "texas100": (_TRUST_LAB + "dataset_texas.tgz", None),
     "purchase100": (_TRUST_LAB + "dataset_purchase.tgz", None),
@@ -380,23 +487,42 @@ ARCHIVES = {  # name -> address, sha256 (None where none is published)
 TORCHVISION_MD5 = {  # of the archives that torchvision fetches, as it names them
     "CIFAR10": {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
     "CIFAR100": {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
-    "SVHN": {"train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
-             "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3"},
-    "MNIST": {"MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-              "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-              "MNIST/raw/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-              "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c"},
+    "SVHN": {
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    },
+    "MNIST": {
+        "MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "MNIST/raw/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
 }
-_MNIST_BYTES = {"train-images-idx3-ubyte": 16 + 60000 * 784, "train-labels-idx1-ubyte": 8 + 60000,  # unpacked
-                "t10k-images-idx3-ubyte": 16 + 10000 * 784, "t10k-labels-idx1-ubyte": 8 + 10000}
+_MNIST_BYTES = {
+    "train-images-idx3-ubyte": 16 + 60000 * 784,
+    "train-labels-idx1-ubyte": 8 + 60000,  # unpacked
+    "t10k-images-idx3-ubyte": 16 + 10000 * 784,
+    "t10k-labels-idx1-ubyte": 8 + 10000,
+}
 _DAMAGE = (  # what readers of files raise: torchvision's of MNIST asserts, a forged size asks for too much memory
-    OSError, ValueError, EOFError, KeyError, RuntimeError, AssertionError, MemoryError,
-    zlib.error, zipfile.BadZipFile, tarfile.TarError, http.client.HTTPException,
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    http.client.HTTPException,
 )
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__  # some say nothing, some say it in many lines
+    return (
+        " ".join(str(error).split()) or type(error).__name__
+    )  # some say nothing, some say it in many lines
 
 
 @contextmanager
@@ -405,8 +531,12 @@ def _reading(path: Path, remedy: str = "copy it again, or remove it to have it d
     try:
         yield
     except PermissionError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; make it readable (chmod +r)") from error
-    except Exception as error:  # numpy alone raises SyntaxError, TokenError and OverflowError on a damaged header
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; make it readable (chmod +r)"
+        ) from error
+    except (
+        Exception
+    ) as error:  # numpy alone raises SyntaxError, TokenError and OverflowError on a damaged header
         raise UserError(f"cannot read {path}: {_said(error)}; {remedy}") from error
 
 
@@ -419,7 +549,9 @@ def _archive(name: str, folder: Path) -> Path:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as half_done:  # an interrupted download leaves no half archive
+            with tempfile.TemporaryDirectory(
+                dir=folder
+            ) as half_done:  # an interrupted download leaves no half archive
                 download_url(address, half_done, path.name)
                 os.replace(Path(half_done, path.name), path)
         except _DAMAGE as error:
@@ -436,11 +568,15 @@ def _check_digest(path: Path, kind: str, expected: str) -> None:
         found = hashlib.file_digest(file, kind).hexdigest()
     if found != expected:
         shown = {"md5": "MD5"}.get(kind, kind)
-        raise UserError(f"{path} is not the file it should be (copy it again, or remove it to have it downloaded): "
-                        f"expected {shown} {expected}, found {found}")
+        raise UserError(
+            f"{path} is not the file it should be (copy it again, or remove it to have it downloaded): "
+            f"expected {shown} {expected}, found {found}"
+        )
 
 
-def _binary_table(name: str, folder: Path, *, rows: str, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _binary_table(
+    name: str, folder: Path, *, rows: str, labels: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """x (N, D) uint8 and y (N,) from members of a .tgz: lines "0,1,..." and lines of labels, which count from 1.
 
     Without a member `labels` every row begins with its label, which may be quoted.
@@ -474,7 +610,9 @@ def _lines(path: Path, wanted: set[str]):
                 continue
             wanted = wanted - {name}
             stream = archive.extractfile(member)
-            lines = iter(lambda: stream.readline(1 << 20), b"")  # a limit, as a line of a broken file may be endless
+            lines = iter(
+                lambda: stream.readline(1 << 20), b""
+            )  # a limit, as a line of a broken file may be endless
             for number, line in enumerate(lines, start=1):
                 yield name, f"{name}, line {number}", line.rstrip(b"\r\n")
         while archive.fileobj.read(1 << 20):  # to the end, where gzip tests its own checksum
@@ -486,7 +624,9 @@ def _lines(path: Path, wanted: set[str]):
 def _label(text: bytes, num_cls: int, where: str) -> int:
     text = text.strip(b'"')
     if not text.isdigit() or not 1 <= int(text) <= num_cls:
-        raise ValueError(f"{where}: label {text[:20].decode(errors='replace')!r} is not one of 1..{num_cls}")
+        raise ValueError(
+            f"{where}: label {text[:20].decode(errors='replace')!r} is not one of 1..{num_cls}"
+        )
     return int(text) - 1
 
 
@@ -523,14 +663,20 @@ def _torchvision(kind: str, folder: Path, address: str, files: str, *, inside: s
             f"put {files} from {address} into {folder / inside} yourself"
         ) from error
     labels = [part.labels if kind == "SVHN" else part.targets for part in parts]
-    return np.concatenate([np.asarray(part.data) for part in parts]), np.concatenate([np.asarray(y) for y in labels])
+    return np.concatenate([np.asarray(part.data) for part in parts]), np.concatenate(
+        [np.asarray(y) for y in labels]
+    )
 
 
 def _parts(kind: str, folder: Path, *, download: bool) -> list:
     """torchvision's train and test part."""
     from torchvision import datasets as vision
 
-    which = [{"split": "train"}, {"split": "test"}] if kind == "SVHN" else [{"train": True}, {"train": False}]
+    which = (
+        [{"split": "train"}, {"split": "test"}]
+        if kind == "SVHN"
+        else [{"train": True}, {"train": False}]
+    )
     return [getattr(vision, kind)(folder, download=download, **part) for part in which]
 
 
@@ -556,5 +702,7 @@ def _check_unpacked(kind: str, folder: Path) -> None:
     for name, expected in _MNIST_BYTES.items() if kind == "MNIST" else ():
         path = folder / "MNIST" / "raw" / name
         if os.path.isfile(path) and os.path.getsize(path) != expected:
-            raise UserError(f"{path} is not the file it should be (remove it, to have it unpacked again from its "
-                            f"archive): expected {expected} bytes, found {os.path.getsize(path)}")
+            raise UserError(
+                f"{path} is not the file it should be (remove it, to have it unpacked again from its "
+                f"archive): expected {expected} bytes, found {os.path.getsize(path)}"
+            )

@@ -1,4 +1,5 @@
 """SAMIA's network: self-attention over the classes of a record's posterior (Yuan & Zhang 2022, section 5)."""
+
 import math
 
 import torch
@@ -16,15 +17,30 @@ class SelfAttentionAttack(nn.Module):
     then all C tokens flattened to width ReLU units and the logits of (non-member, member).
     """
 
-    def __init__(self, *, num_cls: int, width: int = 64, heads: int = 4, layers: int = 3, feedforward: int = 128,
-                 dropout: float = 0.2):
+    def __init__(
+        self,
+        *,
+        num_cls: int,
+        width: int = 64,
+        heads: int = 4,
+        layers: int = 3,
+        feedforward: int = 128,
+        dropout: float = 0.2,
+    ):
         super().__init__()
         self.norm = nn.BatchNorm1d(3 * num_cls)
         self.embed = nn.Linear(3, width)
         # the attention of all layers starts alike in the authors' network, as nn.TransformerEncoder copies its layer
         first = EncoderLayer(width, heads, feedforward, dropout)
-        self.encoder = nn.ModuleList([first, *(EncoderLayer(width, heads, feedforward, dropout, like=first)
-                                               for _ in range(layers - 1))])
+        self.encoder = nn.ModuleList(
+            [
+                first,
+                *(
+                    EncoderLayer(width, heads, feedforward, dropout, like=first)
+                    for _ in range(layers - 1)
+                ),
+            ]
+        )
         self.hidden = nn.Linear(num_cls * width, width)
         self.out = nn.Linear(width, 2)
 
@@ -32,7 +48,9 @@ class SelfAttentionAttack(nn.Module):
         """(B, C, 3) to (B, 2)."""
         tokens = self.norm(x.flatten(1)).view(x.shape)  # the only place where records meet
         if self.training and x.device.type == "cpu":
-            return in_slices(self.of_tokens, tokens, list(self.parameters()), self.encoder[0].dropout.generator)
+            return in_slices(
+                self.of_tokens, tokens, list(self.parameters()), self.encoder[0].dropout.generator
+            )
         return self.of_tokens(tokens)
 
     def of_tokens(self, tokens: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
@@ -51,11 +69,25 @@ class EncoderLayer(nn.Module):
         like: a layer with whose attention weights this one starts.
     """
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, *, like: "EncoderLayer | None" = None):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        *,
+        like: "EncoderLayer | None" = None,
+    ):
         super().__init__()
         self.heads, self._like = heads, (like,)  # in a tuple, as it is no part of this layer
-        self.in_weight, self.in_bias = nn.Parameter(torch.empty(3 * width, width)), nn.Parameter(torch.empty(3 * width))
-        self.out_weight, self.out_bias = nn.Parameter(torch.empty(width, width)), nn.Parameter(torch.empty(width))
+        self.in_weight, self.in_bias = (
+            nn.Parameter(torch.empty(3 * width, width)),
+            nn.Parameter(torch.empty(3 * width)),
+        )
+        self.out_weight, self.out_bias = (
+            nn.Parameter(torch.empty(width, width)),
+            nn.Parameter(torch.empty(width)),
+        )
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.linear1, self.linear2 = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
         self.dropout = Dropout(dropout)
@@ -63,7 +95,7 @@ class EncoderLayer(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """The attention as nn.MultiheadAttention starts: Xavier-uniform inward, nn.Linear's own outward, zero bias."""
-        like, = self._like
+        (like,) = self._like
         if like is None:
             nn.init.xavier_uniform_(self.in_weight, generator=generator)
             nn.init.kaiming_uniform_(self.out_weight, a=math.sqrt(5), generator=generator)
@@ -82,9 +114,13 @@ class EncoderLayer(nn.Module):
     def attention(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
         """(B, L, width) to the same: several heads, dropout on their weights."""
         B, L, width = x.shape
-        qkv = F.linear(x, self.in_weight, self.in_bias).view(B, L, 3, self.heads, width // self.heads)
+        qkv = F.linear(x, self.in_weight, self.in_bias).view(
+            B, L, 3, self.heads, width // self.heads
+        )
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, width / heads)
-        if self.training and self.dropout.p:  # torch's own attention would draw from the global generator
+        if (
+            self.training and self.dropout.p
+        ):  # torch's own attention would draw from the global generator
             weights = torch.softmax(q / math.sqrt(q.shape[3]) @ k.transpose(2, 3), dim=3)
             mixed = self.dropout(weights, generator) @ v
         else:

@@ -1,23 +1,24 @@
 """Membership inference attacks.
 
-An attack is a function `attack(evidence, *, device, seed, watch, keep, **own options) -> {name: Verdict}`:
+An attack is a function `attack(evidence, *, device, seed, progress, fit_or_load, **own options) -> {name: Verdict}`:
 
     evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was trained on
     device    where an attack network is trained
     seed      of all its randomness
-    watch     called with (epochs, label) before a training, see `console.epoch_bar`
-    keep      called with (name, facts, train) where a network is trained on shadow models alone: returns its weights,
+    progress     called with (epochs, label) before a training, see `console.epoch_bar`
+    fit_or_load  called with (name, cache_key, train) where a network is trained on shadow models alone: returns its weights,
               those of an earlier attack or of `train(callbacks)`; see `store.Store.network`
 
 All of these but `evidence` may be left out. Used without models or options:
 
     from attackers import Evidence, attack
-    evidence = Evidence.of(labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member)
+    evidence = Evidence.from_posteriors(labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member)
     verdict = attack("lira", evidence)["lira"]
     verdict.scores, verdict.threshold, verdict.member
 
 That works beside other packages called `datasets` or `models` too: see `core.imports`.
 """
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -47,42 +48,104 @@ ATTACKS = Registry("attack")
 # sensitivity, generated: whether it needs these answers too
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
-# own: options that only this attack reads; they change no other's lines
-# form_of: named only, and no part of `all`, as another attack does the same where it can
-ATTACKS.register("samia", "attackers.neural:samia",
-                 "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)", sensitivity=True, version=2)
-ATTACKS.register("threshold", "attackers.threshold:threshold",
-                 "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
-                 "                 2021), one for all on the largest posterior (Salem et al. 2019)",
-                 reports=("conf", "xent", "mentr", "top1_conf"))
+# option_names: options that only this attack reads; they change no other's lines
+# variant_of: named only, and no part of `all`, as another attack does the same where it can
+ATTACKS.register(
+    "samia",
+    "attackers.neural:samia",
+    "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)",
+    sensitivity=True,
+    version=2,
+)
+ATTACKS.register(
+    "threshold",
+    "attackers.threshold:threshold",
+    "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
+    "                 2021), one for all on the largest posterior (Salem et al. 2019)",
+    reports=("conf", "xent", "mentr", "top1_conf"),
+)
 ATTACKS.register("nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)")
-ATTACKS.register("nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)")
-ATTACKS.register("nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)")
+ATTACKS.register(
+    "nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)"
+)
+ATTACKS.register(
+    "nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)"
+)
 ATTACKS.register("gap", "attackers.loss:gap", "member where the victim is right (Yeom et al. 2018)")
-ATTACKS.register("loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)")
-ATTACKS.register("calibrated", "attackers.loss:calibrated",
-                 "the loss beside that of shadows without the record (Watson et al. 2022)", shadows=(3, 6), version=2)
-ATTACKS.register("attack_p", "attackers.loss:attack_p", "the loss among that of known non-members (Ye et al. 2022)",
-                 alias="attack-p")
-ATTACKS.register("lira", "attackers.lira:lira", "likelihood ratio, online where the split allows it, else offline\n"
-                 "                 (Carlini et al. 2022)", shadows=(3, 6), own=("fix_variance",), version=2)
-ATTACKS.register("lira_online", "attackers.lira:lira_online",
-                 "lira with shadows that were trained on the record too (the same)",
-                 shadows=(3, 6), own=("fix_variance",), form_of="lira", version=2)
-ATTACKS.register("lira_offline", "attackers.lira:lira_offline", "lira with those only that were not (the same)",
-                 shadows=(3, 6), own=("fix_variance",), form_of="lira", version=2)
-ATTACKS.register("rmia", "attackers.rmia:rmia",
-                 "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
-                 shadows=(3, 6), own=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"), version=2)
-ATTACKS.register("qmia", "attackers.qmia:qmia",
-                 "the margin beside its distribution given the record (Bertran et al. 2023)")
-ATTACKS.register("blindmi", "attackers.blindmi:blindmi",
-                 "moves answers towards generated non-members' (Hui et al. 2021)", generated=True, version=2)
-ATTACKS.register("blindmi_scaled", "attackers.blindmi:blindmi_scaled",
-                 "blindmi with one kernel as wide as the answers are apart, not 19 fixed ones", generated=True)
+ATTACKS.register(
+    "loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)"
+)
+ATTACKS.register(
+    "calibrated",
+    "attackers.loss:calibrated",
+    "the loss beside that of shadows without the record (Watson et al. 2022)",
+    shadows=(3, 6),
+    version=2,
+)
+ATTACKS.register(
+    "attack_p",
+    "attackers.loss:attack_p",
+    "the loss among that of known non-members (Ye et al. 2022)",
+    alias="attack-p",
+)
+ATTACKS.register(
+    "lira",
+    "attackers.lira:lira",
+    "likelihood ratio, online where the split allows it, else offline\n"
+    "                 (Carlini et al. 2022)",
+    shadows=(3, 6),
+    option_names=("fix_variance",),
+    version=2,
+)
+ATTACKS.register(
+    "lira_online",
+    "attackers.lira:lira_online",
+    "lira with shadows that were trained on the record too (the same)",
+    shadows=(3, 6),
+    option_names=("fix_variance",),
+    variant_of="lira",
+    version=2,
+)
+ATTACKS.register(
+    "lira_offline",
+    "attackers.lira:lira_offline",
+    "lira with those only that were not (the same)",
+    shadows=(3, 6),
+    option_names=("fix_variance",),
+    variant_of="lira",
+    version=2,
+)
+ATTACKS.register(
+    "rmia",
+    "attackers.rmia:rmia",
+    "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
+    shadows=(3, 6),
+    option_names=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"),
+    version=2,
+)
+ATTACKS.register(
+    "qmia",
+    "attackers.qmia:qmia",
+    "the margin beside its distribution given the record (Bertran et al. 2023)",
+)
+ATTACKS.register(
+    "blindmi",
+    "attackers.blindmi:blindmi",
+    "moves answers towards generated non-members' (Hui et al. 2021)",
+    generated=True,
+    version=2,
+)
+ATTACKS.register(
+    "blindmi_scaled",
+    "attackers.blindmi:blindmi_scaled",
+    "blindmi with one kernel as wide as the answers are apart, not 19 fixed ones",
+    generated=True,
+)
 
 # name of a verdict -> the attack that it comes from
-VERDICTS = {verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])}
+VERDICTS = {
+    verdict: name for name in ATTACKS for verdict in ATTACKS[name].options.get("reports", [name])
+}
 
 
 def version(verdict: str) -> int:
@@ -95,7 +158,13 @@ def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
 
     Raises TypeError where `how` is no option of this attack.
     """
-    unknown = set(how) - {"device", "seed", "watch", "keep", *ATTACKS[name].options.get("own", ())}
+    unknown = set(how) - {
+        "device",
+        "seed",
+        "progress",
+        "fit_or_load",
+        *ATTACKS[name].options.get("option_names", ()),
+    }
     if unknown:
         raise TypeError(f"{name} has no option {', '.join(sorted(unknown))}")
     return ATTACKS.load(name)(evidence, **how)
@@ -104,11 +173,15 @@ def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
 def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
     """Why an attack cannot be made in this split with so many shadow models; None where it can."""
     if name == "lira_online" and not online:
-        return ("lira_online needs shadow models that were trained on the victim's records, which those of the paper's "
-                "split were not: use lira, or start with `pretrain.py --split inout --shadow_num 16` in another "
-                "--results folder")
+        return (
+            "lira_online needs shadow models that were trained on the victim's records, which those of the paper's "
+            "split were not: use lira, or start with `pretrain.py --split inout --shadow_num 16` in another "
+            "--results folder"
+        )
     needed = ATTACKS[name].options.get("shadows", (1, 1))[online]
     if shadow_num < needed:
-        return (f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the victim against "
-                f"the others, of which too few would be left for a record")
+        return (
+            f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the victim against "
+            f"the others, of which too few would be left for a record"
+        )
     return None

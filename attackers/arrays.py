@@ -4,6 +4,7 @@ Every function takes an argument's name and its value, and returns a numpy array
 loss is; values that rounding explains are tolerated; all else is a ValueError in one line that names the argument and
 the first bad value, and says what would be right.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -29,11 +30,16 @@ def plain(name: str, value) -> np.ndarray:
         elif array.dtype.kind == "V":  # bfloat16 of other libraries
             array = array.astype(np.float32)
     except Exception as error:  # whatever another library says of its own arrays
-        raise ValueError(f"{name} cannot be read as an array of numbers: {_short(str(error))}") from error
+        raise ValueError(
+            f"{name} cannot be read as an array of numbers: {_short(str(error))}"
+        ) from error
     if array.dtype.kind not in "biuf":
         wrong = [one for one in array.ravel().tolist() if not isinstance(one, (bool, int, float))]
-        raise ValueError(f"{name} must be numbers, not {_short(repr(wrong[0]))}" if wrong else
-                         f"{name} must be an array of numbers, not of {array.dtype}")
+        raise ValueError(
+            f"{name} must be numbers, not {_short(repr(wrong[0]))}"
+            if wrong
+            else f"{name} must be an array of numbers, not of {array.dtype}"
+        )
     return array
 
 
@@ -41,7 +47,8 @@ def shaped(name: str, value, shape: tuple[int | None, ...], words: str) -> np.nd
     """A `plain` array of this shape, in which None is any length but 0; `words` are the shape's for the message."""
     array = plain(name, value)
     fits = array.ndim == len(shape) and all(
-        have > 0 if want is None else have == want for have, want in zip(array.shape, shape))
+        have > 0 if want is None else have == want for have, want in zip(array.shape, shape)
+    )
     if not fits:
         known = "" if None in shape else f" = {shape}"
         raise ValueError(f"{name} must be {words}{known}, not of shape {array.shape}")
@@ -59,8 +66,10 @@ def posteriors(name: str, value, shape: tuple[int | None, ...], words: str) -> n
     """
     array = shaped(name, value, shape, words)
     if array.shape[-1] < 2:
-        raise ValueError(f"{name} must have a column for each of at least 2 classes: of the probability p of one of "
-                         f"two classes, make 1 - p and p")
+        raise ValueError(
+            f"{name} must have a column for each of at least 2 classes: of the probability p of one of "
+            f"two classes, make 1 - p and p"
+        )
     if array.ndim == 2:
         checked = [_distributions(name, array)]
     else:
@@ -68,8 +77,11 @@ def posteriors(name: str, value, shape: tuple[int | None, ...], words: str) -> n
     sums = [of_rows for _, of_rows in checked if of_rows is not None]
     if sums:
         low, high = min(map(np.min, sums)), max(map(np.max, sums))
-        warnings.warn(f"{name}: posteriors look rounded, rows sum to {low:.4g} to {high:.4g}: hand in all digits that "
-                      f"there are", stacklevel=3)
+        warnings.warn(
+            f"{name}: posteriors look rounded, rows sum to {low:.4g} to {high:.4g}: hand in all digits that "
+            f"there are",
+            stacklevel=3,
+        )
     return checked[0][0] if array.ndim == 2 else np.stack([one for one, _ in checked])
 
 
@@ -78,7 +90,9 @@ def classes(name: str, value, n: int, num_cls: int) -> np.ndarray:
     array = shaped(name, value, (n,), "class numbers of shape (N,)")
     _refuse(name, array, ~np.isfinite(array), "class numbers are whole")
     _refuse(name, array, array != np.floor(array), "class numbers are whole")
-    _refuse(name, array, (array < 0) | (array >= num_cls), f"class numbers are from 0 to {num_cls - 1}")
+    _refuse(
+        name, array, (array < 0) | (array >= num_cls), f"class numbers are from 0 to {num_cls - 1}"
+    )
     return array.astype(np.int64)
 
 
@@ -89,11 +103,17 @@ def flags(name: str, value, shape: tuple[int, ...], words: str) -> np.ndarray:
     return array.astype(bool)
 
 
-def sensitivities(name: str, value, shape: tuple[int, ...], words: str, where: np.ndarray) -> np.ndarray:
+def sensitivities(
+    name: str, value, shape: tuple[int, ...], words: str, where: np.ndarray
+) -> np.ndarray:
     """Sensitivities (..., C) as float32, finite and not negative in the rows that are needed, `where` (...,) bool."""
     array = _float32(shaped(name, value, shape, words))
-    _refuse(name, array, where[..., None] & ~(np.isfinite(array) & (array >= 0)),
-            "sensitivities are finite and not negative")
+    _refuse(
+        name,
+        array,
+        where[..., None] & ~(np.isfinite(array) & (array >= 0)),
+        "sensitivities are finite and not negative",
+    )
     return array
 
 
@@ -101,15 +121,19 @@ def inputs(name: str, value, n: int) -> np.ndarray:
     """The records themselves: a table (n, D), float32, or images (n, C, H, W), uint8."""
     array = plain(name, value)
     if array.ndim not in (2, 4) or len(array) != n or not array.size:
-        raise ValueError(f"{name} must be a table (N, D) or images (N, C, H, W) of the N = {n} records, "
-                         f"not of shape {array.shape}")
+        raise ValueError(
+            f"{name} must be a table (N, D) or images (N, C, H, W) of the N = {n} records, "
+            f"not of shape {array.shape}"
+        )
     if array.ndim == 2:
         table = _float32(array)
         _refuse(name, table, ~np.isfinite(table), "a table is of finite numbers")
         return table
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be images of bytes (uint8, 0 to 255), not {array.dtype}: of pixels from 0 to 1 "
-                         f'make (255 * x).round().astype("uint8")')
+        raise ValueError(
+            f"{name} must be images of bytes (uint8, 0 to 255), not {array.dtype}: of pixels from 0 to 1 "
+            f'make (255 * x).round().astype("uint8")'
+        )
     _refuse(name, array, (array < 0) | (array > 255), "pixels are bytes, 0 to 255")
     return array.astype(np.uint8)
 
@@ -154,16 +178,22 @@ def _distributions(name: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """One model's posteriors (N, C), and the sums of their rows where they look rounded, else None."""
     low, high = array.min(), array.max()
     if not (low >= -COARSE_SLACK and high <= 1 + COARSE_SLACK):  # nor is NaN
-        _refuse(name, array, ~((array >= -COARSE_SLACK) & (array <= 1 + COARSE_SLACK)),
-                "posteriors are from 0 to 1; of logits, take the softmax")
+        _refuse(
+            name,
+            array,
+            ~((array >= -COARSE_SLACK) & (array <= 1 + COARSE_SLACK)),
+            "posteriors are from 0 to 1; of logits, take the softmax",
+        )
     sums = array.sum(axis=1, dtype=np.float64)
     off = np.abs(sums - 1)
     if off.max() > COARSE_SLACK:
         bad = off > max(COARSE_SLACK, _slack_of_decimals(array))
         if bad.any():
             row = bad.argmax()
-            raise ValueError(f"{name}[{row}] sums to {sums[row]:.4g}: posteriors are a softmax over all classes, of "
-                             f"which each row sums to 1")
+            raise ValueError(
+                f"{name}[{row}] sums to {sums[row]:.4g}: posteriors are a softmax over all classes, of "
+                f"which each row sums to 1"
+            )
     rounded = low < -RANGE_SLACK or high > 1 + RANGE_SLACK or off.max() > SUM_SLACK
     return array.clip(0, 1) if low < 0 or high > 1 else array, sums if rounded else None
 

@@ -1,5 +1,6 @@
 """BlindMI-Diff with generated non-members, BlindMI-Diff-w (Hui et al., "Practical Blind Membership Inference Attack via
 Differential Comparisons", NDSS 2021), by its authors' code (github.com/hyhmia/BlindMI, BlindMI_Diff_W.py)."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ LEAST_MMD = 1e-4  # smaller squared distances count as this one
 BATCHES = 512  # whose kernel matrices are in memory at a time: 6.5 MB each
 
 
-def generate(records: Records, numbers: np.ndarray, *, seed: int) -> Records:
+def generate(records: Records, record_ids: np.ndarray, *, seed: int) -> Records:
     """Non-members made of 20 of the records of these numbers, drawn with replacement, with their labels.
 
     Images become their Sobel gradient, see `sobel`. Tables have no counterpart in the authors' code: of binary ones a
@@ -31,7 +32,7 @@ def generate(records: Records, numbers: np.ndarray, *, seed: int) -> Records:
     import torch
 
     draw = np.random.default_rng(seed)
-    chosen = draw.choice(numbers, size=COUNT)
+    chosen = draw.choice(record_ids, size=COUNT)
     x = records.x[torch.from_numpy(chosen)].contiguous().numpy()
     if x.ndim == 4:
         made = sobel(x)
@@ -52,8 +53,12 @@ def sobel(images: np.ndarray) -> np.ndarray:
 
     def along(axis: int, other: int) -> np.ndarray:
         # not ndimage.sobel, which would smooth over channels and images too
-        smooth = ndimage.correlate1d(images.astype(np.float32), [1, 2, 1], axis=other, mode="mirror")
-        return np.abs(ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")).clip(max=255)
+        smooth = ndimage.correlate1d(
+            images.astype(np.float32), [1, 2, 1], axis=other, mode="mirror"
+        )
+        return np.abs(ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")).clip(
+            max=255
+        )
 
     return np.rint(along(2, 3) / 2 + along(3, 2) / 2).astype(np.uint8)
 
@@ -80,8 +85,9 @@ def scaled(squares: np.ndarray) -> np.ndarray:
     return np.exp(-squares / np.maximum(width, 1e-12))
 
 
-def members_among(batches: np.ndarray, outside: np.ndarray,
-                  kernel: Callable[[np.ndarray], np.ndarray] = summed) -> np.ndarray:
+def members_among(
+    batches: np.ndarray, outside: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray] = summed
+) -> np.ndarray:
     """Who of each batch is a member, (B, b) bool, given features of batches (B, b, d) and of non-members (m, d).
 
     All are presumed to be. In each sweep those leave whose move to the non-members, each by itself, would raise the
@@ -90,23 +96,32 @@ def members_among(batches: np.ndarray, outside: np.ndarray,
     distance; in one sweep all may.
     """
     b, m = batches.shape[1], len(outside)
-    points = np.concatenate([batches, np.broadcast_to(outside, (len(batches), *outside.shape))], axis=1)
+    points = np.concatenate(
+        [batches, np.broadcast_to(outside, (len(batches), *outside.shape))], axis=1
+    )
     matrix = kernel(((points[:, :, None] - points[:, None]) ** 2).sum(axis=3))
-    among, own = matrix[:, :b, :b], matrix[0, 0, 0]  # own: of a point with itself
-    to_outside, of_outside = matrix[:, :b, b:].sum(axis=2), matrix[:, b:, b:].sum(axis=(1, 2))[:, None]
+    among, itself = matrix[:, :b, :b], matrix[0, 0, 0]  # of a point with itself
+    to_outside, of_outside = (
+        matrix[:, :b, b:].sum(axis=2),
+        matrix[:, b:, b:].sum(axis=(1, 2))[:, None],
+    )
     inside = np.ones(batches.shape[:2], bool)
     moved = True
     while moved:
         count = inside.sum(axis=1, keepdims=True)
-        to_inside = (among @ inside[..., None])[..., 0]  # (B, b): of each point with all presumed members, summed
+        to_inside = (among @ inside[..., None])[
+            ..., 0
+        ]  # (B, b): of each point with all presumed members, summed
         within = (to_inside * inside).sum(axis=1, keepdims=True)
         across = (to_outside * inside).sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):  # empty sets, from which nobody leaves
             now = within / count**2 + of_outside / m**2 - 2 * across / (count * m)
             # each point by itself among the non-members
-            then = ((within - 2 * to_inside + own) / (count - 1) ** 2
-                    + (of_outside + 2 * to_outside + own) / (m + 1) ** 2
-                    - 2 * (across - to_outside + to_inside - own) / ((count - 1) * (m + 1)))
+            then = (
+                (within - 2 * to_inside + itself) / (count - 1) ** 2
+                + (of_outside + 2 * to_outside + itself) / (m + 1) ** 2
+                - 2 * (across - to_outside + to_inside - itself) / ((count - 1) * (m + 1))
+            )
         leaves = inside & (count > 1) & (np.maximum(then, LEAST_MMD) > np.maximum(now, LEAST_MMD))
         inside &= ~leaves
         moved = leaves.any()
@@ -130,12 +145,18 @@ def blindmi_scaled(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdi
     return {"blindmi_scaled": _differential(evidence, scaled, seed)}
 
 
-def _differential(evidence: Evidence, kernel: Callable[[np.ndarray], np.ndarray], seed: int) -> Verdict:
+def _differential(
+    evidence: Evidence, kernel: Callable[[np.ndarray], np.ndarray], seed: int
+) -> Verdict:
     if evidence.generated is None:
-        raise UserError("blindmi needs the victim's answers for generated non-members (Evidence.generated)")
+        raise UserError(
+            "blindmi needs the victim's answers for generated non-members (Evidence.generated)"
+        )
     targets = features(evidence.victim, evidence.labels)[evidence.target]
     outside = features(*evidence.generated)
-    order = np.random.default_rng((seed, *b"blindmi")).permutation(len(targets))  # not the stream of `generate`
+    order = np.random.default_rng((seed, *b"blindmi")).permutation(
+        len(targets)
+    )  # not the stream of `generate`
     whole = len(order) // COUNT * COUNT
     batches = np.split(order[:whole].reshape(-1, COUNT), range(BATCHES, whole // COUNT, BATCHES))
     member = np.zeros(len(targets), bool)

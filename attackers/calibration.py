@@ -1,14 +1,20 @@
 """Thresholds from shadow models alone."""
+
 from collections.abc import Callable
 
 import numpy as np
 
-from attackers.signals import Evidence, Measured, Signals, Verdict
+from attackers.signals import Evidence, Signals, Statistic, Verdict
 from core.console import NotApplicable
 
 
-def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndarray],
-          score: Callable[[Measured], np.ndarray], *, per_class: bool = False) -> Verdict:
+def threshold_attack(
+    evidence: Evidence,
+    statistic: Callable[[Signals, np.ndarray], np.ndarray],
+    score: Callable[[Statistic], np.ndarray],
+    *,
+    per_class: bool = False,
+) -> Verdict:
     """Score the targets; the threshold is what serves best where each shadow in turn plays the victim.
 
     Args:
@@ -23,13 +29,17 @@ def judge(evidence: Evidence, statistic: Callable[[Signals, np.ndarray], np.ndar
     scores, member, sure = pooled_scores(played, score)
     threshold = best_threshold(scores[member], scores[~member])
     if per_class:
-        labels = np.concatenate([evidence.labels[own] for own in evidence.own])[sure]
-        limits = class_thresholds(scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold)
+        labels = np.concatenate([evidence.labels[mask] for mask in evidence.calibration_mask])[sure]
+        limits = class_thresholds(
+            scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold
+        )
         threshold = limits[evidence.labels[evidence.target]]
     return Verdict(score(played), threshold)
 
 
-def pooled_scores(played: Measured, score: Callable[[Measured], np.ndarray]) -> tuple[np.ndarray, ...]:
+def pooled_scores(
+    played: Statistic, score: Callable[[Statistic], np.ndarray]
+) -> tuple[np.ndarray, ...]:
     """The scores (m,) of all shadows' targets, each shadow in turn as the victim, and who of them is a member (m,).
 
     Scores that are NaN are left out; the third array, (M,) bool of all targets in this order, tells of which they are.
@@ -37,23 +47,28 @@ def pooled_scores(played: Measured, score: Callable[[Measured], np.ndarray]) -> 
     Raises:
         NotApplicable: too few shadows for one to play the victim: of members or of non-members no score is known.
     """
-    scores, member = (np.concatenate(parts) for parts in zip(
-        *((score(role), truth) for role, truth in played.in_turn())))
+    scores, member = (
+        np.concatenate(parts)
+        for parts in zip(*((score(role), truth) for role, truth in played.leave_one_out()))
+    )
     sure = ~np.isnan(scores)
     scores, member = scores[sure], member[sure]
     if member.all() or not member.any():
-        raise NotApplicable(f"no threshold can be found on {len(played.every_shadow)} shadow models: where one plays the "
-                            f"victim, too few others are left that were trained without a record (or with it)")
+        raise NotApplicable(
+            f"no threshold can be found on {len(played.every_shadow)} shadow models: where one plays the "
+            f"victim, too few others are left that were trained without a record (or with it)"
+        )
     return scores, member, sure
 
 
-def as_it_is(measured: Measured) -> np.ndarray:
+def identity_score(measured: Statistic) -> np.ndarray:
     """The score that is a record's number itself."""
     return measured.victim[measured.target]
 
 
-def class_thresholds(values: np.ndarray, labels: np.ndarray, member: np.ndarray, *, num_cls: int,
-                     default: float) -> np.ndarray:
+def class_thresholds(
+    values: np.ndarray, labels: np.ndarray, member: np.ndarray, *, num_cls: int, default: float
+) -> np.ndarray:
     """The best threshold of each class, (C,); `default` for a class without members or without non-members."""
     limits = np.full(num_cls, default)
     for label in range(num_cls):
@@ -78,9 +93,13 @@ def best_threshold_and_rate(members: np.ndarray, others: np.ndarray) -> tuple[fl
     values = np.concatenate([members, others])
     order = np.argsort(values, kind="stable")
     in_order = values[order]
-    first = np.searchsorted(in_order, in_order, side="left")  # of each run of ties: `>=` takes all of them
+    first = np.searchsorted(
+        in_order, in_order, side="left"
+    )  # of each run of ties: `>=` takes all of them
     members_below = np.concatenate([[0], np.cumsum(order < len(members))])[first]
     # TPR + TNR times both counts, in integers: equally good is exactly equal
     quality = (len(members) - members_below) * len(others) + (first - members_below) * len(members)
     best = quality.max()
-    return float(values[order[quality == best].min()]), float(best / (2 * len(members) * len(others)))
+    return float(values[order[quality == best].min()]), float(
+        best / (2 * len(members) * len(others))
+    )

@@ -1,25 +1,28 @@
 """The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022)."""
+
 from functools import partial
 
 import numpy as np
 from scipy.stats import norm
 
-from attackers.calibration import judge
-from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
+from attackers.calibration import threshold_attack
+from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, log_odds, mean_where
 from core.console import NotApplicable
 
-FEW = 64  # with fewer shadow models than this, all records share a variance
+FIX_VARIANCE_BELOW = 64  # with fewer shadow models than this, all records share a variance
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none
 
 
-def fitted(phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool) -> tuple[np.ndarray, np.ndarray]:
+def fitted(
+    phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of phi (S, n) over the chosen shadows of each record, both (n,).
 
     With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i - 1). NaN where
     fewer than two shadows are chosen. (The authors' code takes the median for the centre, and as the shared standard
     deviation that of all IN values about their grand mean, the spread between records included, for IN and OUT.)
     """
-    mu = mean_where(phi, chosen, least=LEAST)
+    mu = mean_where(phi, chosen, least=MIN_SHADOWS)
     freedom = np.where(np.isnan(mu), 0, chosen.sum(axis=0) - 1)
     squares = np.where(chosen & ~np.isnan(mu), phi - mu, 0.0) ** 2
     if fix_variance:
@@ -29,7 +32,7 @@ def fitted(phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool) -> tuple[
     return mu, np.maximum(np.sqrt(variance), RESOLUTION)
 
 
-def offline_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
+def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a non-member is.
 
     The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie
@@ -40,20 +43,26 @@ def offline_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
     return (phi.victim[target] - mu) / sigma
 
 
-def online_score(phi: Measured, *, fix_variance: bool) -> np.ndarray:
+def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the targets."""
     target = phi.target
-    of_shadows, member, of_victim = phi.shadows[:, target], phi.member[:, target], phi.victim[target]
+    of_shadows, member, of_victim = (
+        phi.shadows[:, target],
+        phi.member[:, target],
+        phi.victim[target],
+    )
     inside = fitted(of_shadows, member, fix_variance=fix_variance)
     outside = fitted(of_shadows, ~member, fix_variance=fix_variance)
     return norm.logpdf(of_victim, *inside) - norm.logpdf(of_victim, *outside)
 
 
-def _lira(name: str, evidence: Evidence, *, online: bool, fix_variance: bool | None) -> dict[str, Verdict]:
+def _lira(
+    name: str, evidence: Evidence, *, online: bool, fix_variance: bool | None
+) -> dict[str, Verdict]:
     if fix_variance is None:
-        fix_variance = len(evidence.shadows) < FEW
+        fix_variance = len(evidence.shadows) < FIX_VARIANCE_BELOW
     score = partial(online_score if online else offline_score, fix_variance=fix_variance)
-    return {name: judge(evidence, log_odds, score)}
+    return {name: threshold_attack(evidence, log_odds, score)}
 
 
 def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
@@ -67,11 +76,15 @@ def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) ->
     Raises NotApplicable where no shadow was trained on a target.
     """
     if not evidence.online:
-        raise NotApplicable("no shadow model was trained on any target record, so that nothing is known of how models "
-                        "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)")
+        raise NotApplicable(
+            "no shadow model was trained on any target record, so that nothing is known of how models "
+            "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)"
+        )
     return _lira("lira_online", evidence, online=True, fix_variance=fix_variance)
 
 
-def lira_offline(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
+def lira_offline(
+    evidence: Evidence, *, fix_variance: bool | None = None, **_
+) -> dict[str, Verdict]:
     """How unlikely the answer is for a model without the record, also where models with it are known."""
     return _lira("lira_offline", evidence, online=False, fix_variance=fix_variance)

@@ -1,13 +1,18 @@
 """Attacks on the loss: the baselines that others are held against, and two ways to account for difficulty."""
+
 import numpy as np
 
-from attackers.calibration import as_it_is, judge
-from attackers.signals import LEAST, Evidence, Measured, Verdict, cross_entropy, mean_where
+from attackers.calibration import identity_score, threshold_attack
+from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, cross_entropy, mean_where
 
 
 def loss(evidence: Evidence, **_) -> dict[str, Verdict]:
     """Minus the cross-entropy, one threshold for all (Yeom et al., CSF 2018)."""
-    return {"loss": judge(evidence, lambda signals, labels: -cross_entropy(signals, labels), as_it_is)}
+    return {
+        "loss": threshold_attack(
+            evidence, lambda signals, labels: -cross_entropy(signals, labels), identity_score
+        )
+    }
 
 
 def gap(evidence: Evidence, **_) -> dict[str, Verdict]:
@@ -16,21 +21,24 @@ def gap(evidence: Evidence, **_) -> dict[str, Verdict]:
     return {"gap": Verdict(right.astype(np.float64), 0.5)}
 
 
-def calibrated_score(loss: Measured) -> np.ndarray:
+def calibrated_score(loss: Statistic) -> np.ndarray:
     """Mean loss under the shadows trained without a record, minus the victim's: positive = easier than it should be.
 
     (n,) of the targets; NaN where fewer than two shadows are OUT.
     """
     target = loss.target
-    return mean_where(loss.shadows[:, target], ~loss.member[:, target], least=LEAST) - loss.victim[target]
+    return (
+        mean_where(loss.shadows[:, target], ~loss.member[:, target], least=MIN_SHADOWS)
+        - loss.victim[target]
+    )
 
 
 def calibrated(evidence: Evidence, **_) -> dict[str, Verdict]:
     """Difficulty calibration (Watson et al., ICLR 2022)."""
-    return {"calibrated": judge(evidence, cross_entropy, calibrated_score)}
+    return {"calibrated": threshold_attack(evidence, cross_entropy, calibrated_score)}
 
 
-def population_score(loss: Measured) -> np.ndarray:
+def population_score(loss: Statistic) -> np.ndarray:
     """Share of the population with a larger loss under the victim, (n,) of the targets."""
     population = np.sort(loss.victim[~loss.target])
     below_or_equal = np.searchsorted(population, loss.victim[loss.target], side="right")
@@ -40,4 +48,4 @@ def population_score(loss: Measured) -> np.ndarray:
 def attack_p(evidence: Evidence, **_) -> dict[str, Verdict]:
     """Attack P: the loss against that of the population, known non-members (Ye et al., CCS 2022)."""
     evidence.need_population()
-    return {"attack_p": judge(evidence, cross_entropy, population_score)}
+    return {"attack_p": threshold_attack(evidence, cross_entropy, population_score)}

@@ -2,6 +2,7 @@
 
 The intervals take the model and the attack as given and cover the choice of the target records alone.
 """
+
 import math
 
 import numpy as np
@@ -37,12 +38,19 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
     if member.all() or not member.any():
         raise ValueError("there must be members and non-members")
     if np.isnan(verdict.scores).any():
-        raise ValueError(f"{np.isnan(verdict.scores).sum()} of the targets have no score (NaN): leave them out")
+        raise ValueError(
+            f"{np.isnan(verdict.scores).sum()} of the targets have no score (NaN): leave them out"
+        )
     scores, decision = verdict.scores, verdict.member
-    found = {"members": int(member.sum()), "non_members": int((~member).sum()),
-             "accuracy": balanced_accuracy(decision, member),
-             "accuracy_interval": accuracy_interval(decision, member),
-             "auc": area(scores, member), "auc_interval": area_interval(scores, member), "intervals": INTERVALS}
+    found = {
+        "members": int(member.sum()),
+        "non_members": int((~member).sum()),
+        "accuracy": balanced_accuracy(decision, member),
+        "accuracy_interval": accuracy_interval(decision, member),
+        "auc": area(scores, member),
+        "auc_interval": area_interval(scores, member),
+        "intervals": INTERVALS,
+    }
     equal = found["equal_scores"] = ties.tied_share(scores)
     found["called_members"] = float(decision.mean())
     binary = len(np.unique(scores)) <= 2
@@ -51,12 +59,17 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
         rate = tpr_at_fpr(scores, member, limit=limit) if known else None
         known = known and not (rate == 0 and (equal or 0) > ties.MOST)
         found[f"tpr_at_{limit:g}"] = rate if known else None
-        found[f"tpr_at_{limit:g}_interval"] = tpr_interval(scores, member, limit=limit) if known else None
+        found[f"tpr_at_{limit:g}_interval"] = (
+            tpr_interval(scores, member, limit=limit) if known else None
+        )
     classes = [labels == label for label in range(num_cls)]
     both = [here if 0 < member[here].sum() < here.sum() else None for here in classes]
-    found["class_accuracy"] = [here if here is None else balanced_accuracy(decision[here], member[here])
-                               for here in both]
-    found["class_auc"] = [here if here is None else area(scores[here], member[here]) for here in both]
+    found["class_accuracy"] = [
+        here if here is None else balanced_accuracy(decision[here], member[here]) for here in both
+    ]
+    found["class_auc"] = [
+        here if here is None else area(scores[here], member[here]) for here in both
+    ]
     return ties.without_meaning(found) if equal == 1 else found
 
 
@@ -74,8 +87,10 @@ def accuracy_interval(decision: np.ndarray, member: np.ndarray) -> list[float]:
     of the sum of their squares, and so are those to the upper ends (Newcombe, Statistics in Medicine 17:873, 1998,
     method 10, which takes Wilson's intervals; with those 5 + 5 records are covered in 86 % of cases only).
     """
-    ends = [(right.mean(), *clopper_pearson(right.sum(), len(right))) for right in (decision[member],
-                                                                                    ~decision[~member])]
+    ends = [
+        (right.mean(), *clopper_pearson(right.sum(), len(right)))
+        for right in (decision[member], ~decision[~member])
+    ]
     accuracy = sum(rate for rate, _, _ in ends) / 2
     below = math.hypot(*(rate - low for rate, low, _ in ends)) / 2
     above = math.hypot(*(high - rate for rate, _, high in ends)) / 2
@@ -110,7 +125,9 @@ def delong(scores: np.ndarray, member: np.ndarray) -> tuple[float, float]:
 
     ranks = rankdata(scores)
     # of each record the share of the other group that is below it, of equal ones half
-    below = [(ranks[group] - rankdata(scores[group])) / (~group).sum() for group in (member, ~member)]
+    below = [
+        (ranks[group] - rankdata(scores[group])) / (~group).sum() for group in (member, ~member)
+    ]
     variance = sum(shares.var(ddof=1) / len(shares) for shares in below if len(shares) > 1)
     return float(below[0].mean()), float(variance)
 
@@ -141,8 +158,9 @@ def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> lis
     return [min(low, estimate), max(high, estimate)]
 
 
-def threshold_distribution(scores: np.ndarray, member: np.ndarray, *,
-                           limit: float) -> tuple[np.ndarray, np.ndarray]:
+def threshold_distribution(
+    scores: np.ndarray, member: np.ndarray, *, limit: float
+) -> tuple[np.ndarray, np.ndarray]:
     """How many members lie above the threshold whose FPR in the population is the limit.
 
     Returns:
@@ -153,7 +171,9 @@ def threshold_distribution(scores: np.ndarray, member: np.ndarray, *,
 
     members, others = np.sort(scores[member]), np.sort(scores[~member])[::-1]
     n = len(others)
-    above = np.arange(int(binom.ppf(1e-9, n, limit)), int(binom.isf(1e-9, n, limit)) + 1)  # non-members
+    above = np.arange(
+        int(binom.ppf(1e-9, n, limit)), int(binom.isf(1e-9, n, limit)) + 1
+    )  # non-members
     weights = binom.pmf(above, n, limit)
     # members beyond the first non-member that is not above; where all are above, every member is
     most = len(members) - np.searchsorted(members, others[np.minimum(above, n - 1)], side="right")
@@ -172,7 +192,11 @@ def _mixture_quantile(level: float, weights: np.ndarray, a: np.ndarray, b: np.nd
     from scipy.special import betainc
 
     def share_below(rate: float) -> float:
-        parts = np.where(a == 0, 1.0, np.where(b == 0, 0.0, betainc(np.maximum(a, 0.5), np.maximum(b, 0.5), rate)))
+        parts = np.where(
+            a == 0,
+            1.0,
+            np.where(b == 0, 0.0, betainc(np.maximum(a, 0.5), np.maximum(b, 0.5), rate)),
+        )
         return float(weights @ parts)
 
     low, high = 0.0, 1.0

@@ -1,4 +1,5 @@
 """Attacks that train a network on the shadow models' signals to tell members from non-members."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -7,17 +8,19 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 import base_model
-from core import console
 from attackers import version
-from attackers.networks import not_kept, perceptron, posterior_and_class
-from attackers.signals import Evidence, Signals, Verdict
+from attackers.signals import Evidence, Signals, Verdict, always_fit
 from base_model import BaseModel, Progress, TrainConfig, TrainSet
+from core import console
 from core.devices import generator
 from datasets import Records
 from models.layers import initialise
+from models.perceptron import perceptron, posterior_and_class
 from transformer import SelfAttentionAttack
 
-CONFIG = TrainConfig(epochs=100, batch_size=128, optimizer="sgd", lr=1e-3, weight_decay=5e-4, milestones=(50, 75))
+CONFIG = TrainConfig(
+    epochs=100, batch_size=128, optimizer="sgd", lr=1e-3, weight_decay=5e-4, milestones=(50, 75)
+)
 
 
 def nn_posterior(posterior, sensitivity, labels):
@@ -37,22 +40,41 @@ def nn_cls_features(posterior, sensitivity, labels):
 
 def samia_features(posterior, sensitivity, labels):
     """A token of three numbers a class: posterior, sensitivity, one-hot label; (n, C, 3)."""
-    return torch.stack([posterior, sensitivity, F.one_hot(labels, posterior.shape[1]).float()], dim=2)
+    return torch.stack(
+        [posterior, sensitivity, F.one_hot(labels, posterior.shape[1]).float()], dim=2
+    )
 
 
-def _features(signals: Signals, labels: np.ndarray, rows: np.ndarray, select: Callable) -> torch.Tensor:
+def _features(
+    signals: Signals, labels: np.ndarray, rows: np.ndarray, select: Callable
+) -> torch.Tensor:
     posterior = base_model.posteriors(torch.from_numpy(signals.logits[rows])).float()
-    sensitivity = None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
+    sensitivity = (
+        None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
+    )
     return select(posterior, sensitivity, torch.from_numpy(labels[rows]))
 
 
-def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor], Module], evidence: Evidence, *,
-                     device="cpu", seed: int = 0, watch: Callable = console.epoch_bar,
-                     keep: Callable = not_kept, **_) -> dict[str, Verdict]:
+def _train_and_score(
+    name: str,
+    select: Callable,
+    build: Callable[[torch.Tensor], Module],
+    evidence: Evidence,
+    *,
+    device="cpu",
+    seed: int = 0,
+    progress: Callable = console.epoch_bar,
+    fit_or_load: Callable = always_fit,
+    **_,
+) -> dict[str, Verdict]:
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
-    features = torch.cat([_features(shadow, evidence.labels, own, select)
-                          for shadow, own in zip(evidence.shadows, evidence.own)])
-    member = torch.from_numpy(evidence.member[evidence.own].astype(np.int64))
+    features = torch.cat(
+        [
+            _features(shadow, evidence.labels, mask, select)
+            for shadow, mask in zip(evidence.shadows, evidence.calibration_mask)
+        ]
+    )
+    member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
     records = Records(x=features, y=member, num_cls=2).to(device)
     draw = generator(seed, "mia", name)
     network = build(features)
@@ -60,17 +82,26 @@ def _train_and_score(name: str, select: Callable, build: Callable[[torch.Tensor]
     attack = BaseModel(network, device=device, generator=draw)
 
     def train(callbacks) -> dict:
-        on_epoch, close = watch(CONFIG.epochs, name)
-        attack.train(TrainSet(records, torch.arange(len(records), device=device)), CONFIG,
-                     generator=generator(seed, "mia", name, "order", device=device),
-                     callbacks=[Progress(on_epoch), *callbacks])
+        on_epoch, close = progress(CONFIG.epochs, name)
+        attack.train(
+            TrainSet(records, torch.arange(len(records), device=device)),
+            CONFIG,
+            generator=generator(seed, "mia", name, "order", device=device),
+            callbacks=[Progress(on_epoch), *callbacks],
+        )
         close()
         return network.state_dict()
 
-    network.load_state_dict(keep(name, [seed, CONFIG, version(name), network, features.numpy(), member.numpy()], train))
+    network.load_state_dict(
+        fit_or_load(
+            name, [seed, CONFIG, version(name), network, features.numpy(), member.numpy()], train
+        )
+    )
     x = _features(evidence.victim, evidence.labels, evidence.target, select)
     questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
-    logits = attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()
+    logits = (
+        attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()
+    )
     return {name: Verdict(logits[:, 1] - logits[:, 0], 0.0)}
 
 
@@ -97,5 +128,10 @@ def samia(evidence, **how):
     """Self-attention over the classes (Yuan & Zhang 2022, section 5)."""
     if evidence.victim.sensitivity is None:
         raise console.UserError("samia needs sensitivities, which posteriors alone don't tell")
-    return _train_and_score("samia", samia_features, lambda features: SelfAttentionAttack(num_cls=features.shape[1]),
-                            evidence, **how)
+    return _train_and_score(
+        "samia",
+        samia_features,
+        lambda features: SelfAttentionAttack(num_cls=features.shape[1]),
+        evidence,
+        **how,
+    )

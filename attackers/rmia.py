@@ -4,6 +4,7 @@ Its settings differ by data set in the paper; the authors' later code (privacytr
 AUC of an attack on a reference model and fixes temperature and gamma at 1. Here all four are chosen on the shadow
 models, for the form that is attacked, unless they are given.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from attackers.calibration import best_threshold_and_rate, judge, pooled_scores
-from attackers.signals import LEAST, Evidence, Measured, Verdict, log_odds, mean_where
+from attackers.calibration import best_threshold_and_rate, pooled_scores, threshold_attack
+from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, log_odds, mean_where
 from core.console import NotApplicable
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 CHOOSE = "choose"
 A_IMAGES, A_TABLES = 0.3, 0.2  # the paper's, for CIFAR and CINIC-10, and for Purchase-100
 # of equally good settings the first counts
-GRID = {"temperature": (1.0, 2.0),  # the authors' later code; the paper
-        "trim": (0.0, 0.2),  # the paper's text and the later code; the code of the paper
-        "a": tuple(np.linspace(0, 1, 11).round(1).tolist()),  # the later code's
-        "gamma": (1.0, 2.0)}  # the later code; the paper
-RANGES = {"temperature": (lambda value: 0 < value < np.inf, "a number above 0"),
-          "trim": (lambda value: 0 <= value < 0.5, "a number from 0 to below .5"),
-          "a": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 'paper'"),
-          "gamma": (lambda value: 0 < value < np.inf, "a number above 0")}
+GRID = {
+    "temperature": (1.0, 2.0),  # the authors' later code; the paper
+    "trim": (0.0, 0.2),  # the paper's text and the later code; the code of the paper
+    "a": tuple(np.linspace(0, 1, 11).round(1).tolist()),  # the later code's
+    "gamma": (1.0, 2.0),
+}  # the later code; the paper
+RANGES = {
+    "temperature": (lambda value: 0 < value < np.inf, "a number above 0"),
+    "trim": (lambda value: 0 <= value < 0.5, "a number from 0 to below .5"),
+    "a": (lambda value: 0 <= value <= 1, "a number from 0 to 1, 'paper'"),
+    "gamma": (lambda value: 0 < value < np.inf, "a number above 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ def true_posterior(signals, labels: np.ndarray, *, temperature: float) -> np.nda
     return np.maximum(expit(log_odds(signals, labels, temperature=temperature)), 1e-300)
 
 
-def reference_mean(p: Measured, records: np.ndarray, *, trim: float, online: bool, least: int = LEAST) -> np.ndarray:
+def reference_mean(
+    p: Statistic, records: np.ndarray, *, trim: float, online: bool, least: int = MIN_SHADOWS
+) -> np.ndarray:
     """Mean posterior under the shadow models of the chosen records (N,) bool; NaN where too few are known.
 
     Offline of the OUT models. Online (mean_in + mean_out) / 2; trimmed, of both together, the first m of each where m
@@ -68,7 +75,9 @@ def reference_mean(p: Measured, records: np.ndarray, *, trim: float, online: boo
     if not online:
         return mean_where(shadows, ~member, least=least, trim=trim)
     if not trim:
-        return (mean_where(shadows, member, least=least) + mean_where(shadows, ~member, least=least)) / 2
+        return (
+            mean_where(shadows, member, least=least) + mean_where(shadows, ~member, least=least)
+        ) / 2
     fewer = np.minimum(member.sum(axis=0), (~member).sum(axis=0))
     first = [kind & (np.cumsum(kind, axis=0) <= fewer) for kind in (member, ~member)]
     return mean_where(shadows, first[0] | first[1], least=2 * least, trim=trim)
@@ -79,13 +88,15 @@ def offline_evidence(mean_out: np.ndarray, a: float) -> np.ndarray:
     return ((1 + a) * mean_out + (1 - a)) / 2
 
 
-def ratio(p: Measured, records: np.ndarray, settings: Settings, *, online: bool, least: int = LEAST) -> np.ndarray:
+def ratio(
+    p: Statistic, records: np.ndarray, settings: Settings, *, online: bool, least: int = MIN_SHADOWS
+) -> np.ndarray:
     """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are known."""
     mean = reference_mean(p, records, trim=settings.trim, online=online, least=least)
     return p.victim[records] / (mean if online else offline_evidence(mean, settings.a))
 
 
-def score(p: Measured, settings: Settings, *, online: bool) -> np.ndarray:
+def score(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
     """Share of the population records z with r(x) / r(z) > gamma, (n,) of the targets, without ties.
 
     The population has no model that was trained on it to compare with: r(z) is offline always. As the share is a
@@ -93,14 +104,20 @@ def score(p: Measured, settings: Settings, *, online: bool) -> np.ndarray:
     of r(x), whatever gamma, also where all of them exceed all of the population or none of it.
     """
     of_population = ratio(p, ~p.target, settings, online=False, least=1)
-    return relative_score(ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma)
+    return relative_score(
+        ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma
+    )
 
 
-def relative_score(of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float) -> np.ndarray:
+def relative_score(
+    of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float
+) -> np.ndarray:
     """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a ratio is not known."""
     limits = np.sort(gamma * of_population[~np.isnan(of_population)])
     if not len(limits):
-        raise NotApplicable("of no population record a shadow model is known that was not trained on it")
+        raise NotApplicable(
+            "of no population record a shadow model is known that was not trained on it"
+        )
     return rank_without_ties(of_targets, limits) / len(limits)
 
 
@@ -116,7 +133,9 @@ def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
     last, following = (limits[np.clip(below + one, 0, len(limits) - 1)] for one in (-1, 0))
     inside = (below > 0) & (below < len(limits))
     outside = np.log1p(ratios)
-    part = np.where(inside, ratios - last, outside) / np.where(inside, following - last, 1 + outside)
+    part = np.where(inside, ratios - last, outside) / np.where(
+        inside, following - last, 1 + outside
+    )
     return np.where(np.isnan(ratios), np.nan, below + part)
 
 
@@ -142,44 +161,65 @@ def choose(evidence: Evidence, given: dict[str, float]) -> Settings:
         return best
     for temperature in grid["temperature"]:
         p = evidence.measure(partial(true_posterior, temperature=temperature))
-        for settings, quality in _ranking_quality(p, replace(best, temperature=temperature), grid, evidence.online):
+        for settings, quality in _ranking_quality(
+            p, replace(best, temperature=temperature), grid, evidence.online
+        ):
             if quality > largest:
                 best, largest = settings, quality
     p = evidence.measure(partial(true_posterior, temperature=best.temperature))
-    candidates = [replace(best, gamma=gamma, a=a) for gamma, a in product(
-        grid["gamma"], grid["a"] if evidence.online else (best.a,))]
+    candidates = [
+        replace(best, gamma=gamma, a=a)
+        for gamma, a in product(grid["gamma"], grid["a"] if evidence.online else (best.a,))
+    ]
     return _best_for_all(p, candidates, evidence.online) if len(candidates) > 1 else best
 
 
-def _ranking_quality(p: Measured, settings: Settings, grid: dict, online: bool) -> Iterator[tuple[Settings, float]]:
+def _ranking_quality(
+    p: Statistic, settings: Settings, grid: dict, online: bool
+) -> Iterator[tuple[Settings, float]]:
     """The mean AUC over the shadows of each trim and, offline, a; those shadows count that know both kinds."""
-    candidates = [replace(settings, trim=trim, a=a) for trim, a in product(
-        grid["trim"], grid["a"][:1] if online else grid["a"])]
+    candidates = [
+        replace(settings, trim=trim, a=a)
+        for trim, a in product(grid["trim"], grid["a"][:1] if online else grid["a"])
+    ]
     areas = {one: [] for one in candidates}
-    for role, member in p.in_turn():
-        means = {trim: reference_mean(role, role.target, trim=trim, online=online) for trim in grid["trim"]}
+    for role, member in p.leave_one_out():
+        means = {
+            trim: reference_mean(role, role.target, trim=trim, online=online)
+            for trim in grid["trim"]
+        }
         known = ~np.isnan(next(iter(means.values())))
         if not 0 < member[known].sum() < known.sum():
             continue
         victim = role.victim[role.target][known]
         for one in candidates:
             mean = means[one.trim][known]
-            areas[one].append(auc(victim / (mean if online else offline_evidence(mean, one.a)), member[known]))
+            areas[one].append(
+                auc(victim / (mean if online else offline_evidence(mean, one.a)), member[known])
+            )
     for one, found in areas.items():
         yield one, float(np.mean(found)) if found else -np.inf
 
 
-def _best_for_all(p: Measured, candidates: list[Settings], online: bool) -> Settings:
+def _best_for_all(p: Statistic, candidates: list[Settings], online: bool) -> Settings:
     """Of settings that share all but gamma and, online, a: that of the best threshold of all shadows together."""
-    roles = [role for role, _ in p.in_turn()]
+    roles = [role for role, _ in p.leave_one_out()]
     of_targets = [ratio(role, role.target, candidates[0], online=online) for role in roles]
-    mean_out = [reference_mean(role, ~role.target, trim=candidates[0].trim, online=False, least=1) for role in roles]
+    mean_out = [
+        reference_mean(role, ~role.target, trim=candidates[0].trim, online=False, least=1)
+        for role in roles
+    ]
 
     def quality(settings: Settings) -> float:
-        found = {role.playing: relative_score(
-            ratios, role.victim[~role.target] / offline_evidence(mean, settings.a), gamma=settings.gamma)
-            for role, ratios, mean in zip(roles, of_targets, mean_out)}
-        scores, member, _ = pooled_scores(p, lambda role: found[role.playing])
+        found = {
+            role.as_victim: relative_score(
+                ratios,
+                role.victim[~role.target] / offline_evidence(mean, settings.a),
+                gamma=settings.gamma,
+            )
+            for role, ratios, mean in zip(roles, of_targets, mean_out)
+        }
+        scores, member, _ = pooled_scores(p, lambda role: found[role.as_victim])
         return best_threshold_and_rate(scores[member], scores[~member])[1]
 
     return max(candidates, key=quality)
@@ -192,14 +232,21 @@ def default_a(records: Records | None) -> float:
 
 def checked(name: str, value: float | str) -> float:
     """A setting as a number. Raises ValueError where it is neither that, in its range, nor "choose"."""
-    holds, wants = RANGES[name]
+    holds, expected = RANGES[name]
     if not isinstance(value, (int, float, np.number)) or not holds(value):
-        raise ValueError(f"rmia_{name} must be {wants} or 'choose', not {value!r}")
+        raise ValueError(f"rmia_{name} must be {expected} or 'choose', not {value!r}")
     return float(value)
 
 
-def rmia(evidence: Evidence, *, rmia_a: float | str = CHOOSE, rmia_temperature: float | str = CHOOSE,
-         rmia_trim: float | str = CHOOSE, rmia_gamma: float | str = CHOOSE, **_) -> dict[str, Verdict]:
+def rmia(
+    evidence: Evidence,
+    *,
+    rmia_a: float | str = CHOOSE,
+    rmia_temperature: float | str = CHOOSE,
+    rmia_trim: float | str = CHOOSE,
+    rmia_gamma: float | str = CHOOSE,
+    **_,
+) -> dict[str, Verdict]:
     """Online where shadows were trained on targets too, else offline.
 
     Args, each a number or "choose" (see `choose`); `Settings` tells what they are:
@@ -211,11 +258,18 @@ def rmia(evidence: Evidence, *, rmia_a: float | str = CHOOSE, rmia_temperature: 
         ValueError: a setting is out of its range.
     """
     evidence.need_population()
-    asked = {"temperature": rmia_temperature, "trim": rmia_trim, "gamma": rmia_gamma,
-             "a": default_a(evidence.records) if rmia_a == "paper" else rmia_a}
+    asked = {
+        "temperature": rmia_temperature,
+        "trim": rmia_trim,
+        "gamma": rmia_gamma,
+        "a": default_a(evidence.records) if rmia_a == "paper" else rmia_a,
+    }
     given = {name: checked(name, value) for name, value in asked.items() if value != CHOOSE}
     settings = choose(evidence, given)
-    verdict = judge(evidence, partial(true_posterior, temperature=settings.temperature),
-                    partial(score, settings=settings, online=evidence.online))
+    verdict = threshold_attack(
+        evidence,
+        partial(true_posterior, temperature=settings.temperature),
+        partial(score, settings=settings, online=evidence.online),
+    )
     chosen = {name: value for name, value in asdict(settings).items() if name not in given}
     return {"rmia": replace(verdict, chosen=chosen)}

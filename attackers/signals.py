@@ -1,4 +1,5 @@
 """What an attacker has of the models, and what an attack says."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,14 +14,11 @@ from core.console import NotApplicable
 from core.imports import import_own
 
 if TYPE_CHECKING:
-    import torch
-
-    from base_model import BaseModel
     from datasets import Records
 
-SMALLEST = 1e-30  # posteriors are clamped here before a logarithm
-LEAST = 2  # shadows with a record, or without it, that say something of it
-DRAWS, EPSILON = 10, 1e-3  # of the sensitivity
+LOG_FLOOR = 1e-30  # posteriors are clamped here before a logarithm
+MIN_SHADOWS = 2  # shadows with a record, or without it, that say something of it
+SENSITIVITY_DRAWS, SENSITIVITY_EPSILON = 10, 1e-3  # of the sensitivity
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +36,10 @@ class Signals:
     given: np.ndarray | None = None
 
     @classmethod
-    def of_posteriors(cls, posteriors: np.ndarray) -> Signals:
+    def from_posteriors(cls, posteriors: np.ndarray) -> Signals:
         """What is known where only posteriors (N, C) are."""
         given = np.asarray(posteriors, dtype=np.float64)
-        return cls(np.log(np.maximum(given, SMALLEST)), given=given)
+        return cls(np.log(np.maximum(given, LOG_FLOOR)), given=given)
 
     def posteriors(self) -> tuple[np.ndarray, np.ndarray]:
         """Posteriors p and their complements 1 - p, both (N, C) float64 and from logits with all digits next to 0.
@@ -66,9 +64,9 @@ class Signals:
 def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The true class's logits (N,), and all (N, C) with -inf in its place; float64."""
     others, rows = logits.astype(np.float64), np.arange(len(logits))
-    own = others[rows, labels]
+    true = others[rows, labels]
     others[rows, labels] = -np.inf
-    return own, others
+    return true, others
 
 
 def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
@@ -78,8 +76,8 @@ def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) 
     """
     from scipy.special import logsumexp
 
-    own, others = true_and_others(signals.logits.astype(np.float64) / temperature, labels)
-    return own - logsumexp(others, axis=1)
+    true, others = true_and_others(signals.logits.astype(np.float64) / temperature, labels)
+    return true - logsumexp(others, axis=1)
 
 
 def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:
@@ -88,14 +86,14 @@ def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Statistic:
     """One number a record and model: what an attack sees once its statistic is taken of all signals.
 
     Attributes:
         victim: (N,), of the model under attack.
         every_shadow: (S, N), of each shadow model.
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
-        own: (S, N) bool, which records each has as its members or non-members.
+        calibration_mask: (S, N) bool, which records each has as its members or non-members.
         target: (N,) bool, the records in question; all others are the population, known non-members.
         playing: the shadow that is the victim here; None where the victim is.
     """
@@ -103,9 +101,9 @@ class Measured:
     victim: np.ndarray
     every_shadow: np.ndarray
     every_member: np.ndarray
-    own: np.ndarray
+    calibration_mask: np.ndarray
     target: np.ndarray
-    playing: int | None = None
+    as_victim: int | None = None
 
     @cached_property
     def references(self) -> np.ndarray:
@@ -116,11 +114,11 @@ class Measured:
         record is IN half of the others then, whether or not it is a member; with the partner among them, the count
         would tell.
         """
-        if self.playing is None:
+        if self.as_victim is None:
             return np.ones(len(self.every_shadow), dtype=bool)
         on_targets = self.every_member[:, self.target]
-        partner = (on_targets != on_targets[self.playing]).all(axis=1) & self.target.any()
-        return ~partner & (np.arange(len(partner)) != self.playing)
+        partner = (on_targets != on_targets[self.as_victim]).all(axis=1) & self.target.any()
+        return ~partner & (np.arange(len(partner)) != self.as_victim)
 
     @property
     def shadows(self) -> np.ndarray:
@@ -132,17 +130,19 @@ class Measured:
         """(R, N) bool, whom the `references` were trained on."""
         return self.every_member if self.references.all() else self.every_member[self.references]
 
-    def in_turn(self) -> Iterator[tuple[Measured, np.ndarray]]:
+    def leave_one_out(self) -> Iterator[tuple[Statistic, np.ndarray]]:
         """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
 
         Its targets are its own records, its population all that are not.
         """
-        for index, (values, target) in enumerate(zip(self.every_shadow, self.own)):
-            role = replace(self, victim=values, target=target, playing=index)
+        for index, (values, target) in enumerate(zip(self.every_shadow, self.calibration_mask)):
+            role = replace(self, victim=values, target=target, as_victim=index)
             yield role, self.every_member[index, target]
 
 
-def mean_where(values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0) -> np.ndarray:
+def mean_where(
+    values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0
+) -> np.ndarray:
     """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
 
     `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
@@ -169,10 +169,10 @@ class Evidence:
         victim: signals of the model under attack.
         shadows: of each of S shadow models.
         member: (S, N) bool, whom each shadow was trained on (IN; all others are OUT).
-        own: (S, N) bool, which records each shadow has as members or non-members to learn an attack from.
+        calibration_mask: (S, N) bool, which records each shadow has as members or non-members to learn an attack from.
         target: (N,) bool, the records in question; all others are the population, known non-members.
         online: whether shadows were trained on targets too, so that each target has shadows with and without it.
-        records, numbers: a data set, and the numbers (N,) of these records in it; None where they are not known.
+        records, record_ids: a data set, and the numbers (N,) of these records in it; None where they are not known.
         generated: the victim's signals on records that were made up, and their labels; None where there are none.
     """
 
@@ -180,23 +180,35 @@ class Evidence:
     victim: Signals
     shadows: list[Signals]
     member: np.ndarray
-    own: np.ndarray
+    calibration_mask: np.ndarray
     target: np.ndarray
     online: bool
     records: Records | None = None
-    numbers: np.ndarray | None = None
+    record_ids: np.ndarray | None = None
     generated: tuple[Signals, np.ndarray] | None = None
 
     @classmethod
-    def of(cls, labels, *, victim, shadows, member, target=None, own=None, x=None,
-           sensitivity=None, generated=None) -> Evidence:
+    def from_posteriors(
+        cls,
+        labels,
+        *,
+        victim,
+        shadows,
+        member,
+        target=None,
+        calibration_mask=None,
+        x=None,
+        sensitivity=None,
+        generated=None,
+    ) -> Evidence:
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
 
         Tensors and nested lists will do; see `attackers.arrays` for what is converted and tolerated.
 
         Args:
             target: (N,) bool, default all.
-            own: (S, N) bool; default the targets where a shadow was trained on one, else the population.
+            calibration_mask: (S, N) bool, whom each shadow has as members or non-members to learn an attack
+                from; default the targets where a shadow was trained on one, else the population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
             generated: the victim's posteriors (m, C) on records that were made up, and their labels (m,); for blindmi.
@@ -207,57 +219,112 @@ class Evidence:
         victim = arrays.posteriors("victim", victim, (None, None), "posteriors (N, C)")
         n, num_cls = victim.shape
         labels = arrays.classes("labels", labels, n, num_cls)
-        shadows = arrays.posteriors("shadows", shadows, (None, n, num_cls),
-                                    f"posteriors (S, N, C) of the victim's N = {n} records and C = {num_cls} classes")
+        shadows = arrays.posteriors(
+            "shadows",
+            shadows,
+            (None, n, num_cls),
+            f"posteriors (S, N, C) of the victim's N = {n} records and C = {num_cls} classes",
+        )
         member = arrays.flags("member", member, shadows.shape[:2], "(S, N)")
         if not member.any():
-            raise ValueError("member: no shadow model was trained on any of these records, so nothing can be learnt")
-        target = np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
+            raise ValueError(
+                "member: no shadow model was trained on any of these records, so nothing can be learnt"
+            )
+        target = (
+            np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
+        )
         if not target.any():
             raise ValueError("target: none of the records is one")
         online = bool(member[:, target].any())
-        if own is None:
-            own = np.broadcast_to(target if online else ~target, member.shape)
+        if calibration_mask is None:
+            calibration_mask = np.broadcast_to(target if online else ~target, member.shape)
         else:
-            own = arrays.flags("own", own, member.shape, "(S, N)")
-            if not own.any():
-                raise ValueError("own: no shadow model has any of these records, so nothing can be learnt")
-        of_victim, *of_shadows = (Signals.of_posteriors(one) for one in (victim, *shadows))
+            calibration_mask = arrays.flags(
+                "calibration_mask", calibration_mask, member.shape, "(S, N)"
+            )
+            if not calibration_mask.any():
+                raise ValueError(
+                    "calibration_mask: no shadow model has any of these records, so nothing can be learnt"
+                )
+        of_victim, *of_shadows = (Signals.from_posteriors(one) for one in (victim, *shadows))
         if sensitivity is not None:
-            of_victim, of_shadows = _with_sensitivity(of_victim, of_shadows, sensitivity, target, own)
-        return cls(labels, of_victim, of_shadows, member, own, target, online,
-                   None if x is None else _records(x, labels, num_cls), np.arange(n),
-                   None if generated is None else _generated(generated, num_cls))
+            of_victim, of_shadows = _with_sensitivity(
+                of_victim, of_shadows, sensitivity, target, calibration_mask
+            )
+        return cls(
+            labels,
+            of_victim,
+            of_shadows,
+            member,
+            calibration_mask,
+            target,
+            online,
+            None if x is None else _records(x, labels, num_cls),
+            np.arange(n),
+            None if generated is None else _generated(generated, num_cls),
+        )
+
+    @classmethod
+    def of(cls, labels, *, own=None, **arguments) -> Evidence:
+        """`from_posteriors` by its first name, with `own` for what is now `calibration_mask`."""
+        return cls.from_posteriors(
+            labels, **arguments, **({} if own is None else {"calibration_mask": own})
+        )
 
     def need_population(self) -> None:
         """Raise NotApplicable where there is none."""
         if self.target.all():
-            raise NotApplicable("this attack needs population records, known non-members: all records here are targets")
+            raise NotApplicable(
+                "this attack needs population records, known non-members: all records here are targets"
+            )
 
-    def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Measured:
+    def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take a statistic(signals, labels) -> (N,) of every model."""
         of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
-        return Measured(statistic(self.victim, self.labels), np.stack(of_shadows), self.member, self.own, self.target)
+        return Statistic(
+            statistic(self.victim, self.labels),
+            np.stack(of_shadows),
+            self.member,
+            self.calibration_mask,
+            self.target,
+        )
 
 
-def _with_sensitivity(victim: Signals, shadows: list[Signals], sensitivity, target: np.ndarray,
-                      own: np.ndarray) -> tuple[Signals, list[Signals]]:
+def _with_sensitivity(
+    victim: Signals,
+    shadows: list[Signals],
+    sensitivity,
+    target: np.ndarray,
+    calibration_mask: np.ndarray,
+) -> tuple[Signals, list[Signals]]:
     """The same signals with a pair of sensitivities, which are needed of targets and of the shadows' own records."""
     words = "the victim's (N, C) and the shadows' (S, N, C)"
     of_victim, of_shadows = arrays.pair("sensitivity", sensitivity, words)
     shape = victim.logits.shape
-    of_victim = arrays.sensitivities("sensitivity[0]", of_victim, shape, "the victim's (N, C)", target)
-    of_shadows = arrays.sensitivities("sensitivity[1]", of_shadows, (len(shadows), *shape), "the shadows' (S, N, C)",
-                                      own)
-    return replace(victim, sensitivity=of_victim), [replace(one, sensitivity=values)
-                                                    for one, values in zip(shadows, of_shadows)]
+    of_victim = arrays.sensitivities(
+        "sensitivity[0]", of_victim, shape, "the victim's (N, C)", target
+    )
+    of_shadows = arrays.sensitivities(
+        "sensitivity[1]",
+        of_shadows,
+        (len(shadows), *shape),
+        "the shadows' (S, N, C)",
+        calibration_mask,
+    )
+    return replace(victim, sensitivity=of_victim), [
+        replace(one, sensitivity=values) for one, values in zip(shadows, of_shadows)
+    ]
 
 
 def _generated(generated, num_cls: int) -> tuple[Signals, np.ndarray]:
     """Signals and labels (m,) of a pair of posteriors (m, C) and labels."""
     answers, labels = arrays.pair("generated", generated, "posteriors (m, C) and labels (m,)")
-    answers = arrays.posteriors("generated[0]", answers, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes")
-    return Signals.of_posteriors(answers), arrays.classes("generated[1]", labels, len(answers), num_cls)
+    answers = arrays.posteriors(
+        "generated[0]", answers, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes"
+    )
+    return Signals.from_posteriors(answers), arrays.classes(
+        "generated[1]", labels, len(answers), num_cls
+    )
 
 
 def _records(x, labels: np.ndarray, num_cls: int) -> Records:
@@ -266,7 +333,9 @@ def _records(x, labels: np.ndarray, num_cls: int) -> Records:
 
     x = arrays.inputs("x", x, len(labels))
     half = (0.5,) * x.shape[1] if x.ndim == 4 else None
-    return import_own("datasets").Records(torch.from_numpy(x), torch.from_numpy(labels), num_cls, half, half)
+    return import_own("datasets").Records(
+        torch.from_numpy(x), torch.from_numpy(labels), num_cls, half, half
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,17 +359,6 @@ class Verdict:
         return self.scores >= self.threshold
 
 
-def query(model: BaseModel, records: Records, numbers: np.ndarray) -> np.ndarray:
-    """A model's logits (n, C) for the records of these numbers."""
-    import torch
-
-    return model.logits(records, torch.from_numpy(numbers).to(records.y.device)).cpu().numpy()
-
-
-def query_sensitivity(model: BaseModel, records: Records, numbers: np.ndarray, *,
-                      generator: torch.Generator) -> np.ndarray:
-    """A model's sensitivity (n, C) for the records of these numbers; `generator` draws the noise."""
-    import torch
-
-    indices = torch.from_numpy(numbers).to(records.y.device)
-    return model.sensitivity(records, indices, generator=generator, draws=DRAWS, epsilon=EPSILON).cpu().numpy()
+def always_fit(name: str, cache_key: list, train: Callable[[list], dict]) -> dict:
+    """An attack's `fit_or_load` (see `attackers`) where there is no results folder."""
+    return train([])

@@ -1,10 +1,11 @@
 """Threshold attacks on one number a record (Song & Mittal, USENIX Security 2021, section 4)."""
+
 from collections.abc import Callable
 
 import numpy as np
 
-from attackers.calibration import as_it_is, judge
-from attackers.signals import SMALLEST, Evidence, Signals, Verdict
+from attackers.calibration import identity_score, threshold_attack
+from attackers.signals import LOG_FLOOR, Evidence, Signals, Verdict
 
 
 def confidence(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -17,7 +18,9 @@ def negative_entropy(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) 
     return (p * _log(p)).sum(axis=1)
 
 
-def negative_modified_entropy(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def negative_modified_entropy(
+    p: np.ndarray, complement: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """Mentr: (1 - p_y) ln p_y + sum_{i != y} p_i ln(1 - p_i) (their equation 8, negated)."""
     rows = np.arange(len(p))
     terms = p * _log(complement)
@@ -31,7 +34,7 @@ def top1_confidence(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -
 
 
 def _log(p: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(p, SMALLEST))
+    return np.log(np.maximum(p, LOG_FLOOR))
 
 
 # name -> (statistic, larger = member; whether each class has a threshold of its own)
@@ -45,8 +48,11 @@ SCORES: dict[str, tuple[Callable, bool]] = {
 
 def threshold(evidence: Evidence, **_) -> dict[str, Verdict]:
     """All four threshold attacks; thresholds are chosen on the pooled records of all shadows."""
+
     def of(score: Callable) -> Callable[[Signals, np.ndarray], np.ndarray]:
         return lambda signals, labels: score(*signals.posteriors(), labels)
 
-    return {name: judge(evidence, of(score), as_it_is, per_class=per_class)
-            for name, (score, per_class) in SCORES.items()}
+    return {
+        name: threshold_attack(evidence, of(score), identity_score, per_class=per_class)
+        for name, (score, per_class) in SCORES.items()
+    }

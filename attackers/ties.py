@@ -1,4 +1,5 @@
 """Verdicts that say little, as many targets have the same score."""
+
 import numpy as np
 
 MOST = 0.9  # from this share of equal scores on, figures rest on a few targets
@@ -19,8 +20,10 @@ def tied_share(scores: np.ndarray) -> float | None:
 def without_meaning(figures: dict) -> dict:
     """The same figures, each None but for counts: of equal scores nothing can be measured, not even that it is 50."""
     kept = ("members", "non_members", "equal_scores", "called_members", "intervals")
-    return {name: value if name in kept else [None] * len(value) if name.startswith("class_") else None
-            for name, value in figures.items()}
+    return {
+        name: value if name in kept else [None] * len(value) if name.startswith("class_") else None
+        for name, value in figures.items()
+    }
 
 
 def remark(line: dict) -> str | None:
@@ -36,6 +39,8 @@ def remark(line: dict) -> str | None:
     if min(called, 1 - called) < FEW:
         kind = "members" if called > 0.5 else "non-members"
         share = max(called, 1 - called)
-        return (f"the threshold, from the shadow models, calls {100 * share:.1f} % of the targets {kind}: "
-                f"the accuracy is near 50 whatever the scores tell, which the AUC says")
+        return (
+            f"the threshold, from the shadow models, calls {100 * share:.1f} % of the targets {kind}: "
+            f"the accuracy is near 50 whatever the scores tell, which the AUC says"
+        )
     return None

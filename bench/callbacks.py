@@ -1,4 +1,5 @@
 """What a training keeps on disk: its state, until it is finished, and the numbers of each epoch."""
+
 from __future__ import annotations
 
 import time
@@ -20,8 +21,16 @@ class Resume(Callback):
         form: on which kind of device, and in which stack; a state of another form is of no use and left aside.
     """
 
-    def __init__(self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable):
-        self.path, self.facts, self.form, self.every, self.refuse = path, facts, form, options.save_every, refuse
+    def __init__(
+        self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable
+    ):
+        self.path, self.facts, self.form, self.every, self.refuse = (
+            path,
+            facts,
+            form,
+            options.save_every,
+            refuse,
+        )
         self.saved = time.monotonic()
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -80,14 +89,18 @@ class Scalars(Callback):
             if not self.writers:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.writers = [SummaryWriter(folder, purge_step=run.epoch) for folder in self.folders]
+                self.writers = [
+                    SummaryWriter(folder, purge_step=run.epoch) for folder in self.folders
+                ]
             for number, writer in enumerate(self.writers):
                 if run.running[number]:
                     for name, of_models in values.items():
                         writer.add_scalar(name, of_models[number], run.epoch)
                     writer.flush()  # before the state is saved from which a killed training goes on
         except OSError as error:
-            raise UserError(f"cannot write in {self.folders[0]}: {error.strerror or error}") from error
+            raise UserError(
+                f"cannot write in {self.folders[0]}: {error.strerror or error}"
+            ) from error
 
     def _remove(self) -> None:
         for folder in self.folders:

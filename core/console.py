@@ -1,5 +1,8 @@
 """What a person sees of a stage: its lines, progress bars, tables and errors."""
+
 from core import interrupts  # first: Ctrl-C while the others are imported prints one line too
+
+# isort: split
 
 import functools
 import os
@@ -46,11 +49,15 @@ def _status_of(error: BaseException) -> int:
         print("error: the memory is too small: try fewer --workers", file=sys.stderr)
         return 2
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
-        print("error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
-              file=sys.stderr)
+        print(
+            "error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
+            file=sys.stderr,
+        )
         return 2
     if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit doesn't fail again
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the exit doesn't fail again
         return 141
     raise error
 
@@ -63,7 +70,9 @@ def say(line: str) -> None:
 
 def progress(*, total: int, label: str, unit: str = "epoch") -> tqdm:
     """A progress bar on stderr; silent where stderr is not a terminal, so that logs stay readable."""
-    return tqdm(total=total, desc=f"{label:<18}", unit=unit, leave=False, disable=None, dynamic_ncols=True)
+    return tqdm(
+        total=total, desc=f"{label:<18}", unit=unit, leave=False, disable=None, dynamic_ncols=True
+    )
 
 
 def epoch_bar(epochs: int, label: str):
@@ -98,7 +107,13 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(cell) for cell in column) for column in columns]
 
     def line(cells):
-        first, *rest = (f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(cells))
+        first, *rest = (
+            f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(cells)
+        )
         return "  ".join([first, *rest]).rstrip()
 
-    say("\n".join(["", title, line(header), line(["-" * width for width in widths]), *map(line, rows)]))
+    say(
+        "\n".join(
+            ["", title, line(header), line(["-" * width for width in widths]), *map(line, rows)]
+        )
+    )

@@ -1,4 +1,5 @@
 """Where a computation runs, in which precision, and what its randomness follows from."""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,7 +21,9 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     number = int(name.removeprefix("cuda").removeprefix(":") or 0)
-    found = torch.cuda.device_count()  # asks the driver's library; torch.cuda.is_available would start CUDA
+    found = (
+        torch.cuda.device_count()
+    )  # asks the driver's library; torch.cuda.is_available would start CUDA
     if number < found:
         # A perturbation of 1e-3 is below the resolution of TF32, in which cuDNN convolves unless told otherwise.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -28,7 +31,9 @@ def choose_device(name: str) -> torch.device:
     if number == 0:
         say("no GPU here: running on the CPU")
         return torch.device("cpu")
-    raise UserError(f"GPU {number} does not exist: this machine has {found} (numbered from 0); 'cpu' works everywhere")
+    raise UserError(
+        f"GPU {number} does not exist: this machine has {found} (numbered from 0); 'cpu' works everywhere"
+    )
 
 
 def choose_precision(asked: str | None, device: torch.device, *, convolves: bool) -> str:
@@ -39,7 +44,9 @@ def choose_precision(asked: str | None, device: torch.device, *, convolves: bool
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(
+    seed: int, *purpose: str | int, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A generator for one purpose, such as (7, "pretrain", "shadow_2"): streams never depend on one another."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))

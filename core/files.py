@@ -1,4 +1,5 @@
 """How files are written and read: whole or not at all, with digests, without pickle, one process at a time."""
+
 from __future__ import annotations
 
 import hashlib
@@ -32,7 +33,7 @@ def unpack(content: bytes):
 
 
 def unpacked(path: Path, digest: str):
-    with reading(path):
+    with user_error_if_damaged(path):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError("its digest is not the manifest's")
@@ -46,7 +47,7 @@ def digested(content) -> bytes:
 
 
 def read_digested(path: Path):
-    with reading(path):
+    with user_error_if_damaged(path):
         content = path.read_bytes()
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError("its digest is another")
@@ -55,7 +56,9 @@ def read_digested(path: Path):
 
 def sealed(facts: dict) -> dict:
     """The facts with their digest; what has been read is so tested by `tested`."""
-    return facts | {"sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+    return facts | {
+        "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    }
 
 
 def tested(text: str) -> dict:
@@ -71,7 +74,7 @@ def sealed_json(facts: dict) -> bytes:
 
 
 def read_sealed(path: Path) -> dict:
-    with reading(path):
+    with user_error_if_damaged(path):
         return tested(path.read_text(encoding="utf-8"))
 
 
@@ -85,7 +88,7 @@ def packed_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> bytes:
 
 def read_arrays(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Facts and arrays of such a file, tested against their digests."""
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with user_error_if_damaged(path), np.load(path, allow_pickle=False) as file:
         facts = tested(str(file["facts"]))
         arrays = {name: file[name] for name in facts["arrays"]}
         if {name: _digest(array) for name, array in arrays.items()} != facts.pop("arrays"):
@@ -99,7 +102,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -136,12 +139,16 @@ def locked(folder: Path, what: str, *, wait: float, makes: Iterable[str] = ()):
             who = f"process {other['pid']} on {other['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
-        raise UserError(f"{folder} is being made by {who}: wait until it has ended, "
-                        f"or use another --results folder") from None
+        raise UserError(
+            f"{folder} is being made by {who}: wait until it has ended, "
+            f"or use another --results folder"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot lock {folder}: {error.strerror or error}") from error
     try:
-        stage = multiprocessing.parent_process() or multiprocessing.current_process()  # workers are its children
+        stage = (
+            multiprocessing.parent_process() or multiprocessing.current_process()
+        )  # workers are its children
         write(holder, json.dumps({"pid": stage.pid, "host": socket.gethostname()}).encode())
         mine = (f"..{what}.lock.", *(f".{name}" for name in makes))
         for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
@@ -154,7 +161,7 @@ def locked(folder: Path, what: str, *, wait: float, makes: Iterable[str] = ()):
 
 
 @contextmanager
-def replacing(path: Path):
+def atomic_write(path: Path):
     """A binary file that takes the place of `path` when all of it is on disk, and never in part."""
     make_folder(path.parent)
     try:
@@ -176,12 +183,14 @@ def replacing(path: Path):
 
 
 @contextmanager
-def reading(path: Path):
+def user_error_if_damaged(path: Path):
     """Turn what a damaged file makes its reader raise into a UserError."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
-        raise UserError(f"cannot read {path} ({type(error).__name__}): it is damaged; remove it and give the command "
-                        f"again that made it")
+        raise UserError(
+            f"cannot read {path} ({type(error).__name__}): it is damaged; remove it and give the command "
+            f"again that made it"
+        )

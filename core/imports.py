@@ -1,4 +1,5 @@
 """Imports of this repository's modules beside other packages of the same names."""
+
 import importlib
 import sys
 from functools import lru_cache
@@ -15,7 +16,9 @@ def import_own(module: str):
     While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a name is another
     package's again where that was imported before or comes first on the path.
     """
-    others = {name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])}
+    others = {
+        name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])
+    }
     if module in sys.modules and not others:
         return sys.modules[module]
     before, path = set(sys.modules), list(sys.path)
@@ -42,13 +45,19 @@ def set_aside(module) -> None:
 
 @lru_cache
 def _own_names() -> frozenset[str]:
-    return frozenset({path.stem for path in _ROOT.glob("*.py")} | {path.parent.name for path in
-                                                                   _ROOT.glob("*/__init__.py")})
+    return frozenset(
+        {path.stem for path in _ROOT.glob("*.py")}
+        | {path.parent.name for path in _ROOT.glob("*/__init__.py")}
+    )
 
 
 def _is_other(top: str) -> bool:
     """Whether a loaded top-level module has the name of one of ours and is not ours."""
-    return top in _own_names() and top in sys.modules and not _is_ours(getattr(sys.modules[top], "__file__", None), top)
+    return (
+        top in _own_names()
+        and top in sys.modules
+        and not _is_ours(getattr(sys.modules[top], "__file__", None), top)
+    )
 
 
 def _leads_here(top: str) -> bool:
@@ -58,4 +67,7 @@ def _leads_here(top: str) -> bool:
 
 
 def _is_ours(file: str | None, top: str) -> bool:
-    return file is not None and Path(file).resolve() in (_ROOT / f"{top}.py", _ROOT / top / "__init__.py")
+    return file is not None and Path(file).resolve() in (
+        _ROOT / f"{top}.py",
+        _ROOT / top / "__init__.py",
+    )

@@ -1,4 +1,5 @@
 """What users name and write: paths, and objects in JSON files. What is wrong with them is said in one line."""
+
 from __future__ import annotations
 
 import argparse
@@ -20,7 +21,9 @@ def expand_home(path: str) -> str:
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
-        raise UserError(f"there is no home folder {path.split('/')[0]!r} (a file of that name is './{path}')")
+        raise UserError(
+            f"there is no home folder {path.split('/')[0]!r} (a file of that name is './{path}')"
+        )
     return expanded
 
 
@@ -75,18 +78,26 @@ def read_object(path: str | Path, what: str) -> dict:
     if not content.strip():
         raise UserError(f"{what} {path} is empty: a JSON object of options is needed")
     try:
-        said = json.loads(_text(content), object_pairs_hook=_each_key_once, parse_constant=_no_number)
+        said = json.loads(
+            _text(content), object_pairs_hook=_each_key_once, parse_constant=_no_number
+        )
         json.dumps(said, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise UserError(f"{what} {path} is not JSON: {error}{_hint(error.doc, error.pos)}") from error
+        raise UserError(
+            f"{what} {path} is not JSON: {error}{_hint(error.doc, error.pos)}"
+        ) from error
     except UnicodeEncodeError as error:  # from "\ud800": text that cannot be written
-        raise UserError(f"{what} {path} is not JSON: {error.object[error.start]!a} is half a character") from error
+        raise UserError(
+            f"{what} {path} is not JSON: {error.object[error.start]!a} is half a character"
+        ) from error
     except UserError as error:
         raise UserError(f"{what} {path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not JSON: {error}") from error
     if not isinstance(said, dict):
-        raise UserError(f"{what} {path} must be a JSON object of options, not a {type(said).__name__}")
+        raise UserError(
+            f"{what} {path} must be a JSON object of options, not a {type(said).__name__}"
+        )
     return said
 
 

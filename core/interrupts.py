@@ -4,6 +4,7 @@ While a stage's `main` runs it raises KeyboardInterrupt, so that half written fi
 Before and after that nothing has to be put away, and the process ends at once. In either case one line is printed.
 Nothing is changed for a program that only imports these modules.
 """
+
 from __future__ import annotations
 
 import os
@@ -75,10 +76,15 @@ def _in_a_script() -> bool:
     """Whether the process was started to run a script of this repository, and nobody else has changed Ctrl-C."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    return (file is not None and os.path.dirname(os.path.realpath(file)) == root
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    return (
+        file is not None
+        and os.path.dirname(os.path.realpath(file)) == root
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
 
 
 if _in_a_script():
     signal.signal(signal.SIGINT, _leave)
-    sys.excepthook, sys.unraisablehook = map(_silent_when_struck, (sys.excepthook, sys.unraisablehook))
+    sys.excepthook, sys.unraisablehook = map(
+        _silent_when_struck, (sys.excepthook, sys.unraisablehook)
+    )

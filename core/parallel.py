@@ -1,4 +1,5 @@
 """One task for many models, in several processes at once."""
+
 from __future__ import annotations
 
 import ctypes
@@ -23,9 +24,15 @@ class WorkerDied(UserError):
     """A process has ended before its task, as the kernel ends it where memory is short."""
 
 
-def side_by_side(task: Callable, names: Iterable[str], *, workers: int, threads: int = 1,
-                 goes_on: tuple[type[Exception], ...] = ()) -> Iterator[tuple[str, object]]:
-    """Yield (name, task(name, watch)) as each is done, in up to `workers` processes.
+def parallel_map(
+    task: Callable,
+    names: Iterable[str],
+    *,
+    workers: int,
+    threads: int = 1,
+    goes_on: tuple[type[Exception], ...] = (),
+) -> Iterator[tuple[str, object]]:
+    """Yield (name, task(name, progress)) as each is done, in up to `workers` processes.
 
     The processes are forked: they share the records in memory, and need no time to start. With `workers` = 1
     the tasks run here, one after the other. Results must not depend on which it is: a task draws its randomness from
@@ -34,7 +41,7 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int, threads:
     stage leaves all of that to them.
 
     Args:
-        task: called with a name and `watch` (see `console.epoch_bar`); what it returns is pickled.
+        task: called with a name and `progress` (see `console.epoch_bar`); what it returns is pickled.
         goes_on: errors of a task that are yielded in place of its result, while the others go on. With `WorkerDied`,
             tasks that were at work when a process died are run again, one at a time.
     Raises:
@@ -54,7 +61,9 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int, threads:
     while rounds:
         together = rounds.pop(0)
         left, begun = dict.fromkeys(together), set()
-        with closing(_in_processes(task, together, begun, workers=workers, threads=threads)) as results:
+        with closing(
+            _in_processes(task, together, begun, workers=workers, threads=threads)
+        ) as results:
             try:
                 for name, result in results:
                     if isinstance(result, Exception) and not isinstance(result, goes_on):
@@ -74,8 +83,9 @@ def side_by_side(task: Callable, names: Iterable[str], *, workers: int, threads:
             rounds += [[name] for name in alone] + [others] * bool(others)
 
 
-def _in_processes(task: Callable, names: list[str], begun: set[str], *, workers: int,
-                  threads: int) -> Iterator[tuple[str, object]]:
+def _in_processes(
+    task: Callable, names: list[str], begun: set[str], *, workers: int, threads: int
+) -> Iterator[tuple[str, object]]:
     """Yield (name, result or the error) as each is done; adds to `begun` whose task has begun.
 
     Raises BrokenProcessPool where a process has died.
@@ -83,20 +93,29 @@ def _in_processes(task: Callable, names: list[str], begun: set[str], *, workers:
     global _task, _told
     context = multiprocessing.get_context("fork")
     _task, _told = task, context.SimpleQueue()
-    pool = ProcessPoolExecutor(min(workers, len(names)), mp_context=context, initializer=_begin, initargs=(threads,))
+    pool = ProcessPoolExecutor(
+        min(workers, len(names)), mp_context=context, initializer=_begin, initargs=(threads,)
+    )
     bars = {}
     try:
-        with _interrupt_held_back():  # one that strikes while processes start would leave some unknown
+        with (
+            _interrupt_held_back()
+        ):  # one that strikes while processes start would leave some unknown
             waiting = {pool.submit(_run, name): name for name in names}
         while waiting:
             done, _ = wait(waiting, timeout=0.05, return_when="FIRST_COMPLETED")
             _show(bars, begun)
             errors = {future: future.exception() for future in done}
-            for future in sorted(done, key=lambda future: isinstance(errors[future], BrokenProcessPool)):
+            for future in sorted(
+                done, key=lambda future: isinstance(errors[future], BrokenProcessPool)
+            ):
                 if isinstance(errors[future], BrokenProcessPool):
                     _show(bars, begun)
                     raise errors[future]
-                yield waiting.pop(future), future.result() if errors[future] is None else errors[future]
+                yield (
+                    waiting.pop(future),
+                    future.result() if errors[future] is None else errors[future],
+                )
     finally:  # also when the caller gives up or Ctrl-C strikes: nothing runs on
         for process in list((pool._processes or {}).values()):
             process.kill()
@@ -137,7 +156,7 @@ def _run(name: str):
 
 
 def _tell(epochs: int, label: str):
-    """A worker's `watch`: passes on what happens to the parent's bars."""
+    """A worker's `progress`: passes on what happens to the parent's bars."""
 
     def on_epoch(epoch, accuracy):
         _told.put((label, epochs, epoch, accuracy))
@@ -160,7 +179,7 @@ def _show(bars: dict, begun: set[str]) -> None:
             on_epoch(epoch, accuracy)
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Have glibc keep freed memory for what comes next. Handed back, the kernel would zero it page by page again:
     that took a sixth of SAMIA's time. Other C libraries are left as they are."""
     if hasattr(os, "fork") and platform.libc_ver()[0] == "glibc":
@@ -169,6 +188,6 @@ def keep_freed_memory() -> None:
             libc.mallopt(trim_or_mmap_threshold, 2**30)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

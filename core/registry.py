@@ -1,4 +1,5 @@
 """Names that a user can choose from: attacks, defences, pruners, networks, data sets."""
+
 import difflib
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ def nearest(word: str, names, *, dashes: str = "") -> str:
 @dataclass(frozen=True)
 class Entry:
     about: str  # one line for --help, with the paper
-    where: str  # "module:attribute"
+    target: str  # "module:attribute"
     options: dict  # what else is known of it without importing it
 
 
@@ -31,11 +32,13 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
 
-    def register(self, name: str, where: str, about: str, *, alias: str | None = None, **options) -> None:
+    def register(
+        self, name: str, target: str, about: str, *, alias: str | None = None, **options
+    ) -> None:
         """Add a name, and perhaps a second one for the same thing. Raises ValueError where either is taken."""
         for taken in {name, alias} & (set(self._entries) | set(self._aliases)):
             raise ValueError(f"{self.noun} {taken!r} is registered twice")
-        self._entries[name] = Entry(about, where, options)
+        self._entries[name] = Entry(about, target, options)
         if alias is not None:
             self._aliases[alias] = name
 
@@ -50,14 +53,18 @@ class Registry:
         name = self._aliases.get(name, name)
         if name not in self._entries:
             choices = ", ".join(repr(known) for known in self._entries)
-            raise UserError(f"unknown {self.noun} {name!r}{nearest(str(name), self._entries)} (choices: {choices})")
+            raise UserError(
+                f"unknown {self.noun} {name!r}{nearest(str(name), self._entries)} (choices: {choices})"
+            )
         return name
 
     def load(self, name: str):
         """Import and return what `name` stands for."""
-        module, attribute = self[name].where.split(":")
+        module, attribute = self[name].target.split(":")
         return getattr(import_own(module), attribute)
 
     def help(self) -> str:
         """One line a name, for --help."""
-        return "\n".join(f"  {name or repr(name):<14} {entry.about}" for name, entry in self._entries.items())
+        return "\n".join(
+            f"  {name or repr(name):<14} {entry.about}" for name, entry in self._entries.items()
+        )

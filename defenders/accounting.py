@@ -1,4 +1,5 @@
 """What DP-SGD guarantees: epsilon, by three accountants."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 NO_GUARANTEE = "no guarantee: the noise follows from the seed"
-PYVACY_BELOW = 0.5  # the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
-PRV_MAX_RDP = 100.0  # where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
+PYVACY_BELOW = (
+    0.5  # the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
+)
+PRV_MAX_RDP = (
+    100.0  # where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
+)
 PRV_MAX_POINTS = 5_000_000  # of PRV's grid, which takes up to 230 bytes and 2 microseconds a point
 
 
@@ -43,7 +48,13 @@ class Guarantee:
     @property
     def epsilon(self) -> float:
         """The smallest valid one."""
-        others = [self.prv] if self.prv is not None else [self.pyvacy] if self.noise_multiplier < PYVACY_BELOW else []
+        others = (
+            [self.prv]
+            if self.prv is not None
+            else [self.pyvacy]
+            if self.noise_multiplier < PYVACY_BELOW
+            else []
+        )
         return max(0.0, min([self.rdp, *others]))
 
 
@@ -65,7 +76,9 @@ def default_delta(n: int) -> float:
     return float(f"1e-{len(str(n))}")
 
 
-def prv_epsilon(*, noise_multiplier: float, rate: float, steps: int, delta: float, rdp: float) -> float | None:
+def prv_epsilon(
+    *, noise_multiplier: float, rate: float, steps: int, delta: float, rdp: float
+) -> float | None:
     """Epsilon by the PRV accountant (Gopi et al., NeurIPS 2021), or None where it is left out.
 
     It is left out where `rdp`, epsilon by RDP, is above `PRV_MAX_RDP`, where its grid would have more than
@@ -93,12 +106,16 @@ def _epsilon(accountant, noise_multiplier: float, rate: float, steps: int, delta
     """Epsilon by an accountant of Opacus."""
     accountant.history = [(noise_multiplier, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of orders that could have been better: the bound is one nevertheless
+        warnings.simplefilter(
+            "ignore"
+        )  # of orders that could have been better: the bound is one nevertheless
         return float(accountant.get_epsilon(delta))
 
 
 @lru_cache
-def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, delta: float | None) -> Guarantee:
+def guarantee(
+    *, n: int, batch_size: int, noise_multiplier: float, epochs: int, delta: float | None
+) -> Guarantee:
     """Of all planned steps, stopped early or not: a time to stop that depends on the data buys nothing.
 
     Args:
@@ -108,7 +125,13 @@ def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, 
     """
     rate, steps = min(1.0, batch_size / n), epochs * math.ceil(n / batch_size)
     delta = default_delta(n) if delta is None else delta
-    how = {"n": n, "noise_multiplier": noise_multiplier, "sampling_rate": rate, "steps": steps, "delta": delta}
+    how = {
+        "n": n,
+        "noise_multiplier": noise_multiplier,
+        "sampling_rate": rate,
+        "steps": steps,
+        "delta": delta,
+    }
     if steps == 0:
         return Guarantee(**how, pyvacy=0.0, rdp=0.0, prv=0.0)
     from opacus.accountants import RDPAccountant
@@ -119,9 +142,13 @@ def guarantee(*, n: int, batch_size: int, noise_multiplier: float, epochs: int, 
         # it counts epochs of n / batch_size steps each
         pyvacy = float(moments_accountant(n, rate * n, noise_multiplier, steps * rate, delta))
     except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(f"no epsilon can be computed for noise multiplier {noise_multiplier:g} and delta {delta:g} "
-                        f"({error}): take a less extreme one") from error
-    prv = prv_epsilon(noise_multiplier=noise_multiplier, rate=rate, steps=steps, delta=delta, rdp=rdp)
+        raise UserError(
+            f"no epsilon can be computed for noise multiplier {noise_multiplier:g} and delta {delta:g} "
+            f"({error}): take a less extreme one"
+        ) from error
+    prv = prv_epsilon(
+        noise_multiplier=noise_multiplier, rate=rate, steps=steps, delta=delta, rdp=rdp
+    )
     return Guarantee(**how, pyvacy=pyvacy, rdp=rdp, prv=prv)
 
 
@@ -138,7 +165,9 @@ def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
     return np.minimum(1, (e**2 - 1 + 2 * delta * (1 + e)) / (e**2 + 1))
 
 
-def beyond_guarantee(decision: np.ndarray, member: np.ndarray, *, epsilon: float, delta: float, tests: int = 1) -> bool:
+def beyond_guarantee(
+    decision: np.ndarray, member: np.ndarray, *, epsilon: float, delta: float, tests: int = 1
+) -> bool:
     """Whether an attack is surely better than (epsilon, delta)-private training allows; then that is not what was done.
 
     With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 + exp(epsilon)), or the same
@@ -154,8 +183,14 @@ def beyond_guarantee(decision: np.ndarray, member: np.ndarray, *, epsilon: float
     slack = delta * (1 + math.exp(epsilon))
 
     def rate(events: np.ndarray):
-        return binomtest(int(events.sum()), len(events)).proportion_ci(1 - 0.05 / tests, method="exact")
+        return binomtest(int(events.sum()), len(events)).proportion_ci(
+            1 - 0.05 / tests, method="exact"
+        )
 
-    true_and_false = ((rate(decision[member]), rate(decision[~member])),
-                      (rate(~decision[~member]), rate(~decision[member])))
-    return any(true.low > math.exp(2 * epsilon) * false.high + slack for true, false in true_and_false)
+    true_and_false = (
+        (rate(decision[member]), rate(decision[~member])),
+        (rate(~decision[~member]), rate(~decision[member])),
+    )
+    return any(
+        true.low > math.exp(2 * epsilon) * false.high + slack for true, false in true_and_false
+    )

@@ -1,12 +1,19 @@
 """Adversarial regularization."""
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attackers.networks import perceptron, posterior_and_class
 from base_model import Objective, TrainConfig
 from datasets import batches
-from models.layers import dropout_generators, generator_state, initialise, set_generator_state, seed_dropout
+from models.layers import (
+    dropout_generators,
+    generator_state,
+    initialise,
+    seed_dropout,
+    set_generator_state,
+)
+from models.perceptron import perceptron, posterior_and_class
 
 ATTACK_STEPS = 7  # to one step of the classifier
 
@@ -25,25 +32,35 @@ class AdversarialRegularization(Objective):
         """Make the attack and its optimiser; `generator` draws its weights, dropout and batches."""
         self.records = data.records
         self.attack = perceptron(inputs=2 * data.records.num_cls)
-        cpu = torch.Generator().manual_seed(int(torch.randint(
-            2**31, (), generator=generator, device=generator.device)))
+        cpu = torch.Generator().manual_seed(
+            int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        )
         initialise(self.attack, cpu)
         self.attack.to(data.train.device)
         seed_dropout(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
         self.optimizer = TrainConfig(epochs=0).build_optimizer(self.attack.parameters())
-        self.members, self.others = (_Endless(indices, batch_size, generator) for indices in (data.train, data.dev))
+        self.members, self.others = (
+            _Endless(indices, batch_size, generator) for indices in (data.train, data.dev)
+        )
 
     def state(self) -> dict:
-        return {"attack": self.attack.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "dropout": [generator_state(draw) for draw in dropout_generators(self.attack)],
-                "members": self.members.queue, "others": self.others.queue}
+        return {
+            "attack": self.attack.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "dropout": [generator_state(draw) for draw in dropout_generators(self.attack)],
+            "members": self.members.queue,
+            "others": self.others.queue,
+        }
 
     def set_state(self, state: dict) -> None:
         self.attack.load_state_dict(state["attack"])
         self.optimizer.load_state_dict(state["optimizer"])
         for draw, own in zip(dropout_generators(self.attack), state["dropout"], strict=True):
             set_generator_state(draw, own)
-        for batches_left, queue in ((self.members, state["members"]), (self.others, state["others"])):
+        for batches_left, queue in (
+            (self.members, state["members"]),
+            (self.others, state["others"]),
+        ):
             batches_left.queue = [batch.to(batches_left.indices.device) for batch in queue]
 
     def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -55,9 +72,13 @@ class AdversarialRegularization(Objective):
         network.train()
         self.attack.eval()
         logits = network(x).float()
-        with torch.autocast(x.device.type, enabled=False):  # the attack works in float32, whatever the classifier does
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # the attack works in float32, whatever the classifier does
             guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), y))
-            return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(guess, torch.ones_like(y))
+            return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(
+                guess, torch.ones_like(y)
+            )
 
     def _attack_step(self, network: nn.Module) -> None:
         members, others = next(self.members), next(self.others)

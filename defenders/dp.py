@@ -1,4 +1,5 @@
 """DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single record sways."""
+
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +17,9 @@ from core.console import UserError, say
 from defenders.accounting import NO_GUARANTEE, guarantee
 from defenders.noise import SecretStream, SeededStream, normals, uniforms
 
-MIXING = (nn.modules.batchnorm._BatchNorm,)  # layers in which records meet while they are in training mode
+MIXING = (
+    nn.modules.batchnorm._BatchNorm,
+)  # layers in which records meet while they are in training mode
 
 
 class PrivateSGD(Objective):
@@ -38,8 +41,16 @@ class PrivateSGD(Objective):
     Raises ValueError where seeded noise has too short a key.
     """
 
-    def __init__(self, strength: float, *, dp_engine: str, dp_lr: float, max_grad_norm: float, dp_noise: str,
-                 key: bytes = b""):
+    def __init__(
+        self,
+        strength: float,
+        *,
+        dp_engine: str,
+        dp_lr: float,
+        max_grad_norm: float,
+        dp_noise: str,
+        key: bytes = b"",
+    ):
         super().__init__(strength)
         self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
         self.seeded, self.key = dp_noise == "seeded", key
@@ -63,21 +74,36 @@ class PrivateSGD(Objective):
 
         # counted once, since a GPU makes whoever asks wait
         masks = {parameter: getattr(parameter, "kept", None) for parameter in network.parameters()}
-        self.kept_counts = {parameter: parameter.numel() if kept is None else int(kept.sum())
-                            for parameter, kept in masks.items()}
-        parameters, how = list(network.parameters()), {"lr": self.lr, "weight_decay": config.weight_decay}
+        self.kept_counts = {
+            parameter: parameter.numel() if kept is None else int(kept.sum())
+            for parameter, kept in masks.items()
+        }
+        parameters, how = (
+            list(network.parameters()),
+            {"lr": self.lr, "weight_decay": config.weight_decay},
+        )
         if self.engine == "opacus":
             return OpacusOptimizer(
-                torch.optim.SGD(parameters, **how), draw=self.noise, noise_multiplier=self.strength,
-                max_grad_norm=self.max_grad_norm, expected_batch_size=self.expected)
+                torch.optim.SGD(parameters, **how),
+                draw=self.noise,
+                noise_multiplier=self.strength,
+                max_grad_norm=self.max_grad_norm,
+                expected_batch_size=self.expected,
+            )
         # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard deviation
         # strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has been done: not even where
         # all n records are drawn, whose sum over the expected number is n / expected * max_grad_norm long at most. So
         # both are multiplied by K = 2 n / expected, of which the noise keeps nothing:
         # strength * K max_grad_norm / (K expected).
         scale = 2 * self.count / self.expected
-        return PyvacySGD(scale * self.max_grad_norm, self.strength, (scale * self.expected) ** 2, parameters,
-                         draw=self.noise, **how)
+        return PyvacySGD(
+            scale * self.max_grad_norm,
+            self.strength,
+            (scale * self.expected) ** 2,
+            parameters,
+            draw=self.noise,
+            **how,
+        )
 
     def noise(self, parameter: nn.Parameter, std: float) -> torch.Tensor:
         """Normal noise for a parameter, 0 on its pruned weights."""
@@ -88,7 +114,9 @@ class PrivateSGD(Objective):
             return values.view(parameter.shape)
         return torch.zeros_like(parameter).masked_scatter_(kept, values)
 
-    def batches(self, indices: torch.Tensor, size: int, *generators: torch.Generator) -> Iterator[torch.Tensor]:
+    def batches(
+        self, indices: torch.Tensor, size: int, *generators: torch.Generator
+    ) -> Iterator[torch.Tensor]:
         """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless.
 
         `generators` are left alone: which records were drawn is as secret as the noise.
@@ -109,8 +137,13 @@ class PrivateSGD(Objective):
         return value
 
     def privacy(self, *, n, batch_size, epochs, delta):
-        given = guarantee(n=n, batch_size=min(batch_size, n), noise_multiplier=self.strength, epochs=epochs,
-                          delta=delta)
+        given = guarantee(
+            n=n,
+            batch_size=min(batch_size, n),
+            noise_multiplier=self.strength,
+            epochs=epochs,
+            delta=delta,
+        )
         noise = {"noise": "seeded", "warning": NO_GUARANTEE} if self.seeded else {"noise": "secret"}
         return noise | {"epsilon": given.epsilon} | asdict(given)
 
@@ -123,8 +156,9 @@ class PrivateSGD(Objective):
         self.stream.set_state(state["stream"])
 
 
-def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
-                max_grad_norm: float) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
+def clipped_sum(
+    network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, max_grad_norm: float
+) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
     """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
 
     A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where all parameters are those
@@ -134,20 +168,30 @@ def clipped_sum(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *,
     Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all others.
     """
     if any(isinstance(module, MIXING) and module.training for module in network.modules()):
-        raise UserError("BatchNorm in training mode mixes the records of a batch: no gradient is a single record's")
+        raise UserError(
+            "BatchNorm in training mode mixes the records of a batch: no gradient is a single record's"
+        )
     parameters = list(network.parameters())
     if len(y) == 0:
-        return torch.zeros((), device=x.device), {parameter: torch.zeros_like(parameter) for parameter in parameters}
-    layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
+        return torch.zeros((), device=x.device), {
+            parameter: torch.zeros_like(parameter) for parameter in parameters
+        }
+    layers = [
+        module
+        for module in network.modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
     own = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
-    if all(isinstance(layer, nn.Linear) for layer in layers) and len(own) == len(parameters):  # none is shared
-        found = _of_linear_layers(network, layers, x, y, max_grad_norm)
+    if all(isinstance(layer, nn.Linear) for layer in layers) and len(own) == len(
+        parameters
+    ):  # none is shared
+        found = ghost_clipped_sum(network, layers, x, y, max_grad_norm)
         if found is not None:
             return found
-    return one_by_one(network, parameters, x, y, max_grad_norm)
+    return clipped_sum_loop(network, parameters, x, y, max_grad_norm)
 
 
-def _of_linear_layers(network, layers, x, y, max_grad_norm):
+def ghost_clipped_sum(network, layers, x, y, max_grad_norm):
     """None where a layer is not seen once, with one vector a record."""
     seen: dict[nn.Module, tuple] = {}
     calls = []
@@ -170,9 +214,9 @@ def _of_linear_layers(network, layers, x, y, max_grad_norm):
         for layer, gradient in zip(layers, below):
             # of record r, dL/dW_ij = gradient_ri input_rj: the squares of those kept are summed as a product
             kept = _kept(layer.weight)
-            squares += ((gradient ** 2 @ kept) * seen[layer][0] ** 2).sum(dim=1)
+            squares += ((gradient**2 @ kept) * seen[layer][0] ** 2).sum(dim=1)
             if layer.bias is not None:
-                squares += (gradient ** 2 * _kept(layer.bias)).sum(dim=1)
+                squares += (gradient**2 * _kept(layer.bias)).sum(dim=1)
         scale = max_grad_norm / squares.sqrt().clamp(min=max_grad_norm)
         sums = {}
         for layer, gradient in zip(layers, below):
@@ -183,15 +227,17 @@ def _of_linear_layers(network, layers, x, y, max_grad_norm):
     return losses.detach().mean(), sums
 
 
-def one_by_one(network, parameters, x, y, max_grad_norm):
+def clipped_sum_loop(network, parameters, x, y, max_grad_norm):
     """`clipped_sum` of any network."""
     sums = [torch.zeros_like(parameter) for parameter in parameters]
     total = 0
     for number in range(len(y)):
-        loss = F.cross_entropy(network(x[number: number + 1]), y[number: number + 1])
+        loss = F.cross_entropy(network(x[number : number + 1]), y[number : number + 1])
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
-            gradients = [gradient * _kept(parameter) for gradient, parameter in zip(gradients, parameters)]
+            gradients = [
+                gradient * _kept(parameter) for gradient, parameter in zip(gradients, parameters)
+            ]
             norm = torch.nn.utils.get_total_norm(gradients)
             scale = max_grad_norm / norm.clamp(min=max_grad_norm)
             torch._foreach_add_(sums, torch._foreach_mul(gradients, scale))

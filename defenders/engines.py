@@ -3,6 +3,7 @@
 Both take `draw(parameter, std)`, which returns noise of standard deviation `std` for a parameter, like it in shape,
 type and device. Importing this file imports both libraries, which takes seconds.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -32,8 +33,16 @@ class OpacusOptimizer(DPOptimizerFastGradientClipping):
 class PyvacySGD(DPSGD):
     """pyvacy's SGD, on whichever device its parameters are."""
 
-    def __init__(self, l2_norm_clip: float, noise_multiplier: float, batch_size: float, parameters: list, *, draw: Draw,
-                 **how):
+    def __init__(
+        self,
+        l2_norm_clip: float,
+        noise_multiplier: float,
+        batch_size: float,
+        parameters: list,
+        *,
+        draw: Draw,
+        **how,
+    ):
         super().__init__(l2_norm_clip, noise_multiplier, batch_size, parameters, **how)
         self.device = parameters[0].device  # it would take a GPU whenever there is one
         self.noise = _InTurn(parameters, float(self.noise.stddev), draw)
@@ -48,6 +57,8 @@ class _InTurn:
     def sample(self, shape: torch.Size) -> torch.Tensor:
         parameter = next(self.parameters)
         if parameter.shape != shape:
-            raise RuntimeError(f"pyvacy asks for noise of shape {tuple(shape)} out of turn: a parameter of shape "
-                               f"{tuple(parameter.shape)} has no gradient")
+            raise RuntimeError(
+                f"pyvacy asks for noise of shape {tuple(shape)} out of turn: a parameter of shape "
+                f"{tuple(parameter.shape)} has no gradient"
+            )
         return self.draw(parameter, self.std)

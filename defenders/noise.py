@@ -1,4 +1,5 @@
 """Random numbers for private training: from the operating system or, for replication, from a key."""
+
 from __future__ import annotations
 
 import hashlib
@@ -73,7 +74,7 @@ def normals(stream: Stream, count: int) -> np.ndarray:
     """
     sums = np.empty(count)
     for first in range(0, count, CHUNK):
-        part = sums[first: first + CHUNK]
+        part = sums[first : first + CHUNK]
         ndtri(uniforms(stream, SUMMANDS * len(part))).reshape(SUMMANDS, -1).sum(axis=0, out=part)
     sums /= math.sqrt(SUMMANDS)
     return sums

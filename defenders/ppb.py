@@ -1,4 +1,5 @@
 """Pair-based posterior balancing."""
+
 import torch
 from torch.nn import functional as F
 
@@ -22,4 +23,6 @@ def pair_divergence(logits: torch.Tensor) -> torch.Tensor:
         return logits.new_zeros(())
     ranked = torch.log_softmax(logits[: 2 * half].sort(dim=1, descending=True).values, dim=1)
     first, second = ranked[:half], ranked[half:]
-    return (second.exp() * (second - first)).sum(dim=1).mean()  # F.kl_div has no rule for vmap, see `Stack`
+    return (
+        (second.exp() * (second - first)).sum(dim=1).mean()
+    )  # F.kl_div has no rule for vmap, see `Stack`

@@ -1,4 +1,5 @@
 """Networks by name. `build` gives a freshly initialised one for records of a given shape."""
+
 from __future__ import annotations
 
 import math
@@ -15,16 +16,40 @@ if TYPE_CHECKING:  # torch is imported where it is used, so that --help answers 
 MODELS = Registry("network")
 _IMAGE_LAYERS = ("Conv2d", "BatchNorm2d", "Linear")
 # smallest: the side of the smallest image that survives the network's poolings (0 = a table will do)
-MODELS.register("resnet18", "models.image:resnet18", "ResNet-18 (He et al., 2016)", smallest=1, layers=_IMAGE_LAYERS)
-MODELS.register("vgg16bn", "models.image:vgg16bn", "VGG-16 with BatchNorm (Simonyan & Zisserman, 2015)",
-                alias="vgg16", smallest=32, layers=_IMAGE_LAYERS)
-MODELS.register("densenet121", "models.image:densenet121", "DenseNet-121 (Huang et al., 2017)",
-                smallest=16, layers=_IMAGE_LAYERS)
-MODELS.register("columnfc", "models.column:columnfc", "256-128-C perceptron for tables",
-                smallest=0, layers=("Linear",))
+MODELS.register(
+    "resnet18",
+    "models.image:resnet18",
+    "ResNet-18 (He et al., 2016)",
+    smallest=1,
+    layers=_IMAGE_LAYERS,
+)
+MODELS.register(
+    "vgg16bn",
+    "models.image:vgg16bn",
+    "VGG-16 with BatchNorm (Simonyan & Zisserman, 2015)",
+    alias="vgg16",
+    smallest=32,
+    layers=_IMAGE_LAYERS,
+)
+MODELS.register(
+    "densenet121",
+    "models.image:densenet121",
+    "DenseNet-121 (Huang et al., 2017)",
+    smallest=16,
+    layers=_IMAGE_LAYERS,
+)
+MODELS.register(
+    "columnfc",
+    "models.column:columnfc",
+    "256-128-C perceptron for tables",
+    smallest=0,
+    layers=("Linear",),
+)
 
 
-def build(name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.Generator) -> nn.Module:
+def build(
+    name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.Generator
+) -> nn.Module:
     """Return network `name` for records of `shape`, with weights and dropout drawn from `generator`.
 
     Args:
@@ -38,7 +63,9 @@ def build(name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.G
 
     layers = import_own("models.layers")
     check_fit(name, shape)
-    with torch.device("meta"):  # no memory, time or global randomness for weights that are drawn below
+    with torch.device(
+        "meta"
+    ):  # no memory, time or global randomness for weights that are drawn below
         network = MODELS.load(name)(shape=shape, num_cls=num_cls)
     network.to_empty(device="cpu")
     layers.initialise(network, generator)
@@ -50,10 +77,14 @@ def check_fit(name: str, shape: tuple[int, ...]) -> None:
     """Raise UserError where network `name` can't take records of `shape`."""
     smallest = MODELS[name].options["smallest"]
     if smallest and len(shape) != 3:
-        raise UserError(f"{name} takes images, the records are tables of {shape[0]} columns: use columnfc")
+        raise UserError(
+            f"{name} takes images, the records are tables of {shape[0]} columns: use columnfc"
+        )
     if smallest and min(shape[1:]) < smallest:
-        raise UserError(f"images of {shape[1]}x{shape[2]} are too small for {name}, which needs "
-                        f"{smallest}x{smallest} or more")
+        raise UserError(
+            f"images of {shape[1]}x{shape[2]} are too small for {name}, which needs "
+            f"{smallest}x{smallest} or more"
+        )
 
 
 def input_dim(name: str, shape: tuple[int, ...]) -> int:

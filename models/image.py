@@ -1,4 +1,5 @@
 """torchvision's networks, with a first layer for small images in place of the one for 224x224."""
+
 from torch import nn
 from torchvision import models
 

@@ -25,7 +25,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             raise TypeError(f"no rule to initialise a {type(module).__name__}")
 
 
-Generator = np.random.BitGenerator | torch.Generator  # of dropout: numpy's on the CPU, where it is twice as fast
+Generator = (
+    np.random.BitGenerator | torch.Generator
+)  # of dropout: numpy's on the CPU, where it is twice as fast
 
 
 class Dropout(nn.Module):
@@ -43,8 +45,7 @@ class Dropout(nn.Module):
         self.generator: Generator | None = None
 
     def forward(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
-        """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own.
-        """
+        """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own."""
         if not self.training or self.drop_threshold == 0:
             return x
         bits = random_bits(x.numel(), generator or self.generator, x.device)
@@ -53,7 +54,9 @@ class Dropout(nn.Module):
     def mask_from_bits(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """From random bits (int16, overwritten) to a mask."""
         last = self.drop_threshold - 1 - 2**15  # the largest draw that drops
-        kept = draws.clamp_(last, last + 1).sub_(last)  # 0 or 1; on a CPU far faster than by way of bool
+        kept = draws.clamp_(last, last + 1).sub_(
+            last
+        )  # 0 or 1; on a CPU far faster than by way of bool
         return kept.to(dtype).mul_(2**16 / (2**16 - self.drop_threshold))
 
     @property
@@ -76,7 +79,9 @@ def random_bits(count: int, generator: Generator, device: torch.device) -> torch
 def dropout_generator(seed: int, device: torch.device | str) -> Generator:
     """A generator for masks on `device`."""
     device = torch.device(device)
-    return np.random.SFC64(seed) if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    return (
+        np.random.SFC64(seed) if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    )
 
 
 def generator_state(generator: Generator):
@@ -95,7 +100,9 @@ def set_generator_state(generator: Generator, state) -> None:
 
 def dropout_generators(network: nn.Module) -> list[Generator]:
     """The generators that a network's dropout draws from, each once."""
-    found = [generator for module in network.modules() for generator in getattr(module, "generators", ())]
+    found = [
+        generator for module in network.modules() for generator in getattr(module, "generators", ())
+    ]
     return list({id(generator): generator for generator in found}.values())
 
 

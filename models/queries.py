@@ -1,4 +1,5 @@
 """Queries of a network in batches that fit the memory."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from datasets import Records
 
 PROBE = 64  # records by which a GPU's memory for queries is gauged
-QUERY_BATCH = 1024  # records a forward pass on the CPU, or of a stack; changes no result beyond rounding
+QUERY_BATCH = (
+    1024  # records a forward pass on the CPU, or of a stack; changes no result beyond rounding
+)
 
 
 class QueriesInBatches:
@@ -27,8 +30,13 @@ class QueriesInBatches:
         self.network, self.device = network, device
         self.size = QUERY_BATCH if size is None and device.type == "cpu" else size
 
-    def __call__(self, query: Callable[[torch.Tensor], torch.Tensor], records: Records, indices: torch.Tensor,
-                 generator: torch.Generator | None = None) -> torch.Tensor:
+    def __call__(
+        self,
+        query: Callable[[torch.Tensor], torch.Tensor],
+        records: Records,
+        indices: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """`query(part)` of all of `indices`, in evaluation mode; a GPU without memory gets smaller batches.
 
         Args:
@@ -44,14 +52,15 @@ class QueriesInBatches:
                 return torch.cat([query(part) for part in indices.split(size, dim=-1)], dim=-2)
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
-                    raise UserError("the GPU's memory is too small for a single query: is another process using it?")
+                    raise UserError(
+                        "the GPU's memory is too small for a single query: is another process using it?"
+                    )
             self.size = size // 2
             if generator is not None and state is not None:
                 generator.set_state(state)
 
     def batch_size(self, records: Records) -> int:
-        """On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2.
-        """
+        """On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2."""
         if self.size is None:
             self.size = fitting_batch(self.network, records, self.device)
         return self.size

@@ -1,4 +1,5 @@
 """A batch worked on in slices, side by side on all cores, each with autograd of its own."""
+
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from core.parallel import cores
+from core.parallel import available_cores
 from models.layers import Generator, dropout_generator
 
 SLICE = 64  # records; fixed, so that results do not depend on the number of cores
@@ -14,14 +15,15 @@ SLICE = 64  # records; fixed, so that results do not depend on the number of cor
 
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores())
+    return ThreadPoolExecutor(available_cores())
 
 
 os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
 
 
-def in_slices(function: Callable, x: torch.Tensor, parameters: list[torch.Tensor],
-              generator: Generator) -> torch.Tensor:
+def in_slices(
+    function: Callable, x: torch.Tensor, parameters: list[torch.Tensor], generator: Generator
+) -> torch.Tensor:
     """`function(x, generator)` of a batch on the CPU, from slices of it.
 
     Small operations gain nothing from torch's own threads (two took 0.9 times as long as one): see the benchmark
@@ -57,4 +59,9 @@ class _InSlices(torch.autograd.Function):
         parts = list(_threads().map(backward, ctx.graphs, gradient.split(SLICE)))
         del ctx.graphs
         inputs, *shared = zip(*parts)
-        return None, None, torch.cat(inputs), *[None if some[0] is None else sum(some[1:], some[0]) for some in shared]
+        return (
+            None,
+            None,
+            torch.cat(inputs),
+            *[None if some[0] is None else sum(some[1:], some[0]) for some in shared],
+        )

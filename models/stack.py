@@ -1,4 +1,5 @@
 """Several perceptrons of one shape as one network, worked on by batched matrix products."""
+
 import torch
 from torch import nn
 
@@ -9,14 +10,20 @@ _LAYERS = (nn.Flatten, nn.Linear, nn.ReLU, Dropout)
 
 def fits(network: nn.Module) -> bool:
     """Whether copies of this network can be stacked."""
-    return isinstance(network, nn.Sequential) and all(isinstance(layer, _LAYERS) for layer in network)
+    return isinstance(network, nn.Sequential) and all(
+        isinstance(layer, _LAYERS) for layer in network
+    )
 
 
 def stacked(networks: list[nn.Sequential]) -> nn.Sequential:
     """One network of K: (K, B, ...) to (K, B, C). Its parameters have their names and a dimension K in front."""
     layers = []
     for copies in zip(*networks, strict=True):
-        kind = {nn.Linear: StackedLinear, Dropout: StackedDropout, nn.Flatten: lambda _: nn.Flatten(2)}
+        kind = {
+            nn.Linear: StackedLinear,
+            Dropout: StackedDropout,
+            nn.Flatten: lambda _: nn.Flatten(2),
+        }
         layers.append(kind.get(type(copies[0]), lambda copies: copies[0])(copies))
     return nn.Sequential(*layers)
 
@@ -33,7 +40,9 @@ class StackedLinear(nn.Module):
 
     def __init__(self, copies: tuple[nn.Linear, ...]):
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([copy.weight.detach() for copy in copies]))  # (K, out, in)
+        self.weight = nn.Parameter(
+            torch.stack([copy.weight.detach() for copy in copies])
+        )  # (K, out, in)
         self.bias = nn.Parameter(torch.stack([copy.bias.detach() for copy in copies]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,13 +54,17 @@ class StackedDropout(nn.Module):
 
     def __init__(self, copies: tuple[Dropout, ...]):
         super().__init__()
-        self.copies = copies  # in a tuple they are no submodules: `seed_dropout` and `train` pass them by
+        self.copies = (
+            copies  # in a tuple they are no submodules: `seed_dropout` and `train` pass them by
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rule = self.copies[0]
         if not self.training or rule.drop_threshold == 0:
             return x
-        draws = torch.stack([random_bits(x[0].numel(), copy.generator, x.device) for copy in self.copies])
+        draws = torch.stack(
+            [random_bits(x[0].numel(), copy.generator, x.device) for copy in self.copies]
+        )
         return x * rule.mask_from_bits(draws, x.dtype).view(x.shape)
 
     @property

@@ -1,4 +1,5 @@
 """Masks: from what a layer keeps to its parameters, and kept through training."""
+
 import torch
 from torch import nn
 
@@ -19,20 +20,26 @@ def compute_masks(network: nn.Module, *, pruner: str, sparsity: float) -> dict[s
     found = {name: score_of(module) for name, module in network.named_modules()}
     scores = {name: score.cpu() for name, score in found.items() if score is not None}
     if not scores:
-        raise UserError(f"{pruner} has nothing to prune here: the network has no "
-                        f"{PRUNERS[pruner].options['layer']} layer")
+        raise UserError(
+            f"{pruner} has nothing to prune here: the network has no "
+            f"{PRUNERS[pruner].options['layer']} layer"
+        )
     select = in_each_layer if PRUNERS[pruner].options["per_layer"] else over_all_layers
     masks = {}
     kept = select(scores, sparsity)
     if not any(keep.any() for keep in kept.values()):
-        raise UserError(f"{pruner} would prune everything: its smallest scores are tied with the largest, as after too "
-                        f"few training steps; pretrain for more steps, say with a smaller --batch_size")
+        raise UserError(
+            f"{pruner} would prune everything: its smallest scores are tied with the largest, as after too "
+            f"few training steps; pretrain for more steps, say with a smaller --batch_size"
+        )
     for name, keep in kept.items():
         module = network.get_submodule(name)
         if keep.shape == module.weight.shape:
             masks[f"{name}.weight"] = keep
         else:
-            masks[f"{name}.weight"] = keep.view(-1, *[1] * (module.weight.dim() - 1)).expand_as(module.weight).clone()
+            masks[f"{name}.weight"] = (
+                keep.view(-1, *[1] * (module.weight.dim() - 1)).expand_as(module.weight).clone()
+            )
         if keep.dim() == 1 and module.bias is not None:
             masks[f"{name}.bias"] = keep
     return masks
@@ -43,8 +50,11 @@ def emptied(network: nn.Module, masks: dict[str, torch.Tensor]) -> list[str]:
 
     A layer where all magnitudes are tied goes as a whole, as one does where slim's threshold is above all its channels.
     """
-    weights = {name.removesuffix(".weight"): network.get_parameter(name).detach().cpu() * mask
-               for name, mask in masks.items() if name.endswith(".weight")}
+    weights = {
+        name.removesuffix(".weight"): network.get_parameter(name).detach().cpu() * mask
+        for name, mask in masks.items()
+        if name.endswith(".weight")
+    }
     return [layer for layer, weight in weights.items() if not weight.any()]
 
 
@@ -66,4 +76,6 @@ def attach_masks(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
 
 def sparsity(masks: dict[str, torch.Tensor]) -> float:
     """The share of the masked parameters that is pruned."""
-    return sum(int((~mask).sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    return sum(int((~mask).sum()) for mask in masks.values()) / sum(
+        mask.numel() for mask in masks.values()
+    )

@@ -1,4 +1,5 @@
 """What is unimportant: a score for each thing that can go, smallest first. None where a module has no such thing."""
+
 import torch
 from torch import nn
 

@@ -1,4 +1,5 @@
 """How many go, and from where: the smallest scores of each layer, or of all layers together."""
+
 import torch
 from torch.nn.utils import prune
 

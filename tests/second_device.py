@@ -11,6 +11,7 @@ and whatever it makes beside them (zeros, indices) is known by that device. Stri
 the CPU may not index those of the device, since that would make the host wait. No arithmetic of a GPU is imitated, and
 autocast leaves these tensors in float32.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -39,13 +40,20 @@ class OnSecond(torch.Tensor):
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> OnSecond:
         made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
-            device=META)
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=META,
+        )
         made.inner = inner
         return made
 
     device = property(lambda self: CUDA)
-    is_cuda, is_cpu, is_meta = (property(lambda self, value=value: value) for value in (True, False, False))
+    is_cuda, is_cpu, is_meta = (
+        property(lambda self, value=value: value) for value in (True, False, False)
+    )
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
@@ -55,7 +63,9 @@ class OnSecond(torch.Tensor):
     def __repr__(self, **_) -> str:
         return f"OnSecond({self.inner})"
 
-    def __reduce_ex__(self, protocol):  # stored as a tensor of the CPU, where checkpoints are read to
+    def __reduce_ex__(
+        self, protocol
+    ):  # stored as a tensor of the CPU, where checkpoints are read to
         _events.append("torch.save")
         return self.inner.detach().__reduce_ex__(protocol)
 
@@ -93,25 +103,45 @@ def _run(func, args, kwargs):
     crosses = func in (aten._to_copy.default, aten.copy_.default)
     if ours and not crosses:
         # a number of the CPU goes along to a kernel, where it reads element by element
-        strangers = [tensor for tensor in tensors if not isinstance(tensor, OnSecond)
-                     and not (tensor.dim() == 0 and torch.Tag.pointwise in func.tags)]
+        strangers = [
+            tensor
+            for tensor in tensors
+            if not isinstance(tensor, OnSecond)
+            and not (tensor.dim() == 0 and torch.Tag.pointwise in func.tags)
+        ]
         if strangers:
-            raise OtherDevice(f"{func}: a tensor {tuple(strangers[0].shape)} of {strangers[0].device} beside "
-                              f"{tuple(ours[0].shape)} of {CUDA}")
-    here = isinstance(args[0], OnSecond) if func is aten.copy_.default else bool(ours) if where is None else makes
+            raise OtherDevice(
+                f"{func}: a tensor {tuple(strangers[0].shape)} of {strangers[0].device} beside "
+                f"{tuple(ours[0].shape)} of {CUDA}"
+            )
+    here = (
+        isinstance(args[0], OnSecond)
+        if func is aten.copy_.default
+        else bool(ours)
+        if where is None
+        else makes
+    )
     for draw in (leaf for leaf in leaves if isinstance(leaf, _TorchGenerator)):
         if (_device_of(draw) == CUDA) != here:
-            raise OtherDevice(f"{func}: a generator of {_device_of(draw)} for a tensor of {CUDA if here else CPU}")
+            raise OtherDevice(
+                f"{func}: a generator of {_device_of(draw)} for a tensor of {CUDA if here else CPU}"
+            )
     if not (ours or here):
         return func(*args, **kwargs)
     _note(func, args, tensors, here, crosses)
     if where is not None:
         kwargs = kwargs | {"device": CPU}
-    inner_args, inner_kwargs = tree_map(lambda leaf: leaf.inner if isinstance(leaf, OnSecond) else leaf, (args, kwargs))
+    inner_args, inner_kwargs = tree_map(
+        lambda leaf: leaf.inner if isinstance(leaf, OnSecond) else leaf, (args, kwargs)
+    )
     found = func(*inner_args, **inner_kwargs)
     if here:
-        found = tree_map(lambda leaf: OnSecond(leaf) if isinstance(leaf, torch.Tensor) else leaf, found)
-    return return_and_correct_aliasing(func, args, kwargs, found)  # what was written in place is what was given
+        found = tree_map(
+            lambda leaf: OnSecond(leaf) if isinstance(leaf, torch.Tensor) else leaf, found
+        )
+    return return_and_correct_aliasing(
+        func, args, kwargs, found
+    )  # what was written in place is what was given
 
 
 def _note(func, args, tensors, here: bool, crosses: bool) -> None:
@@ -148,16 +178,24 @@ class _Names(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and _is_cuda(kwargs.get("device")):
             return func(*args, **kwargs | {"device": CPU}).to(META)
         before = _plain_meta
-        _plain_meta = before or any(isinstance(leaf, torch.device) and leaf == META
-                                    for leaf in (*args, *kwargs.values()))
+        _plain_meta = before or any(
+            isinstance(leaf, torch.device) and leaf == META for leaf in (*args, *kwargs.values())
+        )
         try:
-            return func(*map(_renamed, args), **{name: _renamed(value) for name, value in kwargs.items()})
+            return func(
+                *map(_renamed, args), **{name: _renamed(value) for name, value in kwargs.items()}
+            )
         finally:
             _plain_meta = before
 
 
 def _is_cuda(value) -> bool:
-    return isinstance(value, torch.device) and value.type == "cuda" or isinstance(value, str) and value[:4] == "cuda"
+    return (
+        isinstance(value, torch.device)
+        and value.type == "cuda"
+        or isinstance(value, str)
+        and value[:4] == "cuda"
+    )
 
 
 def _renamed(value):
@@ -170,18 +208,32 @@ def second_device() -> Iterator[list[str]]:
     _events.clear()
     _second_generators.clear()
     answers = {
-        "is_available": True, "device_count": 1, "is_bf16_supported": True, "is_current_stream_capturing": False,
-        "synchronize": None, "empty_cache": None, "reset_peak_memory_stats": None, "memory_allocated": 0,
-        "max_memory_allocated": 2**24, "get_device_properties": SimpleNamespace(total_memory=2**34, name="second"),
-        "device": nullcontext()}
-    future = torch.__future__  # else Module.to would move a parameter's form to the device, and not its values
+        "is_available": True,
+        "device_count": 1,
+        "is_bf16_supported": True,
+        "is_current_stream_capturing": False,
+        "synchronize": None,
+        "empty_cache": None,
+        "reset_peak_memory_stats": None,
+        "memory_allocated": 0,
+        "max_memory_allocated": 2**24,
+        "get_device_properties": SimpleNamespace(total_memory=2**34, name="second"),
+        "device": nullcontext(),
+    }
+    future = (
+        torch.__future__
+    )  # else Module.to would move a parameter's form to the device, and not its values
     overwrites = future.get_overwrite_module_params_on_conversion()
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with ExitStack() as patches:
         for name, answer in answers.items():
-            patches.enter_context(mock.patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
+            patches.enter_context(
+                mock.patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+            )
         stream = SimpleNamespace(is_capturing=lambda: False)  # asked for by optimisers
-        patches.enter_context(mock.patch.object(torch.accelerator, "current_stream", lambda *_: stream))
+        patches.enter_context(
+            mock.patch.object(torch.accelerator, "current_stream", lambda *_: stream)
+        )
         patches.enter_context(mock.patch.object(torch, "Generator", SecondGenerator))
         patches.enter_context(_Names())
         patches.enter_context(_Operations())

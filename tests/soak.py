@@ -1,7 +1,8 @@
 """Kill stages and damage files for as long as told; print how many faults were survived.
 
-    python tests/soak.py --minutes 30
+python tests/soak.py --minutes 30
 """
+
 import argparse
 import os
 import random
@@ -11,18 +12,25 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = map(str, (TESTS, TESTS / "stages", TESTS.parent))
 
-from conftest import config_writer  # noqa: E402
-from test_survive import ATTACKS, READ_BY, STAGES, all_stages, damage, outcome  # noqa: E402
+from helpers import config_writer
+from test_survive import ATTACKS, READ_BY, STAGES, all_stages, damage, outcome
 
 KILLS, ATTEMPTS = 5, 12
 
 
 def kill_round(folder: Path, draw: random.Random) -> int:
     """Returns the number of kills after which all files were those of an uninterrupted run."""
-    path = config_writer(folder)(epochs=300, prune_epochs=60, workers=draw.choice([1, 2, 3]), save_every=0,
-                                 shadow_num=draw.choice([1, 2]), attacks=draw.choice(["samia", "nn_cls,samia"]))
+    path = config_writer(folder)(
+        epochs=300,
+        prune_epochs=60,
+        workers=draw.choice([1, 2, 3]),
+        save_every=0,
+        shadow_num=draw.choice([1, 2]),
+        attacks=draw.choice(["samia", "nn_cls,samia"]),
+    )
     expected = all_stages(path, draw, kills=0)
     shutil.rmtree("results")
     assert all_stages(path, draw, kills=KILLS) == expected, "a killed run came to other files"
@@ -58,8 +66,11 @@ def main() -> None:
                 kills += found
             else:
                 runs, noticed = runs + found[0], noticed + found[1]
-        print(f"survived: {kills} kills, {runs} runs on damaged files ({noticed} stopped with a line, the others were "
-              f"right); no result differed", flush=True)
+        print(
+            f"survived: {kills} kills, {runs} runs on damaged files ({noticed} stopped with a line, the others were "
+            f"right); no result differed",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

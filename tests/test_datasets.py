@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers import PROJECT, SHARED_DATA
 from PIL import Image
 
 import datasets
 from core.console import UserError
 from datasets import DATASETS, Records, load, split
-
-PROJECT = Path(__file__).parents[1]
-SHARED = PROJECT.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +38,11 @@ def load_named(name, root):
 
 # ---- records ---------------------------------------------------------------------------------------------------------
 
+
 def two_images():
-    x = torch.tensor([[[[0, 255]], [[51, 102]]], [[[255, 0]], [[153, 204]]]], dtype=torch.uint8)  # (2, 2, 1, 2)
+    x = torch.tensor(
+        [[[[0, 255]], [[51, 102]]], [[[255, 0]], [[153, 204]]]], dtype=torch.uint8
+    )  # (2, 2, 1, 2)
     return Records(x, torch.tensor([4, 7]), 10, mean=(0.5, 0.2), std=(0.5, 0.1))
 
 
@@ -57,10 +58,18 @@ def test_batch_of_images_is_normalised_by_channel():
 def test_batch_gives_the_floats_of_torchvision():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    records = Records(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.zeros(5).long(), 10, mean, std)
+    records = Records(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        torch.zeros(5).long(),
+        10,
+        mean,
+        std,
+    )
     transforms = torchvision.transforms
     expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    assert torch.equal(records.batch(torch.arange(5))[0], torch.stack([expected(image) for image in pixels]))
+    assert torch.equal(
+        records.batch(torch.arange(5))[0], torch.stack([expected(image) for image in pixels])
+    )
 
 
 def test_batch_of_a_table_is_cast_only():
@@ -75,7 +84,11 @@ def test_batch_of_a_table_is_cast_only():
 def test_batch_builds_no_tensor_from_python_numbers(monkeypatch):
     records, indices = two_images(), torch.tensor([0])
     for maker in ("tensor", "as_tensor"):
-        monkeypatch.setattr(torch, maker, lambda *args, **kwargs: pytest.fail("this waits for the GPU in every batch"))
+        monkeypatch.setattr(
+            torch,
+            maker,
+            lambda *args, **kwargs: pytest.fail("this waits for the GPU in every batch"),
+        )
     records.batch(indices)
 
 
@@ -83,13 +96,23 @@ def test_to_keeps_everything():
     records = two_images()
     moved = records.to("meta")
     assert moved.x.device.type == moved.y.device.type == moved._mean.device.type == "meta"
-    assert (moved.shape, moved.num_cls, moved.mean, moved.std) == ((2, 1, 2), 10, records.mean, records.std)
+    assert (moved.shape, moved.num_cls, moved.mean, moved.std) == (
+        (2, 1, 2),
+        10,
+        records.mean,
+        records.std,
+    )
     assert len(moved) == 2
 
 
 def test_images_on_a_device_are_channels_last_and_say_the_same():
-    records = Records(x=torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5), y=torch.arange(2), num_cls=2,
-                      mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    records = Records(
+        x=torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5),
+        y=torch.arange(2),
+        num_cls=2,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.5, 0.6, 0.7),
+    )
     moved, indices = records.to("cpu"), torch.tensor([1, 0, 1])
     x, y = moved.batch(indices)
     assert x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
@@ -105,6 +128,7 @@ def test_a_batch_for_a_stack_has_a_dimension_in_front():
 
 
 # ---- the split -------------------------------------------------------------------------------------------------------
+
 
 def test_split_sizes_of_location():
     # 5010 / 2 = 2505; test: ceil(2505 * 0.45 = 1127.25); 1377 are left; dev: ceil(1377 * 0.1818 = 250.3)
@@ -122,7 +146,9 @@ def test_split_parts_are_disjoint_and_cover_the_half():
     assert list(roles) == ["victim", "shadow_0", "shadow_1", "shadow_2"]
     victim, *shadows = map(everything, roles.values())
     for shadow in shadows:
-        assert sorted([*victim, *shadow]) == list(range(1001))  # each record once: no overlap, nothing left over
+        assert sorted([*victim, *shadow]) == list(
+            range(1001)
+        )  # each record once: no overlap, nothing left over
 
 
 def test_split_is_the_papers():
@@ -131,7 +157,9 @@ def test_split_is_the_papers():
 
     victim_half, attack_half = train_test_split(list(range(1797)), test_size=0.5, random_state=11)
     roles = split(1797, seed=11, shadow_num=3)
-    halves = {"victim": (victim_half, 11)} | {f"shadow_{i}": (attack_half, 11 + i) for i in range(3)}
+    halves = {"victim": (victim_half, 11)} | {
+        f"shadow_{i}": (attack_half, 11 + i) for i in range(3)
+    }
     for role, (half, seed) in halves.items():
         train, test = train_test_split(half, test_size=0.45, random_state=seed)
         train, dev = train_test_split(train, test_size=0.1818, random_state=seed)
@@ -162,6 +190,7 @@ def test_split_of_just_enough_records(n):
 
 
 # ---- the table of names ----------------------------------------------------------------------------------------------
+
 
 def test_import_is_light():
     heavy = "{'torch', 'torchvision', 'sklearn', 'PIL'}"
@@ -249,13 +278,17 @@ def test_torchvision_train_part_comes_before_test_part(monkeypatch, tmp_path, na
             if kind == "SVHN":
                 self.labels = labels[chosen]
             else:
-                self.targets = torch.from_numpy(labels[chosen]) if kind == "MNIST" else labels[chosen].tolist()
+                self.targets = (
+                    torch.from_numpy(labels[chosen]) if kind == "MNIST" else labels[chosen].tolist()
+                )
 
     monkeypatch.setattr(torchvision.datasets, kind, Fake)
     records = load_named(name, tmp_path)
     assert records.x.dtype == torch.uint8 and records.y.tolist() == [3, 1, 4, 1, 5]
     channel, row, column = 0, 2, 7
-    where = {"SVHN": (channel, row, column), "MNIST": (row, column)}.get(kind, (row, column, channel))
+    where = {"SVHN": (channel, row, column), "MNIST": (row, column)}.get(
+        kind, (row, column, channel)
+    )
     assert records.x[:, channel, row, column].tolist() == data[(slice(None), *where)].tolist()
     assert records.shape == DATASETS[name].options["shape"]
 
@@ -263,7 +296,12 @@ def test_torchvision_train_part_comes_before_test_part(monkeypatch, tmp_path, na
 @pytest.mark.parametrize("name", TORCHVISION)
 @pytest.mark.parametrize(
     "error",
-    [urllib.error.URLError("no route"), RuntimeError("not found\nor corrupted"), AssertionError(), EOFError()],
+    [
+        urllib.error.URLError("no route"),
+        RuntimeError("not found\nor corrupted"),
+        AssertionError(),
+        EOFError(),
+    ],
 )
 def test_torchvision_set_that_cannot_be_had(monkeypatch, tmp_path, name, error):
     def fail(*args, **kwargs):
@@ -273,8 +311,15 @@ def test_torchvision_set_that_cannot_be_had(monkeypatch, tmp_path, name, error):
     monkeypatch.setattr(torchvision.datasets, kind, fail)
     with pytest.raises(UserError) as caught:
         load_named(name, tmp_path)
-    file = {"svhn": "train_32x32.mat", "mnist": "{train,t10k}-images-idx3-ubyte.gz"}.get(name, "-python.tar.gz")
-    for word in (file, "http", str(tmp_path / name), " ".join(str(error).split()) or type(error).__name__):
+    file = {"svhn": "train_32x32.mat", "mnist": "{train,t10k}-images-idx3-ubyte.gz"}.get(
+        name, "-python.tar.gz"
+    )
+    for word in (
+        file,
+        "http",
+        str(tmp_path / name),
+        " ".join(str(error).split()) or type(error).__name__,
+    ):
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -290,12 +335,20 @@ def test_addresses_are_torchvisions(monkeypatch, tmp_path, name):
     else:
         expected = {kind.url}
     told = []
-    monkeypatch.setattr(datasets, "_torchvision", lambda *args, **kwargs: told.extend(args) or (np.zeros((1,) * 4), 0))
+    monkeypatch.setattr(
+        datasets,
+        "_torchvision",
+        lambda *args, **kwargs: told.extend(args) or (np.zeros((1,) * 4), 0),
+    )
     DATASETS.load(name)(tmp_path)
     _, folder, address, files = told
     assert folder == tmp_path
     parts = ("train", "t10k")
-    assert {address + file.replace("{train,t10k}", part) for file in files.split(" and ") for part in parts} == expected
+    assert {
+        address + file.replace("{train,t10k}", part)
+        for file in files.split(" and ")
+        for part in parts
+    } == expected
 
 
 # ---- archives of tables ----------------------------------------------------------------------------------------------
@@ -304,7 +357,9 @@ ROWS = [(3, [0, 1, 1, 0]), (1, [1, 0, 0, 0]), (2, [0, 0, 0, 1])]  # (label from 
 
 
 def csv(rows, quote='"'):
-    return "".join(",".join([f"{quote}{label}{quote}", *map(str, cells)]) + "\n" for label, cells in rows).encode()
+    return "".join(
+        ",".join([f"{quote}{label}{quote}", *map(str, cells)]) + "\n" for label, cells in rows
+    ).encode()
 
 
 def tgz(path, members, mode="w:gz"):
@@ -337,7 +392,9 @@ def has_the_rows(records):
     return records.x.tolist() == [cells for _, cells in ROWS] and records.y.tolist() == [2, 0, 1]
 
 
-@pytest.mark.parametrize("content", [csv(ROWS), csv(ROWS, quote=""), csv(ROWS).replace(b"\n", b"\r\n"), csv(ROWS)[:-1]])
+@pytest.mark.parametrize(
+    "content", [csv(ROWS), csv(ROWS, quote=""), csv(ROWS).replace(b"\n", b"\r\n"), csv(ROWS)[:-1]]
+)
 def test_location(location_tgz, content):
     tgz(location_tgz, [("bangkok", content)])
     records = load_named("location", location_tgz.parents[1])
@@ -346,7 +403,10 @@ def test_location(location_tgz, content):
 
 
 def test_purchase(small, tmp_path):
-    tgz(tmp_path / "purchase100" / "dataset_purchase.tgz", [("dataset_purchase", csv(ROWS, quote=""))])
+    tgz(
+        tmp_path / "purchase100" / "dataset_purchase.tgz",
+        [("dataset_purchase", csv(ROWS, quote=""))],
+    )
     assert has_the_rows(load_named("purchase100", tmp_path))
 
 
@@ -357,7 +417,9 @@ TEXAS = [
 ]
 
 
-@pytest.mark.parametrize("members", [TEXAS, TEXAS[::-1], [(f"./{name}", content) for name, content in TEXAS]])
+@pytest.mark.parametrize(
+    "members", [TEXAS, TEXAS[::-1], [(f"./{name}", content) for name, content in TEXAS]]
+)
 def test_texas(small, tmp_path, members):
     tgz(tmp_path / "texas100" / "dataset_texas.tgz", members)
     assert has_the_rows(load_named("texas100", tmp_path))
@@ -367,8 +429,14 @@ def test_texas(small, tmp_path, members):
     "change, message",
     [
         ({"texas/100/labels": b"3\n1\n"}, "3 records but 2 labels"),
-        ({"texas/100/labels": b"3\n1\nx\n"}, "dataset_texas.tgz: texas/100/labels, line 3: label 'x'"),
-        ({"texas/100/feats": b"0,1,1,0\n1,0,0\n0,0,0,1\n"}, "texas/100/feats, line 2: 3 columns of data, expected 4"),
+        (
+            {"texas/100/labels": b"3\n1\nx\n"},
+            "dataset_texas.tgz: texas/100/labels, line 3: label 'x'",
+        ),
+        (
+            {"texas/100/feats": b"0,1,1,0\n1,0,0\n0,0,0,1\n"},
+            "texas/100/feats, line 2: 3 columns of data, expected 4",
+        ),
     ],
 )
 def test_broken_texas(small, tmp_path, change, message):
@@ -379,7 +447,10 @@ def test_broken_texas(small, tmp_path, change, message):
 
 @pytest.mark.parametrize("name", ["texas/100/labels", "texas/100/feats"])
 def test_texas_with_half_of_it_missing(small, tmp_path, name):
-    tgz(tmp_path / "texas100" / "dataset_texas.tgz", [member for member in TEXAS if member[0] != name])
+    tgz(
+        tmp_path / "texas100" / "dataset_texas.tgz",
+        [member for member in TEXAS if member[0] != name],
+    )
     with pytest.raises(UserError, match=f"dataset_texas.tgz: there is no file {name}"):
         load_named("texas100", tmp_path)
 
@@ -426,13 +497,15 @@ def test_damaged_archive(location_tgz, damage):
         location_tgz.unlink()
         location_tgz.mkdir()
     else:
-        location_tgz.write_bytes({
-            "truncated": whole[: len(whole) // 2],
-            "trailer": whole[:-8] + bytes(4) + whole[-4:],  # another CRC-32
-            "text": b"<html>rate limit</html>",
-            "nothing": b"",
-            "flipped": whole[:400] + bytes(40) + whole[440:],
-        }[damage])
+        location_tgz.write_bytes(
+            {
+                "truncated": whole[: len(whole) // 2],
+                "trailer": whole[:-8] + bytes(4) + whole[-4:],  # another CRC-32
+                "text": b"<html>rate limit</html>",
+                "nothing": b"",
+                "flipped": whole[:400] + bytes(40) + whole[440:],
+            }[damage]
+        )
     with pytest.raises(UserError) as caught:
         load_named("location", location_tgz.parents[1])
     assert str(location_tgz) in str(caught.value) and "remove it" in str(caught.value)
@@ -466,7 +539,9 @@ def test_hostile_archive_writes_nothing(location_tgz):
     assert sorted(location_tgz.parents[1].rglob("*")) == before and not outside.exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
+)
 def test_only_a_plain_file_is_read(location_tgz, kind):
     tgz(location_tgz, [("paris", csv(ROWS)), link("bangkok", "paris", kind)])
     with pytest.raises(UserError, match="there is no file bangkok"):
@@ -475,55 +550,83 @@ def test_only_a_plain_file_is_read(location_tgz, kind):
 
 def test_wrong_checksum(location_tgz, monkeypatch):
     tgz(location_tgz, [("bangkok", csv(ROWS))])
-    monkeypatch.setitem(datasets.ARCHIVES, "location", (datasets.ARCHIVES["location"][0], "ab" * 32))
-    with pytest.raises(UserError, match=f"expected sha256 {'ab' * 32}, found [0-9a-f]{{64}}$") as caught:
+    monkeypatch.setitem(
+        datasets.ARCHIVES, "location", (datasets.ARCHIVES["location"][0], "ab" * 32)
+    )
+    with pytest.raises(
+        UserError, match=f"expected sha256 {'ab' * 32}, found [0-9a-f]{{64}}$"
+    ) as caught:
         load_named("location", location_tgz.parents[1])
     assert str(location_tgz) in str(caught.value)
 
 
 def test_real_location():
-    if not (SHARED / "location").is_dir():
+    if not (SHARED_DATA / "location").is_dir():
         pytest.skip("the Location archive is not beside this project (../shared/data/location)")
-    before = sorted(SHARED.rglob("*"))
-    records = load("location", data_root=SHARED, num_cls=30, input_dim=446)
+    before = sorted(SHARED_DATA.rglob("*"))
+    records = load("location", data_root=SHARED_DATA, num_cls=30, input_dim=446)
     assert (len(records), records.shape, records.num_cls) == (5010, (446,), 30)
     counts = np.bincount(records.y.numpy(), minlength=30)
     assert (len(counts), counts.min(), counts.max()) == (30, 97, 308)
     assert round(records.x.sum().item() / 5010, 1) == 53.7
-    with tarfile.open(SHARED / "location" / "dataset_location.tgz") as archive:  # again, the slow and simple way
+    with tarfile.open(
+        SHARED_DATA / "location" / "dataset_location.tgz"
+    ) as archive:  # again, the slow and simple way
         last = archive.extractfile("bangkok").read().decode().splitlines()[-1].split(",")
     assert records.x[-1].tolist() == list(map(int, last[1:]))
     assert records.y[-1].item() == int(last[0].strip('"')) - 1
-    assert sorted(SHARED.rglob("*")) == before
+    assert sorted(SHARED_DATA.rglob("*")) == before
 
 
 # ---- torchvision's archives that lie there and are damaged
+
 
 def test_checksums_are_torchvisions():
     vision = torchvision.datasets
     assert datasets.TORCHVISION_MD5 == {
         "CIFAR10": {vision.CIFAR10.filename: vision.CIFAR10.tgz_md5},
         "CIFAR100": {vision.CIFAR100.filename: vision.CIFAR100.tgz_md5},
-        "SVHN": {file: md5 for _, file, md5 in (vision.SVHN.split_list[part] for part in ("train", "test"))},
-        "MNIST": {f"MNIST/raw/{file}": md5 for file, md5 in vision.MNIST.resources}}
+        "SVHN": {
+            file: md5
+            for _, file, md5 in (vision.SVHN.split_list[part] for part in ("train", "test"))
+        },
+        "MNIST": {f"MNIST/raw/{file}": md5 for file, md5 in vision.MNIST.resources},
+    }
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "folder"])
-@pytest.mark.parametrize("name, file", [(name, file) for name, (kind, _) in TORCHVISION.items()
-                                        for file in datasets.TORCHVISION_MD5[kind]])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        (name, file)
+        for name, (kind, _) in TORCHVISION.items()
+        for file in datasets.TORCHVISION_MD5[kind]
+    ],
+)
 def test_an_archive_that_lies_there_damaged_is_named_and_stays(name, file, damage, tmp_path):
     """By its checksum, and without asking the network for another in its place."""
     path = tmp_path / name / file
     path.parent.mkdir(parents=True)
-    path.mkdir() if damage == "folder" else path.write_bytes(bytes(100_000) if damage == "cut" else b"")
+    path.mkdir() if damage == "folder" else path.write_bytes(
+        bytes(100_000) if damage == "cut" else b""
+    )
     with pytest.raises(UserError) as caught:
         load_named(name, tmp_path)
     said = str(caught.value)
-    assert str(path) in said and "copy it again, or remove it to have it downloaded" in said and path.exists()
+    assert (
+        str(path) in said
+        and "copy it again, or remove it to have it downloaded" in said
+        and path.exists()
+    )
     if damage != "folder":
         expected = datasets.TORCHVISION_MD5[TORCHVISION[name][0]][file]
-        found = {"cut": "0019d23bef56a136a1891211d7007f6f", "empty": "d41d8cd98f00b204e9800998ecf8427e"}[damage]
-        assert "is not the file it should be" in said and said.endswith(f"expected MD5 {expected}, found {found}")
+        found = {
+            "cut": "0019d23bef56a136a1891211d7007f6f",
+            "empty": "d41d8cd98f00b204e9800998ecf8427e",
+        }[damage]
+        assert "is not the file it should be" in said and said.endswith(
+            f"expected MD5 {expected}, found {found}"
+        )
 
 
 def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(tmp_path, monkeypatch):
@@ -558,7 +661,10 @@ def test_a_file_of_mnist_that_is_unpacked_in_part(tmp_path):
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{part}-{kind}-ubyte").write_bytes(bytes(20))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte is not the file it should be .* expected 47040016 byt"):
+    with pytest.raises(
+        UserError,
+        match="train-images-idx3-ubyte is not the file it should be .* expected 47040016 byt",
+    ):
         load_named("mnist", tmp_path)
 
 
@@ -579,11 +685,14 @@ def test_an_archive_that_may_not_be_read(location_tgz, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tarfile, "open", refuse)
-    with pytest.raises(UserError, match="dataset_location.tgz: Permission denied; make it readable"):
+    with pytest.raises(
+        UserError, match="dataset_location.tgz: Permission denied; make it readable"
+    ):
         load_named("location", location_tgz.parents[1])
 
 
 # ---- downloads -------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["chmnist", "location", "texas100", "purchase100"])
 def test_no_network(monkeypatch, tmp_path, name):
@@ -595,13 +704,21 @@ def test_no_network(monkeypatch, tmp_path, name):
         load_named(name, tmp_path)
     address = datasets.ARCHIVES[name][0]
     assert address.startswith("https://")
-    for word in (address, f"put {address.split('/')[-1]} into {tmp_path / name}", "no route to host"):
+    for word in (
+        address,
+        f"put {address.split('/')[-1]} into {tmp_path / name}",
+        "no route to host",
+    ):
         assert word in str(caught.value)
     assert not any((tmp_path / name).iterdir())
 
 
 def test_a_folder_whose_name_is_too_long(monkeypatch, tmp_path):
-    monkeypatch.setattr(torchvision.datasets.utils, "download_url", lambda *args: pytest.fail("downloads for nothing"))
+    monkeypatch.setattr(
+        torchvision.datasets.utils,
+        "download_url",
+        lambda *args: pytest.fail("downloads for nothing"),
+    )
     with pytest.raises(UserError, match="File name too long"):
         load_named("location", tmp_path / ("x" * 300))
 
@@ -619,11 +736,15 @@ def test_download_once(monkeypatch, location_tgz):
         assert has_the_rows(load_named("location", location_tgz.parents[1]))
     [(url, root, filename)] = calls
     assert url == "https://github.com/privacytrustlab/datasets/raw/master/dataset_location.tgz"
-    assert filename == location_tgz.name and root.parent == location_tgz.parent  # one file system: a rename is atomic
+    assert (
+        filename == location_tgz.name and root.parent == location_tgz.parent
+    )  # one file system: a rename is atomic
     assert list(location_tgz.parent.iterdir()) == [location_tgz]
 
 
-@pytest.mark.parametrize("error, seen", [(KeyboardInterrupt(), KeyboardInterrupt), (OSError("reset"), UserError)])
+@pytest.mark.parametrize(
+    "error, seen", [(KeyboardInterrupt(), KeyboardInterrupt), (OSError("reset"), UserError)]
+)
 def test_interrupted_download_leaves_nothing(monkeypatch, location_tgz, error, seen):
     def download(url, root, filename):
         (Path(root) / filename).write_bytes(b"half")
@@ -637,7 +758,16 @@ def test_interrupted_download_leaves_nothing(monkeypatch, location_tgz, error, s
 
 # ---- chmnist ---------------------------------------------------------------------------------------------------------
 
-FOLDERS = ["01_TUMOR", "02_STROMA", "03_COMPLEX", "04_LYMPHO", "05_DEBRIS", "06_MUCOSA", "07_ADIPOSE", "08_EMPTY"]
+FOLDERS = [
+    "01_TUMOR",
+    "02_STROMA",
+    "03_COMPLEX",
+    "04_LYMPHO",
+    "05_DEBRIS",
+    "06_MUCOSA",
+    "07_ADIPOSE",
+    "08_EMPTY",
+]
 TILES = "Kather_texture_2016_image_tiles_5000"
 
 
@@ -660,20 +790,29 @@ def test_chmnist(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (9, 150, 150, 3), dtype=np.uint8)
     names = [f"{TILES}/{folder}/a.tif" for folder in FOLDERS] + [f"{TILES}/01_TUMOR/b.tif"]
     members = [(name, tif(pixels)) for name, pixels in zip(names, noise)]
-    junk = [(f"__MACOSX/{TILES}/01_TUMOR/._a.tif", b"junk"), (f"{TILES}/readme.txt", b"hello"), (f"{TILES}/", b"")]
+    junk = [
+        (f"__MACOSX/{TILES}/01_TUMOR/._a.tif", b"junk"),
+        (f"{TILES}/readme.txt", b"hello"),
+        (f"{TILES}/", b""),
+    ]
     kather_zip(tmp_path, [*members[::-1], *junk])
     records = load("chmnist", data_root=tmp_path, num_cls=8, input_dim=3)
     assert records.y.tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7] and records.shape == (3, 32, 32)
     by_torchvision = torchvision.transforms.Resize((32, 32))
     for record, pixels in zip(records.x, noise[[0, 8, 1, 2, 3, 4, 5, 6, 7]]):
-        assert np.array_equal(record.permute(1, 2, 0), np.asarray(by_torchvision(Image.fromarray(pixels))))
+        assert np.array_equal(
+            record.permute(1, 2, 0), np.asarray(by_torchvision(Image.fromarray(pixels)))
+        )
 
 
 @pytest.mark.parametrize(
     "members, message",
     [
         ([], "no .tif tiles"),
-        ([("09_OTHER/a.tif", tif(np.zeros((9, 9, 3), np.uint8)))], "09_OTHER/a.tif is in none of the folders"),
+        (
+            [("09_OTHER/a.tif", tif(np.zeros((9, 9, 3), np.uint8)))],
+            "09_OTHER/a.tif is in none of the folders",
+        ),
         ([("01_TUMOR/a.tif", b"not an image")], "cannot identify"),
         ([("01_TUMOR/a.tif", tif(np.ones((50, 50, 3), np.uint8))[:300])], "cannot read"),
     ],
@@ -695,10 +834,17 @@ def test_truncated_chmnist(tmp_path, keep):
 
 # ---- the user's own file ---------------------------------------------------------------------------------------------
 
+
 def load_own(tmp_path, *, num_cls=3, input_dim=4, **arrays):
     path = tmp_path / "own.npz"
     np.savez(path, **arrays)
-    return load("location", data_path=str(path), data_root=tmp_path / "nowhere", num_cls=num_cls, input_dim=input_dim)
+    return load(
+        "location",
+        data_path=str(path),
+        data_root=tmp_path / "nowhere",
+        num_cls=num_cls,
+        input_dim=input_dim,
+    )
 
 
 Y = np.array([0, 2, 1])
@@ -753,7 +899,10 @@ def changed(value, where=(1, 2), dtype=float):
         (dict(x=TABLE, y=np.array(["a", "b", "c"])), "y must be N integers"),
         (dict(x=TABLE, y=np.array([0, 3, 1])), "label 3; .*0 to 2"),
         (dict(x=TABLE, y=np.array([0, -1, 1])), "label -1; .*0 to 2"),
-        (dict(x=TABLE, y=np.array([0, 2**63 + 1, 1], dtype=np.uint64)), f"label {2**63 + 1}; .*0 to 2"),
+        (
+            dict(x=TABLE, y=np.array([0, 2**63 + 1, 1], dtype=np.uint64)),
+            f"label {2**63 + 1}; .*0 to 2",
+        ),
         (dict(x=TABLE[0], y=Y), r"x must be .* but is float64 of shape \(4,\)"),
         (dict(x=IMAGES[..., 0], y=Y), r"x must be .* but is uint8 of shape \(3, 5, 6\)"),
         (dict(x=np.float64(3), y=Y), r"x must be .* of shape \(\)"),
@@ -768,7 +917,10 @@ def changed(value, where=(1, 2), dtype=float):
         (dict(x=IMAGES[:0], y=Y[:0], input_dim=2), "empty"),
         (dict(x=IMAGES[:, :0], y=Y, input_dim=2), "empty"),
         (dict(x=TABLE, y=Y, input_dim=5), "4 columns, but input_dim is 5"),
-        (dict(x=IMAGES, y=Y, input_dim=3), r"\(2, 5, 6\): input_dim must be 2 \(channels\) or 60 \(flattened.*not 3"),
+        (
+            dict(x=IMAGES, y=Y, input_dim=3),
+            r"\(2, 5, 6\): input_dim must be 2 \(channels\) or 60 \(flattened.*not 3",
+        ),
         (dict(x=np.array([{}, 1, 2], dtype=object), y=Y), "cannot read .* plain arrays x and y"),
         (dict(x=TABLE, y=np.array([0, 1, None])), "cannot read .* plain arrays x and y"),
     ],
@@ -782,7 +934,9 @@ def test_own_file_that_does_not_fit(tmp_path, arrays, message):
 
 def npz_bytes():
     stream = io.BytesIO()
-    np.savez_compressed(stream, x=np.random.default_rng(0).normal(size=(99, 4)), y=np.zeros(99, int))
+    np.savez_compressed(
+        stream, x=np.random.default_rng(0).normal(size=(99, 4)), y=np.zeros(99, int)
+    )
     return stream.getvalue()
 
 
@@ -796,7 +950,10 @@ def other_zip():
 
 def with_header(text):
     """Arrays that have nothing but a header."""
-    stream, header = io.BytesIO(), b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+    stream, header = (
+        io.BytesIO(),
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode(),
+    )
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("x.npy", header)
         archive.writestr("y.npy", header)
@@ -820,7 +977,18 @@ FORGED = "{'descr': '%s', 'fortran_order': False, 'shape': (%d, 1000), }"
         with_header(FORGED % ("f,,", 9)),
         with_header((FORGED % ("<f8", 9)).replace("}", "")),
     ],
-    ids=["nothing", "text", "pickle", "truncated", "flipped", "zip", "forged", "more forged", "no type", "no end"],
+    ids=[
+        "nothing",
+        "text",
+        "pickle",
+        "truncated",
+        "flipped",
+        "zip",
+        "forged",
+        "more forged",
+        "no type",
+        "no end",
+    ],
 )
 def test_own_file_that_is_no_npz(tmp_path, content):
     path = tmp_path / "own.npz"

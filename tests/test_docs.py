@@ -1,17 +1,22 @@
 """README and docs: short, and every link leads somewhere."""
+
 import re
 
 import pytest
+from helpers import PROJECT
 
-from conftest import PROJECT
-from options import OPTIONS
+from bench.options import OPTIONS
 
-PAGES = sorted([PROJECT / "README.md", *PROJECT.glob("docs/*.md"), *PROJECT.glob("CONTRIBUTING.md")])
+PAGES = sorted(
+    [PROJECT / "README.md", *PROJECT.glob("docs/*.md"), *PROJECT.glob("CONTRIBUTING.md")]
+)
 
 
 def anchors(text):
     """GitHub's names of a page's headings."""
-    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+    heads = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
@@ -34,7 +39,14 @@ def test_the_readme_is_short_and_names_every_page():
 
 
 def test_every_option_has_a_row():
-    rows = [line for line in (PROJECT / "docs/options.md").read_text().splitlines() if line.startswith("|")]
+    rows = [
+        line
+        for line in (PROJECT / "docs/options.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
     for name, option in OPTIONS.items():
         if option.stages:
-            assert any(f"`--{name}`" in row.split("|")[1] or f"`{name}`" in row.split("|")[1] for row in rows), name
+            assert any(
+                f"`--{name}`" in row.split("|")[1] or f"`{name}`" in row.split("|")[1]
+                for row in rows
+            ), name

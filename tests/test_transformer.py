@@ -1,4 +1,5 @@
 """SAMIA's network against torch's own encoder layer."""
+
 import numpy as np
 import pytest
 import torch
@@ -16,17 +17,31 @@ def fresh(module):
     return module
 
 
-def torch_layer(ours: EncoderLayer, width=16, heads=4, feedforward=24) -> nn.TransformerEncoderLayer:
+def torch_layer(
+    ours: EncoderLayer, width=16, heads=4, feedforward=24
+) -> nn.TransformerEncoderLayer:
     """torch's layer with our weights."""
-    layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, activation="gelu", batch_first=True,
-                                       dtype=torch.float64)
+    layer = nn.TransformerEncoderLayer(
+        width,
+        heads,
+        feedforward,
+        dropout=0.0,
+        activation="gelu",
+        batch_first=True,
+        dtype=torch.float64,
+    )
     with torch.no_grad():
-        for theirs, own in [("self_attn.in_proj_weight", ours.in_weight),
-                            ("self_attn.in_proj_bias", ours.in_bias),
-                            ("self_attn.out_proj.weight", ours.out_weight),
-                            ("self_attn.out_proj.bias", ours.out_bias),
-                            *[(f"{name}.{kind}", getattr(getattr(ours, name), kind))
-                              for name in ("linear1", "linear2", "norm1", "norm2") for kind in ("weight", "bias")]]:
+        for theirs, own in [
+            ("self_attn.in_proj_weight", ours.in_weight),
+            ("self_attn.in_proj_bias", ours.in_bias),
+            ("self_attn.out_proj.weight", ours.out_weight),
+            ("self_attn.out_proj.bias", ours.out_bias),
+            *[
+                (f"{name}.{kind}", getattr(getattr(ours, name), kind))
+                for name in ("linear1", "linear2", "norm1", "norm2")
+                for kind in ("weight", "bias")
+            ],
+        ]:
             layer.get_parameter(theirs).copy_(own)
     return layer
 
@@ -36,14 +51,20 @@ def shaken_layer(dropout, length=5):
     layer = fresh(EncoderLayer(16, 4, 24, dropout=dropout)).double()
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10)
-    return layer, torch.randn(3, length, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10
+            )
+    return layer, torch.randn(
+        3, length, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
 
 
 def test_attention_starts_alike_in_all_layers_as_in_torchs_encoder_which_copies_its_layer():
     first, *others = fresh(SelfAttentionAttack(num_cls=5)).encoder
     for other in others:
-        assert torch.equal(other.in_weight, first.in_weight) and torch.equal(other.out_weight, first.out_weight)
+        assert torch.equal(other.in_weight, first.in_weight) and torch.equal(
+            other.out_weight, first.out_weight
+        )
         assert other.in_weight.data_ptr() != first.in_weight.data_ptr()  # and is trained by itself
         assert not torch.equal(other.linear1.weight, first.linear1.weight)
     assert len(list(others[0].parameters())) == len(list(first.parameters()))
@@ -62,9 +83,16 @@ def test_encoder_layer_equals_torchs_forward_and_backward(mode):
     found = [x.grad.clone(), *(parameter.grad for parameter in ours.parameters())]
     x.grad = None
     theirs(x).pow(3).sum().backward()
-    names = {"in_weight": "self_attn.in_proj_weight", "in_bias": "self_attn.in_proj_bias",
-             "out_weight": "self_attn.out_proj.weight", "out_bias": "self_attn.out_proj.bias"}
-    expected = [x.grad, *(theirs.get_parameter(names.get(name, name)).grad for name, _ in ours.named_parameters())]
+    names = {
+        "in_weight": "self_attn.in_proj_weight",
+        "in_bias": "self_attn.in_proj_bias",
+        "out_weight": "self_attn.out_proj.weight",
+        "out_bias": "self_attn.out_proj.bias",
+    }
+    expected = [
+        x.grad,
+        *(theirs.get_parameter(names.get(name, name)).grad for name, _ in ours.named_parameters()),
+    ]
     for own, other in zip(found, expected, strict=True):
         torch.testing.assert_close(own, other)
 
@@ -75,10 +103,14 @@ def test_dropout_is_where_torchs_layer_has_it():
     layer, x = shaken_layer(dropout=0.2)
     draw, drop = np.random.SFC64(5), Dropout(0.2)
     shapes = [(3, 4, 5, 5), (3, 5, 16), (3, 5, 24), (3, 5, 16)]
-    weights, out, hidden, end = (drop(torch.ones(shape, dtype=torch.float64), draw) for shape in shapes)
+    weights, out, hidden, end = (
+        drop(torch.ones(shape, dtype=torch.float64), draw) for shape in shapes
+    )
     q, k, v = F.linear(x, layer.in_weight, layer.in_bias).view(3, 5, 3, 4, 4).permute(2, 0, 3, 1, 4)
     attention = torch.softmax(q @ k.transpose(2, 3) / 2, dim=3) * weights
-    mixed = F.linear((attention @ v).transpose(1, 2).reshape(3, 5, 16), layer.out_weight, layer.out_bias)
+    mixed = F.linear(
+        (attention @ v).transpose(1, 2).reshape(3, 5, 16), layer.out_weight, layer.out_bias
+    )
     middle = layer.norm1(x + mixed * out)
     forward = layer.linear2(F.gelu(layer.linear1(middle)) * hidden)
     torch.testing.assert_close(layer(x, np.random.SFC64(5)), layer.norm2(middle + forward * end))
@@ -87,9 +119,13 @@ def test_dropout_is_where_torchs_layer_has_it():
 
 def test_attack_network_is_made_as_the_paper_has_it():
     network = fresh(SelfAttentionAttack(num_cls=30))
-    sizes = [30 * 3 * 2, 3 * 64 + 64,  # BatchNorm over the inputs, embedding
-             *[3 * 64 * 64 + 3 * 64 + 64 * 64 + 64 + 64 * 128 + 128 + 128 * 64 + 64 + 4 * 64] * 3,
-             30 * 64 * 64 + 64, 64 * 2 + 2]
+    sizes = [
+        30 * 3 * 2,
+        3 * 64 + 64,  # BatchNorm over the inputs, embedding
+        *[3 * 64 * 64 + 3 * 64 + 64 * 64 + 64 + 64 * 128 + 128 + 128 * 64 + 64 + 4 * 64] * 3,
+        30 * 64 * 64 + 64,
+        64 * 2 + 2,
+    ]
     assert sum(parameter.numel() for parameter in network.parameters()) == sum(sizes)
     drops = [module.p for module in network.modules() if isinstance(module, Dropout)]
     assert drops == [0.2] * 3
@@ -103,11 +139,13 @@ def test_tokens_are_treated_alike_until_they_are_flattened():
     network = fresh(SelfAttentionAttack(num_cls=6)).eval()
     x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    encode = lambda x: nn.Sequential(*network.encoder)(F.gelu(network.embed(x)))  # noqa: E731
+    encode = lambda x: nn.Sequential(*network.encoder)(F.gelu(network.embed(x)))
     torch.testing.assert_close(encode(x)[:, order], encode(x[:, order]))
 
 
-@pytest.mark.parametrize("generator", [np.random.SFC64(0), torch.Generator().manual_seed(0)])  # CPU's and GPU's
+@pytest.mark.parametrize(
+    "generator", [np.random.SFC64(0), torch.Generator().manual_seed(0)]
+)  # CPU's and GPU's
 def test_dropout_drops_its_share_and_keeps_the_mean(generator):
     drop = Dropout(0.2)
     drop.generator = generator
@@ -116,7 +154,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean(generator):
     assert abs(out.eq(0).float().mean() - 0.2) < 5 * (0.16 / x.numel()) ** 0.5 + 1e-5
     assert abs(out.mean() - 1) < 5 * (0.25 / x.numel()) ** 0.5 + 1e-5
     rows = out.eq(0).float()
-    assert abs(((rows[:, :-1] - 0.2) * (rows[:, 1:] - 0.2)).mean()) < 1e-3  # neighbours are independent
+    assert (
+        abs(((rows[:, :-1] - 0.2) * (rows[:, 1:] - 0.2)).mean()) < 1e-3
+    )  # neighbours are independent
     assert drop.eval()(x) is x
 
 
@@ -134,7 +174,11 @@ def gradients(network, x, y):
 
 
 def slice_setting(dropout):
-    network = fresh(SelfAttentionAttack(num_cls=5, width=8, feedforward=12, dropout=dropout)).double().train()
+    network = (
+        fresh(SelfAttentionAttack(num_cls=5, width=8, feedforward=12, dropout=dropout))
+        .double()
+        .train()
+    )
     draw = torch.Generator().manual_seed(0)
     return network, torch.randn(75, 5, 3, generator=draw, dtype=torch.float64), torch.arange(75) % 2
 

@@ -1,0 +1,1 @@
+"""Grids of options: planned, and run here or on a Ray cluster."""

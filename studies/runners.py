@@ -1,0 +1,261 @@
+"""Where the stages of a study run: in processes of this machine, or as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from core import interrupts
+from core.console import UserError
+from core.files import write
+from core.parallel import die_with_parent
+
+PROJECT = Path(__file__).resolve().parent.parent
+STAGES = ("pretrain", "prune", "prune_dp", "mia")
+_FIRST = ".model.sha256"  # what says whose files these are is written before them
+_LAST = (
+    "manifest.json",
+    "attacks.jsonl",
+)  # what says that other files are there is written after them
+
+
+class Local:
+    """Up to `jobs` stages at once, each in a process of its own, forked from one that has torch imported already."""
+
+    def __init__(self, *, jobs: int):
+        self.capacity, self.running = jobs, {}
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(
+            [
+                *STAGES,
+                "bench.training",
+                "bench.signals",
+                "attackers.neural",
+                "sklearn.metrics",
+                "scipy.stats",
+            ]
+        )
+
+    def start(self, job) -> None:
+        process = self.context.Process(target=_run_here, args=(job.stage, job.argv, job.log))
+        with (
+            interrupts.blocked()
+        ):  # also for the server that forks, which takes its time to import all that
+            process.start()
+        self.running[process.sentinel] = process, job
+
+    def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
+        """Yield (job, exit status) of those that have ended, after at most so many seconds."""
+        for sentinel in wait(list(self.running), timeout):
+            process, job = self.running.pop(sentinel)
+            process.join()
+            yield job, process.exitcode
+
+    def stop(self) -> None:
+        """Nothing runs on."""
+        for process, _ in self.running.values():
+            process.kill()
+        for process, _ in self.running.values():
+            process.join()
+
+
+def _run_here(stage: str, argv: list[str], log: Path) -> None:
+    study = multiprocessing.parent_process()  # the process's parent is another: the one that forks
+    threading.Thread(
+        target=lambda: study.join() or os.kill(os.getpid(), signal.SIGKILL), daemon=True
+    ).start()
+    with open(log, "wb", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.exit(importlib.import_module(stage).main(argv))
+
+
+class Ray:
+    """Each stage is a task of a Ray cluster; one whose node dies is run again elsewhere.
+
+    Args:
+        address: of the cluster, or "auto" for the one that this machine is part of.
+        results: the results folder, the same for all nodes, or else with `ship`:
+        ship: what a task reads and what it makes travels through Ray's object store.
+        gpus, cpus: a task's share.
+    Raises:
+        UserError: there is no such cluster, it has too little for a task, or Ray is not installed.
+    """
+
+    def __init__(self, *, address: str, results: Path, ship: bool, gpus: float, cpus: float):
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
+        _reach(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a study goes elsewhere
+        try:
+            with tempfile.TemporaryDirectory() as code:  # read by Ray as it connects
+                copy_code(PROJECT, Path(code))
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    runtime_env={"working_dir": code},
+                )
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise UserError(f"no Ray cluster at {address}: {error}") from error
+        self.ray, self.running, self.ship, self.shares = ray, {}, ship, {"GPU": gpus, "CPU": cpus}
+        have = ray.cluster_resources()
+        if have.get("GPU", 0) < gpus or have.get("CPU", 0) < cpus:
+            self.stop()
+            raise UserError(
+                f"a task asks for {gpus:g} GPU and {cpus:g} CPU, the cluster at {address} has "
+                f"{have.get('GPU', 0):g} and {have.get('CPU', 0):g}"
+            )
+        self.token = None if ship else results.absolute() / f".shared_{uuid.uuid4().hex}"
+        if self.token:
+            write(self.token, b"")
+        self.task = ray.remote(_run_there).options(num_gpus=gpus, num_cpus=cpus, max_retries=5)
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks the cluster, as it is now, has room for."""
+        have = self.ray.cluster_resources()
+        return max(
+            1,
+            int(
+                min(
+                    (have.get(what, 0) / share for what, share in self.shares.items() if share),
+                    default=len(self.running) + 1,
+                )
+            ),
+        )
+
+    def start(self, job) -> None:
+        results = Path(job.options.results).absolute()
+        files = (
+            self.ray.put(_read(results, [place.absolute() for place in job.reads()]))
+            if self.ship
+            else None
+        )
+        config = job.config.read_text(encoding="utf-8")
+        self.running[
+            self.task.remote(job.stage, job.argv, config, str(results), files, self.token)
+        ] = job
+
+    def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
+        ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=timeout)
+        for reference in ready:
+            job = self.running.pop(reference)
+            try:
+                status, said, made = self.ray.get(reference)
+            except self.ray.exceptions.RayError as error:
+                status, said, made = 1, f"error: {error}".encode(), {}
+            write(job.log, said)
+            for name in sorted(
+                made, key=lambda name: (Path(name).name != _FIRST, Path(name).name in _LAST)
+            ):
+                write(Path(job.options.results, name), made[name])
+            yield job, status
+
+    def stop(self) -> None:
+        for reference in self.running:
+            self.ray.cancel(reference, force=True)
+        self.ray.shutdown()
+        if getattr(self, "token", None):
+            self.token.unlink(missing_ok=True)
+
+
+def copy_code(project: Path, target: Path) -> None:
+    """Copy what stages import, and nothing else that lies in the repository, such as data, results or environments."""
+    packages = [
+        folder.parent for folder in project.glob("*/__init__.py") if folder.parent.name != "tests"
+    ]
+    for path in [
+        *project.glob("*.py"),
+        *(path for package in packages for path in package.rglob("*.py")),
+    ]:
+        if path.is_file():
+            copy = target / path.relative_to(project)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def _reach(address: str) -> None:
+    """Raise UserError where nobody listens at host:port; Ray itself would take minutes to say so."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()
+        elif address != "auto":
+            raise OSError("an address is host:port, or auto")
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address}: {error}") from error
+
+
+def _run_there(
+    stage: str,
+    argv: list[str],
+    config: str,
+    results: str,
+    files: dict[str, bytes] | None,
+    token: Path | None,
+) -> tuple[int, bytes, dict[str, bytes]]:
+    """Run a stage on a node, in the copy of this code that lies there; returns its exit status, what it said, and
+    the files that it made where these must be sent."""
+    if token is not None and not token.exists():
+        return (
+            2,
+            (
+                f"error: {token.parent} is not the same folder on node {os.uname().nodename}: name one that all "
+                f"nodes share with --results, or give --ship"
+            ).encode(),
+            {},
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(argv[1]).name)
+        path.write_text(config, encoding="utf-8")
+        argv, named = [argv[0], str(path)], argv[1]
+        if files is not None:
+            results = str(Path(folder, "results"))
+            for name, content in files.items():
+                write(Path(results, name), content)
+        argv += ["--results", results]  # the last one counts
+        ran = subprocess.run(
+            [sys.executable, f"{stage}.py", *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )
+        made = {} if files is None else _read(Path(results), [Path(results)])
+        said = ran.stdout.replace(
+            str(path).encode(), named.encode()
+        )  # as whoever reads it knows the file
+        return (
+            ran.returncode,
+            said,
+            {name: content for name, content in made.items() if files.get(name) != content},
+        )
+
+
+def _read(results: Path, places: list[Path]) -> dict[str, bytes]:
+    """All files of a results folder in these places, by their names in it; none that are half made or, but for digests,
+    hidden."""
+    found = [
+        path for place in places for path in ([place] if place.is_file() else place.rglob("*"))
+    ]
+    return {
+        str(path.relative_to(results)): path.read_bytes()
+        for path in found
+        if path.is_file()
+        and (path.name == _FIRST or not path.name.startswith("."))
+        and path.suffix != ".resume"
+    }

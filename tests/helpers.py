@@ -1,0 +1,104 @@
+"""What tests of several rooms use: a tiny data set and configs of it, stages as a user runs them, what these made."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from attackers import ATTACKS, VERDICTS, Evidence
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHARED_DATA = PROJECT.parent / "shared" / "data"
+ALL = {verdict for verdict, name in VERDICTS.items() if "variant_of" not in ATTACKS[name].options}
+MADE = Path("results/tiny_columnfc")
+
+
+def table_arrays(n=240, columns=12, num_cls=3, seed=0):
+    """Clusters that overlap, with a few wrong labels: learnable, and worth memorising."""
+    draw = np.random.default_rng(seed)
+    y = draw.integers(num_cls, size=n)
+    x = draw.normal(size=(num_cls, columns))[y] + draw.normal(size=(n, columns))
+    wrong = draw.random(n) < 0.2
+    y[wrong] = draw.integers(num_cls, size=wrong.sum())
+    return x.astype(np.float32), y
+
+
+def config_writer(folder):
+    x, y = table_arrays()
+    np.savez(folder / "tiny.npz", x=x, y=y)
+
+    def write(name="tiny.json", **changes):
+        config = {
+            "dataset_name": "tiny",
+            "data_path": str(folder / "tiny.npz"),
+            "model_name": "columnfc",
+            "num_cls": 3,
+            "input_dim": 12,
+            "epochs": 4,
+            "shadow_num": 2,
+            "early_stop": 0,
+            "workers": 1,
+        } | changes
+        path = folder / name
+        path.write_text(
+            json.dumps({key: value for key, value in config.items() if value is not None})
+        )
+        return str(path)
+
+    return write
+
+
+def files():
+    """What was made: manifests without when and where, no locks, no lists of digests."""
+    return {
+        str(path): hashlib.sha256(content(path)).hexdigest()
+        for path in sorted(Path("results").rglob("*"))
+        if path.is_file() and path.suffix not in (".lock", ".sha256")
+    }
+
+
+def content(path):
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError:  # no manifest, or a damaged one
+        return path.read_bytes()
+    return json.dumps(
+        {name: value for name, value in manifest.items() if name not in ("made", "sha256")}
+    ).encode()
+
+
+def manifest(folder):
+    return json.loads((MADE / folder / "manifest.json").read_text())
+
+
+def lines(folder):
+    return [json.loads(line) for line in (MADE / folder / "attacks.jsonl").read_text().splitlines()]
+
+
+def run(stage, *words):
+    assert stage.main(["cpu", *words]) == 0
+
+
+def fixed_evidence(online, shadows=8, n=240, num_cls=4):
+    """Eight shadow models on drawn records; members are easier by 2 in the logit of their class."""
+    draw = np.random.default_rng(20)
+    target = np.arange(n) < n // 2
+    calibration_mask = np.tile(target == online, (shadows, 1))
+    member = (draw.random((shadows, n)) < 0.5) & calibration_mask
+    truth = (draw.random(n) < 0.5) & target
+    labels, ease = draw.integers(num_cls, size=n), draw.normal(1, 2, n)
+
+    def posteriors(member):
+        z = draw.normal(size=(n, num_cls))
+        z[np.arange(n), labels] += ease + 2 * member
+        return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+    return Evidence.from_posteriors(
+        labels,
+        victim=posteriors(truth),
+        shadows=np.stack([posteriors(one) for one in member]),
+        member=member,
+        target=target,
+        calibration_mask=calibration_mask,
+    )
