@@ -9,9 +9,9 @@ import sys
 import traceback
 from functools import partial
 
+from core import console
 from attackers import ATTACKS, VERDICTS, attack, unfit
 from bench.options import OPTIONS, parse
-from core import console
 
 
 @console.stage

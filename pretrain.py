@@ -5,8 +5,8 @@ python pretrain.py 0 config/cifar10_resnet18.json
 
 import sys
 
-from bench.options import parse
 from core import console
+from bench.options import parse
 
 
 @console.stage

@@ -6,8 +6,8 @@ python prune.py 0 config/cifar10_resnet18.json --defend ppb --defend_arg 4
 
 import sys
 
-from bench.options import parse
 from core import console
+from bench.options import parse
 
 
 @console.stage

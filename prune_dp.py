@@ -6,8 +6,8 @@ python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0 --from_sc
 
 import sys
 
-from bench.options import parse
 from core import console
+from bench.options import parse
 from prune import prune
 
 

@@ -8,10 +8,10 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 import base_model
+from core import console
 from attackers import version
 from attackers.signals import Evidence, Signals, Verdict, always_fit
 from base_model import BaseModel, Progress, TrainConfig, TrainSet
-from core import console
 from core.devices import generator
 from datasets import Records
 from models.layers import initialise

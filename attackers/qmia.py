@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 import models
+from core import console
 from attackers.calibration import threshold_attack
 from attackers.signals import Evidence, Signals, Statistic, Verdict, always_fit, true_and_others
 from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
-from core import console
 from core.console import NotApplicable, UserError
 from core.devices import generator
 

@@ -8,12 +8,12 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
+from core import console
 from attackers import ATTACKS, blindmi
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, Signals
 from base_model import BaseModel
 from bench.store import Checkpoint, Store, array_digest
 from bench.training import on_device, stored_model
-from core import console
 from core.devices import generator
 from core.parallel import parallel_map
 from datasets import Records, RoleSplit

@@ -14,9 +14,9 @@ import torch
 
 import datasets
 import models
+from core import console
 from base_model import BaseModel, Diverged, Objective, Progress, Stack, TrainConfig, TrainSet
 from bench.store import Checkpoint, Store, digest
-from core import console
 from core.console import UserError, percent, say
 from core.devices import choose_device, choose_precision, generator
 from core.parallel import WorkerDied, available_cores, parallel_map, tune_malloc
