@@ -6,37 +6,29 @@ python pretrain.py 0 config/cifar10_resnet18.json
 import sys
 
 from core import console
-from bench.options import parse
+from bench.command_line import parse
 
 
 @console.stage
 def main(argv=None):
     options = parse("pretrain", argv, about=__doc__)
 
-    from bench.store import ORIGINAL, Store
-    from bench.training import TrainingPlan, load_device_and_data, new_model, train_roles
-    from datasets import split
+    from bench.checkpoints import check_place
+    from bench.role_models import new_model
+    from bench.run import begin_pretraining
+    from bench.splits import save_split
+    from bench.training import TrainingPlan, train_roles
 
-    device, records = load_device_and_data(options)
-    parts = split(
-        len(records), seed=options.seed, shadow_num=options.shadow_num, kind=options.split
-    )
-    store = Store(options, records.digest())
-    store.check_place(ORIGINAL)
-    console.say(f"split: {store.save_split(parts)}")
-
-    def start(role):
-        return new_model(options, records, role, "pretrain", device)
-
+    run = begin_pretraining(options)
+    originals = run.models(original=True)
+    check_place(originals)
+    console.say(f"split: {save_split(originals, run.splits)}")
     train_roles(
         TrainingPlan(
-            store=store,
-            version=ORIGINAL,
-            device=device,
-            records=records,
-            splits=parts,
-            start=start,
-            epochs=options.epochs,
+            run=run,
+            models=originals,
+            start=lambda role: new_model(run.options, run.records, role, "pretrain", run.device),
+            epochs=run.options.epochs,
             title="original models: kept epoch and accuracy",
         )
     )

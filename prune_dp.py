@@ -7,7 +7,7 @@ python prune_dp.py 0 config/location.json --defend dp --defend_arg 1.0 --from_sc
 import sys
 
 from core import console
-from bench.options import parse
+from bench.command_line import parse
 from prune import prune
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attackers import ATTACKS, VERDICTS
-from bench.options import OPTIONS, Parser
+from bench.command_line import Parser
+from bench.options import OPTIONS
 from core.console import UserError, percent
 from core.inputs import path_argument, read_object
 from reporting.page import Cell, Section, Table, as_html, as_markdown
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from bench.store import VictimResults
+    from bench.results import VictimResults
     from reporting.figures import Answers, Picture
 
 TITLES = {
@@ -81,7 +82,7 @@ def main(argv=None):
         about = read_about(Path(given.study))
         results, title = results / Path(given.study).stem, f"{title}: {Path(given.study).stem}"
 
-    from bench.store import attacked
+    from bench.results import find_results as attacked
     from core.files import write
 
     notes: list[str] = []
@@ -157,7 +158,7 @@ def load_results(results: str | Path) -> pd.DataFrame:
 
     Raises UserError where there is no such folder.
     """
-    from bench.store import attacked
+    from bench.results import find_results as attacked
 
     notes: list[str] = []
     found = attacked(Path(results), unreadable=notes)
@@ -262,7 +263,7 @@ def folder_name(place: VictimResults, results: Path) -> str:
 
 def where_results_are(folder: Path) -> str:
     """What to do about a folder without results."""
-    from bench.store import results_around
+    from bench.layout import results_around
 
     around = results_around(folder)
     return f"name the folder that it is part of, {around}" if around else "run mia.py first"
@@ -941,7 +942,7 @@ def answers_of(rows: pd.DataFrame, file: str) -> Answers | None:
 
     parts = []
     for row in rows.drop_duplicates(REPEATED).itertuples():
-        kept, truth = row.place.answers(file), row.place.truth(row.line)
+        kept, truth = row.place.outputs(file), row.place.truth(row.line)
         if kept is None or truth is None or not np.isin(truth["records"], kept[0]).all():
             continue
         records, answers = kept

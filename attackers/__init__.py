@@ -49,6 +49,7 @@ ATTACKS = Registry("attack")
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads; they change no other's lines
+# defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register(
     "samia",
@@ -95,6 +96,7 @@ ATTACKS.register(
     "                 (Carlini et al. 2022)",
     shadows=(3, 6),
     option_names=("fix_variance",),
+    defaults="attackers.lira:defaults",
     version=2,
 )
 ATTACKS.register(
@@ -121,6 +123,7 @@ ATTACKS.register(
     "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
     shadows=(3, 6),
     option_names=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"),
+    defaults="attackers.rmia:defaults",
     version=2,
 )
 ATTACKS.register(

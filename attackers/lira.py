@@ -56,11 +56,18 @@ def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     return norm.logpdf(of_victim, *inside) - norm.logpdf(of_victim, *outside)
 
 
+def defaults(given: dict, *, shadow_num: int, **_) -> dict:
+    """The options that depend on the number of shadow models, where they are not given."""
+    fixed = given["fix_variance"]
+    return {"fix_variance": shadow_num < FIX_VARIANCE_BELOW if fixed is None else fixed}
+
+
 def _lira(
     name: str, evidence: Evidence, *, online: bool, fix_variance: bool | None
 ) -> dict[str, Verdict]:
     if fix_variance is None:
-        fix_variance = len(evidence.shadows) < FIX_VARIANCE_BELOW
+        given = {"fix_variance": fix_variance}
+        fix_variance = defaults(given, shadow_num=len(evidence.shadows))["fix_variance"]
     score = partial(online_score if online else offline_score, fix_variance=fix_variance)
     return {name: threshold_attack(evidence, log_odds, score)}
 

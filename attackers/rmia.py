@@ -230,6 +230,12 @@ def default_a(records: Records | None) -> float:
     return A_TABLES if records is not None and len(records.shape) == 1 else A_IMAGES
 
 
+def defaults(given: dict, *, records: Records | None, **_) -> dict:
+    """The options that depend on the records, where the paper's are asked for."""
+    a = given["rmia_a"]
+    return {"rmia_a": default_a(records) if a == "paper" else a}
+
+
 def checked(name: str, value: float | str) -> float:
     """A setting as a number. Raises ValueError where it is neither that, in its range, nor "choose"."""
     holds, expected = RANGES[name]
@@ -262,7 +268,7 @@ def rmia(
         "temperature": rmia_temperature,
         "trim": rmia_trim,
         "gamma": rmia_gamma,
-        "a": default_a(evidence.records) if rmia_a == "paper" else rmia_a,
+        "a": defaults({"rmia_a": rmia_a}, records=evidence.records)["rmia_a"],
     }
     given = {name: checked(name, value) for name, value in asked.items() if value != CHOOSE}
     settings = choose(evidence, given)

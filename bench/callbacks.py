@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 from base_model import Callback
+from bench.options import Options
 from core.console import UserError, say
 from core.files import digested, read_digested, write
 
@@ -22,15 +22,10 @@ class Resume(Callback):
     """
 
     def __init__(
-        self, path: Path, facts: dict, form: list[str], options: SimpleNamespace, refuse: Callable
+        self, path: Path, facts: dict, form: list[str], options: Options, refuse: Callable
     ):
-        self.path, self.facts, self.form, self.every, self.refuse = (
-            path,
-            facts,
-            form,
-            options.save_every,
-            refuse,
-        )
+        self.path, self.facts, self.form = path, facts, form
+        self.every, self.refuse = options.save_every, refuse
         self.saved = time.monotonic()
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -68,7 +63,7 @@ class Scalars(Callback):
     the epochs that it runs again.
     """
 
-    def __init__(self, folders: list[Path], options: SimpleNamespace):
+    def __init__(self, folders: list[Path], options: Options):
         self.folders, self.asked, self.writers = folders, options.tensorboard, []
         if options.fresh:
             self._remove()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,165 +13,172 @@ from core import console
 from attackers import ATTACKS, blindmi
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, Signals
 from base_model import BaseModel
-from bench.store import Checkpoint, Store, array_digest
-from bench.training import on_device, stored_model
+from bench.checkpoints import Checkpoint
+from bench.outputs import Outputs
+from bench.role_models import on_device, stored_model
+from bench.run import Run
 from core.devices import generator
+from core.files import array_digest
 from core.parallel import parallel_map
-from datasets import Records, RoleSplit
+from datasets import Records
 
 
-def gather(
-    records: Records,
-    parts: dict[str, RoleSplit],
-    checkpoints: dict[str, Checkpoint],
-    device: torch.device,
-    *,
-    places: dict[str, tuple[Store, str]],
-    attacks: Iterable[str],
-) -> Evidence:
-    """Evidence for these attacks. Answers are kept in the models' folders, and taken from there the next time.
+@dataclass(frozen=True)
+class Queries:
+    """What the models of a run are asked.
 
-    The targets are the victim's train and test records in the order of their numbers, which says nothing of who is a
-    member; the population is what else the shadow models have.
-
-    Args:
-        places: each role's store and version.
+    Attributes:
+        checkpoints: by role.
+        needs: of "sensitivity" and "generated", what is asked for beside logits.
     """
-    options = places["victim"][0].options
-    targets = np.union1d(parts["victim"].train, parts["victim"].test)
-    record_ids = np.union1d(targets, np.concatenate(list(vars(parts["shadow_0"]).values())))
-    calibration_mask = {
-        role: np.isin(record_ids, np.concatenate([part.train, part.test]))
-        for role, part in parts.items()
-    }
-    needs = {
+
+    run: Run
+    checkpoints: Mapping[str, Checkpoint]
+    needs: frozenset[str]
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """(n,), the victim's train and test records in the order of their numbers, which says
+        nothing of who is a member."""
+        victim = self.run.splits["victim"]
+        return np.union1d(victim.train, victim.test)
+
+    @cached_property
+    def record_ids(self) -> np.ndarray:
+        """(N,), the targets and the population: what else the shadow models have."""
+        others = np.concatenate(list(vars(self.run.splits["shadow_0"]).values()))
+        return np.union1d(self.targets, others)
+
+    def calibration_mask(self, role: str) -> np.ndarray:
+        """(N,) bool, which records a role has as members or non-members."""
+        split = self.run.splits[role]
+        return np.isin(self.record_ids, np.concatenate([split.train, split.test]))
+
+    @cached_property
+    def generated(self) -> Records | None:
+        """Records that are made up; None where they are not needed."""
+        if "generated" not in self.needs:
+            return None
+        options = self.run.options
+        return blindmi.generate(self.run.records, self.targets, seed=options.train_seed)
+
+
+def collect_signals(
+    run: Run, checkpoints: Mapping[str, Checkpoint], *, attacks: Iterable[str]
+) -> Evidence:
+    """Evidence for these attacks. Outputs are kept in the models' folders, and taken from there the
+    next time."""
+    options, roles = run.options, list(run.splits)
+    needs = frozenset(
         what
         for what in ("sensitivity", "generated")
         if any(ATTACKS[name].options.get(what) for name in attacks)
-    }
-    made = (
-        blindmi.generate(records, targets, seed=options.train_seed)
-        if "generated" in needs
-        else None
     )
-
-    def answers(role: str, *, ask: bool) -> dict[str, np.ndarray]:
-        return _answers(
-            role,
-            *places[role],
-            checkpoints[role],
-            records,
-            device,
-            record_ids=record_ids,
-            sensitive=record_ids[calibration_mask[role]] if "sensitivity" in needs else None,
-            made=made if role == "victim" else None,
-            ask=ask,
-        )
-
-    bar = console.progress(total=len(parts), label="asking models", unit="model")
+    queries = Queries(run, checkpoints, needs)
+    generated = queries.generated  # once, before processes are forked
+    bar = console.progress(total=len(roles), label="asking models", unit="model")
     for _ in parallel_map(
-        lambda role, _: len(answers(role, ask=True)),
-        parts,
-        workers=options.workers,
+        lambda role, _: _ask(queries, role),
+        roles,
+        workers=options.workers or 1,
         threads=options.threads,
     ):
         bar.update()
     bar.close()
-    found = {
-        role: answers(role, ask=False) for role in parts
-    }  # from the folders: large arrays through no pipe
-
-    def signals(role: str) -> Signals:
-        sensitivity = None
-        if "sensitivity" in needs:
-            sensitivity = np.full(found[role]["logits"].shape, np.nan, dtype=np.float32)
-            sensitivity[calibration_mask[role]] = found[role]["sensitivity"]
-        return Signals(found[role]["logits"], sensitivity)
-
-    shadows = [role for role in parts if role != "victim"]
+    # from the folders: large arrays through no pipe
+    outputs = {role: {one.what: one.load() for one, _ in _outputs(queries, role)} for role in roles}
+    shadows = roles[1:]
+    masks = {role: queries.calibration_mask(role) for role in roles}
+    signals = {role: _signals(outputs[role], masks[role]) for role in roles}
     return Evidence(
-        labels=records.y[torch.from_numpy(record_ids)].numpy(),
-        victim=signals("victim"),
-        shadows=[signals(role) for role in shadows],
-        member=np.stack([np.isin(record_ids, parts[role].train) for role in shadows]),
-        calibration_mask=np.stack([calibration_mask[role] for role in shadows]),
-        target=calibration_mask["victim"],
+        labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
+        victim=signals["victim"],
+        shadows=[signals[role] for role in shadows],
+        member=np.stack([np.isin(queries.record_ids, run.splits[role].train) for role in shadows]),
+        calibration_mask=np.stack([masks[role] for role in shadows]),
+        target=masks["victim"],
         online=options.split == "inout",
-        records=records,
-        record_ids=record_ids,
-        generated=None if made is None else (Signals(found["victim"]["generated"]), made.y.numpy()),
+        records=run.records,
+        record_ids=queries.record_ids,
+        generated=None
+        if generated is None
+        else (Signals(outputs["victim"]["generated"]), generated.y.numpy()),
     )
 
 
-def _answers(
-    role: str,
-    store: Store,
-    version: str,
-    checkpoint: Checkpoint,
-    records: Records,
-    device: torch.device,
-    *,
-    record_ids: np.ndarray,
-    sensitive: np.ndarray | None,
-    made: Records | None,
-    ask: bool,
-) -> dict[str, np.ndarray]:
-    """Of one model, by what it was asked: logits of the records of these numbers and of those that were made up,
-    sensitivities of others. Kept with all that they depend on; without `ask`, only read."""
-    options = store.options
-    model = lru_cache(
-        lambda: stored_model(options, records, role, "mia", device, weights=checkpoint.weights)
-    )
-    place = partial(on_device, records, device)
+def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
+    """Of a model's outputs, sensitivities of the records in `mask` (N,) bool alone."""
+    sensitivity = None
+    if "sensitivity" in outputs:
+        sensitivity = np.full(outputs["logits"].shape, np.nan, dtype=np.float32)
+        sensitivity[mask] = outputs["sensitivity"]
+    return Signals(outputs["logits"], sensitivity)
 
-    def kept(
-        what: str,
-        asked: np.ndarray,
-        query: Callable[[], np.ndarray],
-        *,
-        numbered: bool = True,
-        **more,
-    ) -> np.ndarray:
+
+def _ask(queries: Queries, role: str) -> int:
+    """Have all outputs of a role's model there; returns how many kinds there are. Weights are read
+    where a model must be asked."""
+    outputs = _outputs(queries, role)
+    for one, query in outputs:
+        one.ask(query, fresh=queries.run.options.fresh)
+    return len(outputs)
+
+
+def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np.ndarray]]]:
+    """The kinds of outputs that are needed of a role's model, and how it is asked for each."""
+    run, checkpoint, record_ids = queries.run, queries.checkpoints[role], queries.record_ids
+    options, model = run.options, _Model(run, role, checkpoint)
+
+    def kept(what: str, asked: np.ndarray, *, numbered: bool = True, **more) -> Outputs:
         facts = {
             "model": checkpoint.digest,
             "data": checkpoint.data,
             "records": array_digest(asked),
-            "device": device.type,
+            "device": run.device.type,
             "threads": options.threads,
             **more,
         }
-        return store.answers(
-            role,
-            version,
-            what,
-            facts,
-            query if ask else None,
-            records=asked if numbered else None,
-            fresh=ask and options.fresh,
-        )
+        models = run.matchup.models(role)
+        return Outputs(models, role, what, facts, asked if numbered else None)
 
-    def sensitivity() -> np.ndarray:
-        noise = generator(options.train_seed, "mia", role, "noise", device=device)
-        return query_sensitivity(model(), place(), sensitive, generator=noise)
-
-    found = {"logits": kept("logits", record_ids, lambda: query(model(), place(), record_ids))}
-    if sensitive is not None:
-        found["sensitivity"] = kept(
-            "sensitivity",
-            sensitive,
-            sensitivity,
-            draws=SENSITIVITY_DRAWS,
-            epsilon=SENSITIVITY_EPSILON,
-            train_seed=options.train_seed,
-        )
-    if made is not None:
-        found["generated"] = kept(
-            "generated",
-            made.x.numpy(),
-            lambda: query(model(), made.to(device), np.arange(len(made))),
-            numbered=False,
-        )
+    found = [(kept("logits", record_ids), partial(model.logits, record_ids))]
+    if "sensitivity" in queries.needs:
+        asked = record_ids[queries.calibration_mask(role)]
+        settings = {"draws": SENSITIVITY_DRAWS, "epsilon": SENSITIVITY_EPSILON}
+        settings["train_seed"] = options.train_seed
+        found.append((kept("sensitivity", asked, **settings), partial(model.sensitivity, asked)))
+    generated = queries.generated if role == "victim" else None
+    if generated is not None:
+        outputs = kept("generated", generated.x.numpy(), numbered=False)
+        found.append((outputs, partial(model.logits_of, generated)))
     return found
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A role's model, made when it is first asked."""
+
+    run: Run
+    role: str
+    checkpoint: Checkpoint
+
+    @cached_property
+    def model(self) -> BaseModel:
+        run = self.run
+        weights = self.checkpoint.weights()
+        return stored_model(run.options, run.records, self.role, "mia", run.device, weights=weights)
+
+    def logits(self, record_ids: np.ndarray) -> np.ndarray:
+        return query(self.model, on_device(self.run.records, self.run.device), record_ids)
+
+    def logits_of(self, records: Records) -> np.ndarray:
+        return query(self.model, records.to(self.run.device), np.arange(len(records)))
+
+    def sensitivity(self, record_ids: np.ndarray) -> np.ndarray:
+        run, model = self.run, self.model
+        noise = generator(run.options.train_seed, "mia", self.role, "noise", device=run.device)
+        records = on_device(run.records, run.device)
+        return query_sensitivity(model, records, record_ids, generator=noise)
 
 
 def query(model: BaseModel, records: Records, record_ids: np.ndarray) -> np.ndarray:
@@ -183,14 +191,7 @@ def query_sensitivity(
 ) -> np.ndarray:
     """A model's sensitivity (n, C) for the records of these numbers; `generator` draws the noise."""
     indices = torch.from_numpy(record_ids).to(records.y.device)
-    return (
-        model.sensitivity(
-            records,
-            indices,
-            generator=generator,
-            draws=SENSITIVITY_DRAWS,
-            epsilon=SENSITIVITY_EPSILON,
-        )
-        .cpu()
-        .numpy()
+    sensitivity = model.sensitivity(
+        records, indices, generator=generator, draws=SENSITIVITY_DRAWS, epsilon=SENSITIVITY_EPSILON
     )
+    return sensitivity.cpu().numpy()

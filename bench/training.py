@@ -7,100 +7,36 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import SimpleNamespace
+from functools import partial
 
 import torch
 
-import datasets
-import models
 from core import console
 from base_model import BaseModel, Diverged, Objective, Progress, Stack, TrainConfig, TrainSet
-from bench.store import Checkpoint, Store, digest
+from bench.callbacks import Resume, Scalars
+from bench.checkpoints import (
+    Checkpoint,
+    made_now,
+    made_of,
+    refuse_differences,
+    reusable_checkpoint,
+    save_checkpoint,
+    split_digest,
+)
+from bench.layout import RESUME, SCALARS, ModelSet
+from bench.options import Options
+from bench.remedies import MUST_MATCH_TO_REUSE, maker
+from bench.role_models import on_device, precision
+from bench.run import Run
 from core.console import UserError, percent, say
-from core.devices import choose_device, choose_precision, generator
-from core.parallel import WorkerDied, available_cores, parallel_map, tune_malloc
+from core.devices import generator
+from core.parallel import WorkerDied, parallel_map
 from datasets import Records, RoleSplit
 from defenders import DEFENDERS
-from models import MODELS, stack
+from models import stack
 from pruner import mask
 
 AT_CHANCE = " (!)"
-
-
-def load_device_and_data(options: SimpleNamespace) -> tuple[torch.device, Records]:
-    """The device and all records, in the main memory; sets threads and, where not given, `options.workers`.
-
-    Raises:
-        UserError: device, data and network do not fit together.
-    """
-    tune_malloc()
-    device = choose_device(options.device)
-    if options.workers is None:
-        options.workers = available_cores() if device.type == "cpu" else 1
-    torch.set_num_threads(
-        options.threads if options.workers == 1 else 1
-    )  # see `parallel_map` on forks
-    records = datasets.load(
-        options.dataset_name,
-        data_path=options.data_path,
-        data_root=options.data_root,
-        num_cls=options.num_cls,
-        input_dim=options.input_dim,
-    )
-    models.check_fit(options.model_name, records.shape)
-    fits = models.input_dim(options.model_name, records.shape)
-    if options.input_dim != fits:
-        raise UserError(
-            f"input_dim must be {fits} for {options.model_name} on records of shape {records.shape}, "
-            f"not {options.input_dim}"
-        )
-    shape = "x".join(map(str, records.shape))
-    say(
-        f"{options.dataset_name}: {len(records)} records of {shape}, {records.num_cls} classes; "
-        f"{options.model_name} on {device}"
-    )
-    return device, records.to("cpu")
-
-
-@lru_cache(maxsize=1)
-def on_device(records: Records, device: torch.device) -> Records:
-    """The records on a device, copied once in each process that asks: a GPU must not be touched before a fork."""
-    return records.to(device)
-
-
-def new_model(
-    options: SimpleNamespace, records: Records, role: str, stage: str, device: torch.device
-) -> BaseModel:
-    """A fresh model for a role; all of its randomness is its own."""
-    draw = generator(options.train_seed, stage, role)
-    network = models.build(
-        options.model_name, shape=records.shape, num_cls=records.num_cls, generator=draw
-    )
-    return BaseModel(network, device=device, generator=draw, precision=precision(options, device))
-
-
-def precision(options: SimpleNamespace, device: torch.device) -> str:
-    """What models of this network train in on this device; private gradients are float32 always."""
-    if options.defend == "dp":
-        return "fp32"
-    convolves = "Conv2d" in MODELS[options.model_name].options["layers"]
-    return choose_precision(options.precision, device, convolves=convolves)
-
-
-def stored_model(
-    options: SimpleNamespace,
-    records: Records,
-    role: str,
-    stage: str,
-    device: torch.device,
-    *,
-    weights: dict[str, torch.Tensor],
-) -> BaseModel:
-    """A model with these weights, and for this stage's randomness a new start."""
-    model = new_model(options, records, role, stage, device)
-    model.network.load_state_dict(weights)
-    return model
 
 
 class TrainingFailed(UserError):
@@ -112,9 +48,8 @@ class TrainingPlan:
     """How a stage trains all of its roles.
 
     Attributes:
-        store, version: where the models go.
-        records: in the main memory; they are trained on `device`.
-        splits: each role's record numbers.
+        run: options, device, records and split.
+        models: the version that is made.
         start: the model, with its masks if it is pruned, from which a role's training starts.
         epochs: the most.
         defend: name of the defence.
@@ -122,11 +57,8 @@ class TrainingPlan:
         title: of the closing table.
     """
 
-    store: Store
-    version: str
-    device: torch.device
-    records: Records
-    splits: Mapping[str, RoleSplit]
+    run: Run
+    models: ModelSet
     start: Callable[[str], BaseModel]
     epochs: int
     title: str
@@ -134,8 +66,20 @@ class TrainingPlan:
     parents: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def options(self) -> SimpleNamespace:
-        return self.store.options
+    def options(self) -> Options:
+        return self.run.options
+
+    @property
+    def device(self) -> torch.device:
+        return self.run.device
+
+    @property
+    def records(self) -> Records:
+        return self.run.records
+
+    @property
+    def splits(self) -> Mapping[str, RoleSplit]:
+        return self.run.splits
 
     @property
     def config(self) -> TrainConfig:
@@ -159,13 +103,13 @@ class TrainingPlan:
                 options.train_seed,
                 options.stage,
                 list(roles),
-                sorted(self.store.record.items(), key=str),
+                sorted(options.record.items(), key=str),
             )
             named["key"] = hashlib.sha256(repr(purpose).encode()).digest()
         return DEFENDERS.load(self.defend)(options.defend_arg, **named)
 
     def privacy(self, role: str) -> dict | None:
-        """What differential privacy guarantees of a role's training (see `store.Checkpoint`); None without it."""
+        """What differential privacy guarantees of a role's training (see `Checkpoint`); None without it."""
         return self.objective().privacy(
             n=len(self.splits[role].train),
             batch_size=self.options.batch_size,
@@ -186,43 +130,46 @@ class TrainingPlan:
 def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
     """Train every role from its start, store its best weights, and print a table of all models.
 
-    Returns what differential privacy guarantees of each. Roles are trained side by side in processes; on a GPU, those
-    of equal size together as one `Stack` where the network and the defence allow it.
+    Returns what differential privacy guarantees of each. Roles are trained side by side in
+    processes; on a GPU, those of equal size together as one `Stack` where the network and the
+    defence allow it.
     """
     for role in plan.splits:  # that there is a guarantee is known before any work
         plan.privacy(role)
-    options = plan.options
-    most = 1 if plan.device.type == "cpu" or options.workers > 1 else _stack_size(plan)
+    options, workers = plan.options, plan.options.workers or 1
+    most = 1 if plan.device.type == "cpu" or workers > 1 else _stack_size(plan)
     groups = stacks(plan.splits, most=most)
-    rows, privacy = {}, {}
+    outcomes: dict[str, Outcome] = {}
+    failed: dict[str, Exception] = {}
 
-    def train(label: str, progress) -> list[tuple]:
+    def train(label: str, progress) -> list[Outcome]:
         return _train_and_store(plan, groups[label], label, progress)
 
-    failed = {}
-    for group, stored in parallel_map(
+    for group, result in parallel_map(
         train,
         groups,
-        workers=options.workers,
+        workers=workers,
         threads=options.threads,
         goes_on=(TrainingFailed, MemoryError, WorkerDied),
     ):
-        if isinstance(stored, Exception):
-            failed[group] = stored
+        if isinstance(result, Exception):
+            failed[group] = result
             continue
-        for role, line, rows[role], privacy[role] in stored:
-            say(f"{role}: {line}")
-    made = [rows[role] for role in plan.splits if role in rows]
-    if made:
+        for outcome in result:
+            say(f"{outcome.role}: {outcome.line}")
+            outcomes[outcome.role] = outcome
+    rows = [outcomes[role].row for role in plan.splits if role in outcomes]
+    if rows:
         header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
-        console.table(plan.title, header[: len(made[0])], made)
-    if any(row[0].endswith(AT_CHANCE) for row in rows.values()):
+        console.table(plan.title, header[: len(rows[0])], rows)
+    if any(row[0].endswith(AT_CHANCE) for row in rows):
         say(
-            f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on it mean nothing"
+            f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on "
+            f"it mean nothing"
         )
     if failed:
         raise _of_failures(failed, groups)
-    return privacy
+    return {role: outcome.privacy for role, outcome in outcomes.items()}
 
 
 def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> UserError:
@@ -268,76 +215,74 @@ def stacks(splits: Mapping[str, RoleSplit], *, most: int) -> dict[str, list[str]
     }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a role.
+
+    Attributes:
+        line: what was done.
+        row: of the closing table.
+        privacy: what is guaranteed of it; None where nothing is.
+    """
+
+    role: str
+    line: str
+    row: list[str]
+    privacy: dict | None
+
+
 def _train_and_store(
     plan: TrainingPlan, roles: list[str], label: str, progress: Callable
-) -> list[tuple[str, str, list[str], dict | None]]:
-    """Train those models of some roles that are not there yet, and store their best weights.
-
-    Returns role, what was done, the row of the closing table and the privacy of each.
-    """
-    store, records = plan.store, on_device(plan.records, plan.device)
+) -> list[Outcome]:
+    """Train those models of some roles that are not there yet, and store their best weights."""
     with ExitStack() as locks:
         for role in roles:
-            locks.enter_context(store.making(role, plan.version))
-        chosen = precision(plan.options, records.y.device)
-        reused = {
-            role: store.finished(
-                role, plan.version, plan.splits[role], precision=chosen, parent=plan.parent(role)
+            locks.enter_context(plan.models.lock(role))
+        chosen = precision(plan.options, plan.device)
+        checkpoints = {}
+        for role in roles:
+            stored = reusable_checkpoint(
+                plan.models, role, plan.splits[role], precision=chosen, parent=plan.parent(role)
             )
-            for role in roles
-        }
-        missing = [role for role, checkpoint in reused.items() if checkpoint is None]
-        trained = _train(plan, missing, label, progress) if missing else {}
-    lines = []
-    for role in roles:
-        checkpoint = trained.get(role) or reused[role]
-        labels = records.y[torch.from_numpy(plan.splits[role].test).to(records.y.device)]
-        chance = (labels.bincount().max() / len(labels)).item()
-        warning = AT_CHANCE if checkpoint.accuracy["test"] <= chance else ""
-        row = [
-            role + warning,
-            f"{checkpoint.epoch} of {checkpoint.ran}",
-            *map(percent, checkpoint.accuracy.values()),
-        ]
-        if checkpoint.masks is not None:
-            row.append(percent(mask.sparsity(checkpoint.masks)))
-        done = "saved" if role in trained else "kept"
-        lines.append((role, f"{done} {store.folder(role, plan.version)}", row, checkpoint.privacy))
-    return lines
+            if stored is not None:
+                checkpoints[role] = stored
+        missing = [role for role in roles if role not in checkpoints]
+        if missing:
+            checkpoints |= _train(plan, missing, label, progress)
+    return [
+        _outcome(plan, role, checkpoints[role], "saved" if role in missing else "kept")
+        for role in roles
+    ]
+
+
+def _outcome(plan: TrainingPlan, role: str, checkpoint: Checkpoint, done: str) -> Outcome:
+    labels = plan.records.y[torch.from_numpy(plan.splits[role].test)]
+    chance = (labels.bincount().max() / len(labels)).item()
+    warning = AT_CHANCE if checkpoint.accuracy["test"] <= chance else ""
+    row = [
+        role + warning,
+        f"{checkpoint.epoch} of {checkpoint.ran}",
+        *map(percent, checkpoint.accuracy.values()),
+    ]
+    masks = checkpoint.masks()
+    if masks is not None:
+        row.append(percent(mask.sparsity(masks)))
+    return Outcome(role, f"{done} {plan.models.folder(role)}", row, checkpoint.privacy)
 
 
 def _train(
     plan: TrainingPlan, roles: list[str], label: str, progress: Callable
 ) -> dict[str, Checkpoint]:
     """Train these roles, together if they are several, and store their checkpoints."""
-    store, records, began = plan.store, on_device(plan.records, plan.device), time.time()
-    indices = {
-        name: torch.stack([torch.from_numpy(vars(plan.splits[role])[name]) for role in roles]).to(
-            plan.device
-        )
-        for name in vars(plan.splits[roles[0]])
-    }
-    if len(roles) == 1:
-        indices = {name: numbers[0] for name, numbers in indices.items()}
+    records, began = on_device(plan.records, plan.device), time.time()
+    indices = _indices(plan, roles)
     models = [plan.start(role) for role in roles]
-    resume = store.resume(
-        roles,
-        plan.version,
-        plan.splits,
-        precision=models[0].precision,
-        device=plan.device.type,
-        parents=[plan.parent(role) for role in roles],
-    )
-    scalars = store.scalars(roles, plan.version)
+    scalars = Scalars([plan.models.file(role, SCALARS) for role in roles], plan.options)
     on_epoch, close = progress(plan.epochs, label)
+    callbacks = [Progress(on_epoch), scalars, _resume(plan, roles, models[0].precision)]
+    data = TrainSet(records, indices["train"], indices["dev"])
     try:
-        trained, histories = _fit(
-            plan,
-            roles,
-            models,
-            TrainSet(records, indices["train"], indices["dev"]),
-            [Progress(on_epoch), scalars, resume],
-        )
+        trained, histories = _fit(plan, roles, models, data, callbacks)
     except Diverged as error:
         smaller = "--dp_lr or --max_grad_norm" if plan.defend == "dp" else "--lr"
         raise TrainingFailed(f"{label}: {error}: try a smaller {smaller}") from error
@@ -353,20 +298,52 @@ def _train(
     accuracies = zip(*(trained.accuracies(records, numbers) for numbers in indices.values()))
     made = {}
     for role, model, history, values in zip(roles, models, histories, accuracies):
-        made[role] = Checkpoint(
-            weights={name: tensor.cpu() for name, tensor in model.network.state_dict().items()},
-            options=store.record | {"precision": model.precision},
+        checkpoint = Checkpoint(
+            options=plan.options.record | {"precision": model.precision},
             epoch=history.best_epoch,
             ran=len(history.dev_accuracy),
             accuracy=dict(zip(indices, values)),
-            split=digest(plan.splits[role]),
-            data=store.data,
+            split=split_digest(plan.splits[role]),
+            data=plan.models.data,
             parent=plan.parent(role),
-            masks=model.masks,
             privacy=plan.privacy(role),
         )
-        store.save(role, plan.version, made[role], device=str(plan.device), start=began)
+        weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
+        how = made_now(device=str(plan.device), start=began, workers=plan.options.workers)
+        state = {"weights": weights, "masks": model.masks}
+        made[role] = save_checkpoint(plan.models, role, checkpoint, state, made=how)
     return made
+
+
+def _indices(plan: TrainingPlan, roles: list[str]) -> dict[str, torch.Tensor]:
+    """The train, dev and test records (n,) of a role, or (K, n) of K roles, on the device."""
+    indices = {
+        part: torch.stack([torch.from_numpy(vars(plan.splits[role])[part]) for role in roles])
+        for part in vars(plan.splits[roles[0]])
+    }
+    return {
+        part: (numbers if len(roles) > 1 else numbers[0]).to(plan.device)
+        for part, numbers in indices.items()
+    }
+
+
+def _resume(plan: TrainingPlan, roles: list[str], precision: str) -> Resume:
+    """Where the training of one role's model, or of a stack of several, keeps its state."""
+    models, role = plan.models, roles[0]
+    facts = made_of(
+        models,
+        [plan.splits[one] for one in roles],
+        MUST_MATCH_TO_REUSE[maker(models)],
+        precision=precision,
+        parents=[plan.parent(one) for one in roles],
+    )
+    return Resume(
+        models.file(role, RESUME),
+        facts,
+        [plan.device.type, *roles],
+        plan.options,
+        partial(refuse_differences, models=models, role=role),
+    )
 
 
 def _fit(

@@ -33,11 +33,33 @@ def unpack(content: bytes):
 
 
 def unpacked(path: Path, digest: str):
+    """The content of a file that has this digest. Raises UserError where it has another."""
     with user_error_if_damaged(path):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError("its digest is not the manifest's")
         return unpack(content)
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Raise UserError where a file has not this digest."""
+    found = file_digest(path)
+    with user_error_if_damaged(path):
+        if found != digest:
+            raise ValueError("its digest is not the manifest's")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, read piece by piece; "" of what is no file."""
+    if not path.is_file():
+        return ""
+    with user_error_if_damaged(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_digest(*arrays: np.ndarray) -> str:
+    """Tells arrays from any others of their kind."""
+    return hashlib.sha256(b"|".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def digested(content) -> bytes:

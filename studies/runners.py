@@ -41,7 +41,8 @@ class Local:
             [
                 *STAGES,
                 "bench.training",
-                "bench.signals",
+                "bench.attacking",
+                "bench.tables",
                 "attackers.neural",
                 "sklearn.metrics",
                 "scipy.stats",
@@ -233,6 +234,7 @@ def _run_there(
             [sys.executable, f"{stage}.py", *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            check=False,
             preexec_fn=die_with_parent,
         )
         made = {} if files is None else _read(Path(results), [Path(results)])

@@ -11,6 +11,7 @@ from helpers import MADE, lines, run
 
 import attackers.neural
 import attackers.qmia
+import bench.attacking
 import mia
 import pretrain
 import prune
@@ -19,10 +20,12 @@ from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
 from base_model import BaseModel, TrainConfig
-from bench.options import parse
-from bench.signals import gather
-from bench.store import ORIGINAL, Store, attacked
-from bench.training import load_device_and_data
+from bench.attacking import load_matchup
+from bench.checkpoints import Checkpoint
+from bench.command_line import parse
+from bench.results import find_results
+from bench.run import begin
+from bench.signals import collect_signals
 from core.files import read_arrays, sealed
 
 CPU = torch.device("cpu")
@@ -39,30 +42,17 @@ def made(write_config, request):
     """Everything that gather needs of original models in a split, and the options."""
     path = write_config(epochs=2, shadow_num=6, save_every=1000)
     run(pretrain, path, "--split", request.param)
-    options = parse("mia", ["cpu", path, "--original"])
-    device, records = load_device_and_data(options)
-    store = Store(options, records.digest())
-    parts = store.load_split(len(records))
-    checkpoints = {role: store.load(role, ORIGINAL, part) for role, part in parts.items()}
+    started = begin(parse("mia", ["cpu", path, "--original"]))
     return SimpleNamespace(
-        options=options,
-        records=records,
-        parts=parts,
-        checkpoints=checkpoints,
-        places=dict.fromkeys(parts, (store, ORIGINAL)),
-        path=path,
+        run=started, parts=started.splits, checkpoints=load_matchup(started), path=path
     )
 
 
-def evidence_of(made, parts=None, attacks=tuple(ATTACKS)):
-    return gather(
-        made.records,
-        parts or made.parts,
-        made.checkpoints,
-        CPU,
-        places=made.places,
-        attacks=attacks,
+def evidence_of(made, parts=None, attacks=tuple(ATTACKS), **options):
+    started = replace(
+        made.run, splits=parts or made.parts, options=replace(made.run.options, **options)
     )
+    return collect_signals(started, made.checkpoints, attacks=attacks)
 
 
 def test_targets_and_population_of_either_split(made):
@@ -72,7 +62,7 @@ def test_targets_and_population_of_either_split(made):
         evidence.record_ids[~evidence.target],
     )
     assert np.array_equal(targets, np.sort(np.concatenate([victim.train, victim.test])))
-    inout = made.options.split == "inout"
+    inout = made.run.options.split == "inout"
     assert evidence.online == inout
     if inout:
         assert np.array_equal(population, victim.dev)
@@ -93,12 +83,12 @@ def test_targets_and_population_of_either_split(made):
 
 def test_the_answers_are_the_models(made):
     evidence = evidence_of(made)
-    x = made.records.x[torch.from_numpy(evidence.record_ids)]
+    x = made.run.records.x[torch.from_numpy(evidence.record_ids)]
     for signals, role in zip([evidence.victim, *evidence.shadows], made.parts):
         from models import build
 
         network = build("columnfc", shape=(12,), num_cls=3, generator=torch.Generator())
-        network.load_state_dict(made.checkpoints[role].weights)
+        network.load_state_dict(made.checkpoints[role].weights())
         with torch.no_grad():
             assert np.allclose(signals.logits, network.eval()(x).numpy(), atol=1e-6)
         calibration_mask = (
@@ -113,7 +103,7 @@ def test_the_answers_are_the_models(made):
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_whoever_is_a_member_the_scores_are_the_same(made, name):
     """Members and non-members of the victim are dealt anew; not a digit of what an attack says changes."""
-    if unfit(name, online=made.options.split == "inout", shadow_num=6):
+    if unfit(name, online=made.run.options.split == "inout", shadow_num=6):
         pytest.skip("not in this split")
     victim = made.parts["victim"]
     asked = np.random.default_rng(0).permutation(np.concatenate([victim.train, victim.test]))
@@ -153,6 +143,7 @@ def test_answers_to_other_generated_records_are_not_reused(made, monkeypatch):
 
 def test_what_was_asked_once_is_not_asked_again(made, monkeypatch):
     before, asked = evidence_of(made), []
+    weights = {one.folder: one.weights() for one in made.checkpoints.values()}
     for what in ("logits", "sensitivity"):
         real = getattr(BaseModel, what)
         monkeypatch.setattr(
@@ -164,17 +155,19 @@ def test_what_was_asked_once_is_not_asked_again(made, monkeypatch):
     assert not asked and np.array_equal(
         before.victim.sensitivity, again.victim.sensitivity, equal_nan=True
     )
-    made.options.train_seed = 8  # other noise, other generated records: the same logits
-    other = evidence_of(made)
+    # other noise, other generated records: the same logits
+    other = evidence_of(made, train_seed=8)
     assert len(asked) == 7 + 1 and np.array_equal(before.victim.logits, other.victim.logits)
     assert not np.array_equal(before.victim.sensitivity, other.victim.sensitivity, equal_nan=True)
-    made.checkpoints["shadow_1"] = replace(made.checkpoints["shadow_1"], digest="another")
+    shadow = made.checkpoints["shadow_1"]
+    files = shadow.files | {"best.pth": "another"}
+    made.checkpoints["shadow_1"] = replace(shadow, files=files)
     asked.clear()
-    evidence_of(made)
+    monkeypatch.setattr(Checkpoint, "weights", lambda checkpoint: weights[checkpoint.folder])
+    evidence_of(made, train_seed=8)
     assert len(asked) == 2
     asked.clear()
-    made.options.fresh = True
-    evidence_of(made, attacks=["loss"])
+    evidence_of(made, attacks=["loss"], fresh=True)
     assert len(asked) == 7
 
 
@@ -315,7 +308,7 @@ def test_intervals_by_an_older_method_are_measured_again_from_the_scores(
     assert all(line["intervals"] == INTERVALS for line in before)
     assert "not the randomness of training" in said
     with_older_intervals("victim_model")
-    monkeypatch.setattr(mia, "attack", None)  # none is made again
+    monkeypatch.setattr(bench.attacking, "attack", None)  # none is made again
     run(mia, path, "--original", "--attacks", "loss,threshold")
     again = capsys.readouterr().out
     assert "5 results had intervals by an older method" in again and "kept what" in again
@@ -332,7 +325,7 @@ def test_intervals_by_an_older_method_without_scores_are_not_shown(write_config,
     with_older_intervals("victim_model")
     (MADE / "victim_model" / "scores.npz").unlink()
     old = lines("victim_model")
-    found = attacked(MADE)[0]
+    found = find_results(MADE)[0]
     assert found.lines == [] and found.unmeasured == 2
     capsys.readouterr()
     run(mia, path, "--original", "--attacks", "gap")

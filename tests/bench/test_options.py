@@ -11,7 +11,8 @@ from helpers import PROJECT
 import mia
 import pretrain
 import prune
-from bench.options import OPTIONS, command, parse, record
+from bench.command_line import command, parse
+from bench.options import OPTIONS
 from core.console import UserError
 from core.registry import Registry
 
@@ -59,16 +60,16 @@ def test_what_nothing_reads_is_taken_as_in_a_config(stage, write_config):
     path = write_config()
     plain = parse(stage, ["cpu", path])
     given = parse(stage, ["cpu", path, "--image_size", "32", "--hidden_size=128"])
-    assert record(given) == record(plain) and command("prune", given) == command("prune", plain)
+    assert given.record == plain.record and command("prune", given) == command("prune", plain)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "prune", "prune_dp", "mia"])
 def test_an_option_of_other_stages_says_of_which(stage, write_config):
     for name, option in OPTIONS.items():
-        if stage not in option.stages.split() and option.stages:
+        if stage not in option.stages and option.stages:
             with pytest.raises(UserError) as caught:
                 parse(stage, ["cpu", write_config(), f"--{name}", "1"])
-            of = ", ".join(f"{other}.py" for other in option.stages.split())
+            of = ", ".join(f"{other}.py" for other in option.stages)
             assert str(caught.value) == f"--{name} is an option of {of}, not of {stage}.py"
 
 

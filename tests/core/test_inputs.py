@@ -13,9 +13,11 @@ import mia
 import pretrain
 import report
 import study
-from bench.options import OPTIONS, parse
+from bench.command_line import parse
+from bench.options import OPTIONS
 from core.console import UserError
 from core.inputs import expand_home, locate, read_object
+from studies.grid import read_cells
 
 
 def said(text, tmp_path, name="x.json"):
@@ -80,7 +82,7 @@ def test_every_reader_of_users_json_reads_alike(write_config, tmp_path, capsys):
     marked_study.write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"config": str(marked), "attacks": "gap"}).encode()
     )
-    assert len(study.read(str(marked_study), device="cpu", results="r")) == 1
+    assert len(read_cells(str(marked_study), device="cpu", results="r")) == 1
     assert report.read_about(marked_study) == ""
     twice.write_text('{"config": "c.json", "config": "c.json"}')
     for main, words in (
@@ -198,7 +200,7 @@ def test_home_is_meant_wherever_a_path_stands(home, write_config, monkeypatch, t
     (tmp_path / "s.json").write_text(
         json.dumps({"config": "~/c.json", "attacks": "gap", "data_path": "~/t.npz"})
     )
-    [cell] = study.read(str(tmp_path / "s.json"), device="cpu", results=expand_home("~/r"))
+    [cell] = read_cells(str(tmp_path / "s.json"), device="cpu", results=expand_home("~/r"))
     assert (cell.data_path, cell.config_path) == (f"{home}/t.npz", f"{home}/c.json")
 
 

@@ -20,7 +20,7 @@ import prune
 import prune_dp
 import report
 from attackers import VERDICTS
-from bench.store import attacked
+from bench.results import find_results as attacked
 from core.files import packed_arrays, read_arrays, sealed, sealed_json
 from defenders.accounting import NO_GUARANTEE, advantage_bound, rounded_up
 from reporting import figures

@@ -13,8 +13,8 @@ import mia
 import pretrain
 import prune
 import prune_dp
-from bench.options import parse
-from bench.store import _unless_default
+from bench.command_line import parse
+from bench.remedies import precision_unless_default
 from pruner import mask
 
 STAGES = {"pretrain.py": pretrain, "prune.py": prune, "prune_dp.py": prune_dp, "mia.py": mia}
@@ -169,7 +169,7 @@ def test_a_damaged_manifest_does_not_stand_in_the_way_of_the_advice(path, capsys
 )
 def test_precision_is_named_where_it_is_not_the_devices_own(precision, device, network, given):
     options = {"precision": precision, "model_name": network, "defend": ""}
-    assert _unless_default({"options": options, "made": {"device": device}}) == given
+    assert precision_unless_default({"options": options, "made": {"device": device}}) == given
 
 
 def test_prune_names_layers_of_which_nothing_is_left(write_config, capsys, monkeypatch):
@@ -182,7 +182,7 @@ def test_prune_names_layers_of_which_nothing_is_left(write_config, capsys, monke
         last = list(masks)[-1]
         return masks | {last: torch.zeros_like(masks[last])}
 
-    monkeypatch.setattr(mask, "compute_masks", prune_masks)
+    monkeypatch.setattr("bench.pruning.compute_masks", prune_masks)
     capsys.readouterr()
     run(prune, path, "--prune_sparsity", "0.9")
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]

@@ -20,7 +20,7 @@ import prune_dp
 from base_model import BaseModel, Callback, Objective, TrainConfig, TrainSet
 from bench import training
 from bench.callbacks import Resume
-from bench.options import parse
+from bench.command_line import parse
 from datasets import Records
 from defenders.dp import PrivateSGD
 

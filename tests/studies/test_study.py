@@ -22,8 +22,12 @@ import prune
 import study
 from attackers import neural
 from base_model import TrainConfig
-from bench.options import OPTIONS, as_config, parse
-from bench.store import Store
+from bench.command_line import as_config, parse
+from bench.layout import ModelSet
+from bench.options import OPTIONS
+from studies import running
+from studies.grid import read_cells
+from studies.plan import plan
 from studies.runners import STAGES, copy_code
 
 SHIPPED = sorted((PROJECT / "config" / "studies").glob("*.json"))
@@ -44,11 +48,11 @@ def grid(write_config, tmp_path):
 
 
 def planned(path):
-    return study.plan(study.read(path, device="cpu", results="results"))
+    return plan(read_cells(path, device="cpu", results="results"))
 
 
 def commands(path):
-    return [shlex.join([job.stage, *job.words[4:]]) for job in planned(path)]
+    return [shlex.join([job.stage, *job.command[4:]]) for job in planned(path)]
 
 
 def found(results="results"):
@@ -212,11 +216,11 @@ def test_each_stage_is_told_just_what_was_planned(grid, write_config, tmp_path, 
         told = [(parse(job.stage, ["cpu", str(path)]), OPTIONS)]
         if not flags:
             own = [name for name, option in OPTIONS.items() if job.stage in option.stages.split()]
-            told.append((parse(job.stage, job.words[2:]), own))
+            told.append((parse(job.stage, job.command[2:]), own))
         for options, names in told:
             assert {name: getattr(options, name) for name in names} == {
                 name: getattr(job.options, name) for name in names
-            }, shlex.join(job.words)
+            }, shlex.join(job.command)
 
 
 def test_a_config_counts_in_what_has_a_meaning(grid, write_config):
@@ -248,11 +252,11 @@ def test_two_attacks_that_share_a_victim_or_shadows_are_never_at_work_at_once(gr
         )
 
     def works_on(job):
-        store = Store(job.options, "")
+        models = ModelSet(job.options)
         if job.options.original:
-            return {("victim", store.root, ""), ("shadow", store.root, "")}
-        shadows = store.pruned if job.options.adaptive else store.undefended().pruned
-        return {("victim", store.root, store.pruned), ("shadow", store.root, shadows)}
+            return {("victim", models.root, ""), ("shadow", models.root, "")}
+        shadows = models if job.options.adaptive else models.undefended
+        return {("victim", models.root, models.version), ("shadow", models.root, shadows.version)}
 
     attacks = [job for job in jobs if job.stage == "mia"]
     shared = [(a, b) for a, b in itertools.combinations(attacks, 2) if works_on(a) & works_on(b)]
@@ -264,7 +268,7 @@ def test_shipped_studies_can_be_planned(path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     jobs = planned(str(path))
     assert json.loads(path.read_text())["about"] and sum(job.stage == "mia" for job in jobs) > 5
-    lines = [shlex.join(job.words) for job in jobs]
+    lines = [shlex.join(job.command) for job in jobs]
     assert len(lines) == len(set(lines))
 
 
@@ -431,13 +435,13 @@ def wait_for(what, seconds=120):
 
 def test_time_left_by_what_was_like_it(grid, monkeypatch):
     jobs = planned(grid(prune_sparsity=[0.5, 0.6, 0.7]))
-    assert study.time_left(jobs, 1) is None
-    monkeypatch.setattr(study.time, "monotonic", lambda: 100.0)
+    assert running.time_left(jobs, 1) is None
+    monkeypatch.setattr(running.time, "monotonic", lambda: 100.0)
     made, first, attack, second, *_ = jobs
     made.state, made.seconds, first.state, first.seconds = "done", 40.0, "done", 10.0
     attack.state, attack.began = "running", 95.0
     # two prunings of 10 s; three attacks, of which nothing is known, of (40 + 10) / 2 s, one of them 5 s old
-    assert study.time_left(jobs, 2) == pytest.approx((2 * 10 + 3 * 25 - 5) / 2)
+    assert running.time_left(jobs, 2) == pytest.approx((2 * 10 + 3 * 25 - 5) / 2)
 
 
 # ---- attack networks
@@ -657,7 +661,7 @@ def test_a_folder_that_is_not_shared_is_said(cluster, local):
         sys.executable,
         "-c",
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
-        "import runners, study\nreal = runners.write\n"
+        "import study\nfrom studies import runners\nreal = runners.write\n"
         "runners.write = lambda path, content: path.name.startswith('.shared') or real(path, content)\n"
         "study.main(sys.argv[1:])",
         str(local[0]),

@@ -1,0 +1,133 @@
+"""Making attacks: those that fit, on what they need, judged and written down."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from attackers import ATTACKS, Evidence, attack, metrics, unfit
+from bench.attack_log import AttackLog, Finding
+from bench.checkpoints import Checkpoint, load_checkpoint
+from bench.options import Options
+from bench.outputs import cached_network
+from bench.run import Run
+from bench.signals import collect_signals
+from core.console import NotApplicable, UserError, say
+from core.parallel import parallel_map
+
+
+def fitting_attacks(options: Options) -> list[str]:
+    """The attacks that are asked for; of `all`, those that can be made in this split with so many
+    shadow models. Raises UserError where one that is named cannot."""
+    everything = options.attacks == ("all",)
+    names = list(options.attacks)
+    if everything:
+        names = [name for name in ATTACKS if "variant_of" not in ATTACKS[name].options]
+    online, shadow_num = options.split == "inout", options.shadow_num
+    reasons = {name: unfit(name, online=online, shadow_num=shadow_num) for name in names}
+    for reason in filter(None, reasons.values()):
+        if not everything:
+            raise UserError(reason)
+        say(f"left out: {reason}")
+    return [name for name in names if reasons[name] is None]
+
+
+def load_matchup(run: Run) -> dict[str, Checkpoint]:
+    """What is known of the victim and the shadow models, by role. Raises UserError where one is not
+    there or does not fit."""
+    matchup = run.matchup
+    checkpoints = {
+        role: load_checkpoint(matchup.models(role), role, split)
+        for role, split in run.splits.items()
+    }
+    say(
+        f"loaded {matchup.victim_folder}\n"
+        f"and {run.options.shadow_num} of {matchup.folder('shadow_*')}"
+    )
+    return checkpoints
+
+
+def make_attacks(
+    run: Run, checkpoints: Mapping[str, Checkpoint], log: AttackLog, attacks: list[str]
+) -> dict[str, Exception]:
+    """Make attacks and write down what they find; returns those that have failed, and how.
+
+    One that fails stops no other. Of `all`, those that cannot be made of these models are left out
+    with a line.
+    """
+    options = run.options
+    evidence, failed = _evidence_for(run, checkpoints, attacks)
+    missing = [name for name in attacks if name not in failed]
+
+    def make(name: str, progress) -> Path:
+        return _attack_and_record(name, evidence, run, checkpoints["victim"], log, progress)
+
+    for name, result in parallel_map(
+        make, missing, workers=options.workers or 1, threads=options.threads, goes_on=(Exception,)
+    ):
+        if isinstance(result, NotApplicable) and options.attacks == ("all",):
+            say(f"left out: {name}: {result}")
+        elif isinstance(result, Exception):
+            failed[name] = result
+        else:
+            say(f"{name}: saved {result}")
+    return failed
+
+
+def _attack_and_record(
+    name: str, evidence: Evidence, run: Run, victim: Checkpoint, log: AttackLog, progress
+) -> Path:
+    """Make an attack, measure it, and write down what it found."""
+    options, matchup = run.options, run.matchup
+    own = {one: getattr(options, one) for one in ATTACKS[name].options.get("option_names", ())}
+    with log.lock_of(name):
+        verdicts = attack(
+            name,
+            evidence,
+            device=run.device,
+            seed=options.train_seed,
+            progress=progress,
+            fit_or_load=partial(cached_network, models=matchup.victim, device=run.device.type),
+            **own,
+        )
+        records, labels = evidence.record_ids[evidence.target], evidence.labels[evidence.target]
+        # looked at only now that the attack has said what it has to say
+        member = np.isin(records, run.splits["victim"].train)
+        measures = {
+            verdict: metrics.measures(one, member, labels, num_cls=run.records.num_cls)
+            for verdict, one in verdicts.items()
+        }
+        targets = {"records": records, "labels": labels, "member": member}
+        return log.record(Finding(name, verdicts, measures, targets, str(run.device)), victim)
+
+
+def _evidence_for(
+    run: Run, checkpoints: Mapping[str, Checkpoint], attacks: list[str]
+) -> tuple[Evidence, dict[str, Exception]]:
+    """The evidence for these attacks, and of those that need more than logits the errors where only
+    that fails."""
+    try:
+        return collect_signals(run, checkpoints, attacks=attacks), {}
+    except Exception as error:
+        more = {"sensitivity", "generated"}
+        modest = [name for name in attacks if not more & set(ATTACKS[name].options)]
+        if not modest or len(modest) == len(attacks):
+            raise
+        failed = {name: error for name in attacks if name not in modest}
+    return collect_signals(run, checkpoints, attacks=modest), failed
+
+
+def reason_of(error: Exception) -> str:
+    """Why an attack has failed, in a line; where that is a fault of the code, its traceback goes to
+    stderr."""
+    if isinstance(error, UserError):
+        return str(error)
+    out_of_memory = isinstance(error, RuntimeError) and "memory" in str(error)  # torch's
+    if isinstance(error, MemoryError) or out_of_memory:
+        return "the memory is too small: try fewer --workers"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,46 @@
+"""split.npz: the train, dev and test records of each role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bench.layout import ModelSet
+from core.files import atomic_write, user_error_if_damaged
+from datasets import SPLITS, RoleSplit
+
+PARTS = ("train", "dev", "test")
+
+
+def as_arrays(splits: Mapping[str, RoleSplit]) -> dict[str, np.ndarray]:
+    """The record numbers by `{role}_{part}`."""
+    return {
+        f"{role}_{part}": indices
+        for role, split in splits.items()
+        for part, indices in vars(split).items()
+    }
+
+
+def as_splits(arrays: Mapping[str, np.ndarray], roles: list[str]) -> dict[str, RoleSplit]:
+    """What `as_arrays` made arrays of."""
+    return {role: RoleSplit(*(arrays[f"{role}_{part}"] for part in PARTS)) for role in roles}
+
+
+def read_split(models: ModelSet) -> tuple[str, dict[str, np.ndarray]]:
+    """The kind of the split that is stored, and its arrays. Raises UserError where it cannot be
+    read."""
+    path = models.split_file
+    with user_error_if_damaged(path), np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+        kind = str(arrays.pop("kind", "paper"))
+        numbers = all(indices.dtype == np.int64 for indices in arrays.values())
+        if not (kind in SPLITS and "victim_train" in arrays and numbers):
+            raise ValueError("it holds something else")
+        return kind, arrays
+
+
+def write_split(models: ModelSet, splits: Mapping[str, RoleSplit]) -> None:
+    """Store the split, in place of any that is there."""
+    with atomic_write(models.split_file) as file:
+        np.savez(file, kind=np.array(models.options.split), **as_arrays(splits))

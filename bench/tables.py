@@ -1,0 +1,140 @@
+"""The tables that mia.py prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attackers import ATTACKS, VERDICTS, ties
+from bench.attack_log import AttackLog
+from bench.layout import ModelSet
+from bench.matchup import Matchup
+from bench.options import OPTIONS, Options
+from core.console import UserError, percent, say, table
+
+_TITLES = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "tpr_at_0.1": "TPR at FPR 10 %",
+    "tpr_at_0.01": "at 1 %",
+    "tpr_at_0.001": "at 0.1 %",
+}
+
+
+def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
+    """Every measure of the attacks on one victim, with its interval and what that leaves out;
+    `caveat` is said of its privacy. Below, what few scores or settings it rests on."""
+    titles = {  # none that says nothing
+        measure: title
+        for measure, title in _TITLES.items()
+        if any(line[measure] is not None for line in lines)
+    }
+    members, others = lines[0]["members"], lines[0]["non_members"]
+    table(
+        f"attacks on {folder}{f' ({caveat})' if caveat else ''}\n"
+        f"{members} members, {others} non-members; percent [95 % interval]\n"
+        f"intervals cover the choice of the target records, not the randomness of training",
+        ["", *titles.values()],
+        [
+            [line["attack"], *(_with_interval(line, measure) for measure in titles)]
+            for line in lines
+        ],
+    )
+    for line in lines:
+        remark = ties.remark(line)
+        if remark:
+            say(f"{line['attack']}: {remark}{_about_fixed_settings(line)}")
+        if line.get("chosen"):
+            chosen = ", ".join(f"{name} {value:g}" for name, value in line["chosen"].items())
+            say(f"{line['attack']}, chosen on the shadow models: {chosen}")
+
+
+def _with_interval(line: dict, measure: str) -> str:
+    if line[measure] is None:
+        return "-"
+    low, high = map(percent, line[f"{measure}_interval"])
+    return f"{percent(line[measure])} [{low}, {high}]"
+
+
+def _about_fixed_settings(line: dict) -> str:
+    """Which settings of an attack somebody has fixed that it would choose by itself."""
+    if line["attack"] not in VERDICTS:
+        return ""
+    names = ATTACKS[VERDICTS[line["attack"]]].options.get("option_names", ())
+    fixed = [f"--{name}" for name in names if OPTIONS[name].default == "choose" != line[name]]
+    if not fixed:
+        return ""
+    return f"; without {' and '.join(fixed)} the attack chooses on the shadow models"
+
+
+def class_table(lines: list[dict], members: Sequence[int], others: Sequence[int]) -> None:
+    """Balanced accuracy and AUC of each attack for each class, of which there are so many members
+    and others."""
+    rows = [
+        [
+            str(label),
+            str(members[label]),
+            str(others[label]),
+            *(_both(line["class_accuracy"][label], line["class_auc"][label]) for line in lines),
+        ]
+        for label in range(len(members))
+    ]
+    header = ["class", "members", "others", *(line["attack"] for line in lines)]
+    table("by class: accuracy / AUC in percent", header, rows)
+
+
+def _both(accuracy: float | None, auc: float | None) -> str:
+    return f"{percent(accuracy)} / {percent(auc)}"
+
+
+def closing_table(options: Options) -> None:
+    """What has been found so far of the victim: original, pruned, and pruned with this defence."""
+    columns = {}
+    for title, matchup in _matchups(options).items():
+        try:
+            lines = AttackLog(matchup, matchup.stored_digest()).lines()
+        except UserError as error:  # of another victim than that which was attacked
+            say(f"left out of the table: {title}: {error}")
+            continue
+        if lines:
+            columns[title] = {line["attack"]: line for line in lines}
+    if columns:
+        _show_closing_table(options, columns)
+
+
+def _matchups(options: Options) -> dict[str, Matchup]:
+    """The columns of the closing table."""
+    defended = replace(options, original=False, adaptive=False)
+    pruned = replace(defended, defend="", defend_arg=None, from_scratch=False)
+    matchups = {
+        "original": Matchup.of(replace(pruned, original=True)),
+        "pruned": Matchup.of(pruned),
+    }
+    if options.defend:
+        scratch = " scratch" if options.from_scratch else ""
+        name = f"{options.defend} {options.defend_arg:g}{scratch}"
+        matchups[name] = Matchup.of(defended)
+        matchups[f"{name}, adaptive"] = Matchup.of(replace(defended, adaptive=True))
+    return matchups
+
+
+def _show_closing_table(options: Options, columns: Mapping[str, dict[str, dict]]) -> None:
+    rows = []
+    for part in ("train", "test"):
+        of_victims = (next(iter(lines.values()))[f"{part}_accuracy"] for lines in columns.values())
+        rows.append([f"victim, {part} accuracy", *map(percent, of_victims)])
+    for attack in VERDICTS:
+        if any(attack in lines for lines in columns.values()):
+            rows.append([attack, *(_cell(lines.get(attack)) for lines in columns.values())])
+    pruned = ModelSet(options).undefended
+    table(
+        f"{pruned.root}, {pruned.version}, {options.shadow_num} shadow models\n"
+        f"attack accuracy / AUC in percent (50 = guessing)",
+        ["", *columns],
+        rows,
+    )
+
+
+def _cell(line: dict | None) -> str:
+    return "-" if line is None else _both(line["accuracy"], line["auc"])

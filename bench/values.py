@@ -1,0 +1,128 @@
+"""Kinds of value that options have."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attackers import ATTACKS
+from core.console import UserError
+from core.inputs import expand_home
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes:
+        read: takes what stands in a config or on a command line; returns the value, or raises
+            ValueError, or UserError where it can say more than what is expected.
+        expected: what it takes, in words.
+    """
+
+    read: Callable
+    expected: str
+
+
+def whole(low: int, high: int = 2**31 - 1) -> Kind:
+    """Whole numbers from `low` to `high`, also written 3.0 or "3"."""
+
+    def read(value) -> int:
+        number = float(value) if not isinstance(value, bool) else math.nan
+        if not (math.isfinite(number) and number == int(number) and low <= number <= high):
+            raise ValueError
+        return int(number)
+
+    return Kind(read, f"a whole number from {low} to {high}")
+
+
+def number(expected: str, holds: Callable[[float], bool]) -> Kind:
+    """Finite real numbers of which `holds` is true; `expected` says so in words."""
+
+    def read(value) -> float:
+        real = float(value) if not isinstance(value, bool) else math.nan
+        if not (math.isfinite(real) and holds(real)):
+            raise ValueError
+        return real
+
+    return Kind(read, expected)
+
+
+def one_of(registry: Registry) -> Kind:
+    """Names of a registry."""
+
+    def read(value) -> str:
+        return registry.check(value if isinstance(value, str) else repr(value))
+
+    return Kind(read, f"a {registry.noun}")
+
+
+def choice(*words: str) -> Kind:
+    """One of a few words."""
+
+    def read(value) -> str:
+        if value not in words:
+            raise ValueError
+        return value
+
+    return Kind(read, " or ".join(map(repr, words)))
+
+
+def or_word(kind: Kind, *words: str) -> Kind:
+    """Values of this kind, or one of a few words."""
+
+    def read(value):
+        return value if value in words else kind.read(value)
+
+    return Kind(read, f"{kind.expected}, or {' or '.join(map(repr, words))}")
+
+
+def _attack_list(value) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise ValueError
+    names = [name.strip() for name in names]
+    if names == ["all"]:  # which these are depends on the split
+        return ("all",)
+    if "all" in names:
+        raise UserError("'all' stands alone")
+    return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
+
+
+def _path(value) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError
+    return expand_home(value)
+
+
+def _folder_name(value) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError
+    return value
+
+
+def _flag(value) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _true_or_false(value) -> bool:
+    words = {"true": True, "false": False}
+    return _flag(words.get(value, value) if isinstance(value, str) else value)
+
+
+attack_list = Kind(_attack_list, "attack names, separated by commas")
+path = Kind(_path, "a path")  # `~` is the home folder, as in a shell
+folder_name = Kind(_folder_name, "a name of letters, digits, '.', '_' and '-'")
+flag = Kind(_flag, "true or false")  # without a value on the command line
+true_or_false = Kind(_true_or_false, "true or false")  # a word on the command line
+anything = Kind(lambda value: value, "anything")
+positive = number("a number above 0", lambda real: real > 0)
+not_negative = number("a number of 0 or more", lambda real: real >= 0)
+share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)
+below_half = number("a number from 0 to below 0.5", lambda real: 0 <= real < 0.5)
+between = number("a number between 0 and 1, neither included", lambda real: 0 < real < 1)
