@@ -485,7 +485,7 @@ def test_no_batch_makes_the_host_wait_for_the_device(path):
 
 def torchs_likelihood(self, logits, y):
     mean, variance = self.predict(logits, y)
-    return torch.nn.functional.gaussian_nll_loss(mean, self.numbers[y], variance)
+    return torch.nn.functional.gaussian_nll_loss(mean, self.values[y], variance)
 
 
 @pytest.mark.parametrize(

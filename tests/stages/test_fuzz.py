@@ -549,7 +549,7 @@ def bad_archives(stage):
 
 
 def bad_words(stage):
-    own = [key for key, option in OPTIONS.items() if stage in option.stages.split()]
+    own = [key for key, option in OPTIONS.items() if stage in option.stages]
     flags = [key for key in own if OPTIONS[key].default is False]
     valued = [key for key in own if key not in flags]
     word = st.text(max_size=20).filter(lambda text: not text.startswith("-"))  # -h asks for help
