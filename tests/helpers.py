@@ -1,9 +1,11 @@
-"""What tests of several rooms use: a tiny data set and configs of it, stages as a user runs them, what these made."""
+"""What tests of several rooms use: a tiny data set with configs, stages as run, what they made."""
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from attackers import ATTACKS, VERDICTS, Evidence
@@ -102,3 +104,39 @@ def fixed_evidence(online, shadows=8, n=240, num_cls=4):
         target=target,
         calibration_mask=calibration_mask,
     )
+
+
+def result_digests(results="results"):
+    """Digests of all results by file; measures as they are, without where and how they were made."""
+    files = {}
+    for path in sorted(Path(results).rglob("*")):
+        name = str(path.relative_to(results))
+        if path.suffix == ".pth" or path.name in ("split.npz", "scores.npz"):
+            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.name == "attacks.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            files[name] = [
+                {
+                    key: value
+                    for key, value in line.items()
+                    if key not in ("results", "sha256", "data_root", "attacks", "lines")
+                }
+                for line in lines
+            ]
+    return files
+
+
+def is_held(lock):
+    """Whether a process holds this lock, and so runs on."""
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)

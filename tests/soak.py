@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-sys.path[:0] = map(str, (TESTS, TESTS / "stages", TESTS.parent))
+sys.path[:0] = map(str, (TESTS, TESTS.parent))
 
+from faults import ATTACKS, READ_BY, STAGES, damage, outcome, run_all_stages
 from helpers import config_writer
-from test_survive import ATTACKS, READ_BY, STAGES, all_stages, damage, outcome
 
 KILLS, ATTEMPTS = 5, 12
 
@@ -31,14 +31,15 @@ def kill_round(folder: Path, draw: random.Random) -> int:
         shadow_num=draw.choice([1, 2]),
         attacks=draw.choice(["samia", "nn_cls,samia"]),
     )
-    expected = all_stages(path, draw, kills=0)
+    expected = run_all_stages(path, draw, kills=0)
     shutil.rmtree("results")
-    assert all_stages(path, draw, kills=KILLS) == expected, "a killed run came to other files"
+    assert run_all_stages(path, draw, kills=KILLS) == expected, "a killed run came to other files"
     return KILLS * len(STAGES)
 
 
 def damage_round(folder: Path, draw: random.Random) -> tuple[int, int]:
-    """Returns the numbers of runs on damaged files and of those that stopped with a line; all others were right."""
+    """Returns the numbers of runs on damaged files and of those that stopped with a line; all
+    others were right."""
     path = config_writer(folder)(epochs=2, attacks=ATTACKS)
     for stage in STAGES:
         status, _, error = outcome(stage, path)
@@ -67,8 +68,8 @@ def main() -> None:
             else:
                 runs, noticed = runs + found[0], noticed + found[1]
         print(
-            f"survived: {kills} kills, {runs} runs on damaged files ({noticed} stopped with a line, the others were "
-            f"right); no result differed",
+            f"survived: {kills} kills, {runs} runs on damaged files ({noticed} stopped with a "
+            "line, the others were right); no result differed",
             flush=True,
         )
 
