@@ -84,7 +84,9 @@ class Checkpoint:
         return self.files.get(WEIGHTS, "")
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The state dict on the CPU, pruned weights zero. Raises UserError where it is damaged."""
+        """The state dict on the CPU, pruned weights zero. Raises UserError where it is damaged, or
+        another command has put other weights in its place."""
+        self._check_not_replaced()
         return unpacked(self._file(WEIGHTS), self.files[WEIGHTS])
 
     def masks(self) -> dict[str, torch.Tensor] | None:
@@ -96,6 +98,15 @@ class Checkpoint:
         """Raise UserError where a file is not what was stored; none is kept in memory."""
         for name, digest in self.files.items():
             check_digest(self._file(name), digest)
+
+    def _check_not_replaced(self) -> None:
+        path = self._file(MANIFEST)
+        with user_error_if_damaged(path):
+            now = read_sealed(path)["files"]
+        if now != self.files:
+            raise UserError(
+                f"{self._file(WEIGHTS)} has been replaced by another command: give this one again"
+            )
 
     def _file(self, name: str) -> Path:
         if self.folder is None:

@@ -28,10 +28,10 @@ READ_BY = {  # file -> the stages that read it
     "shadow_model_1/manifest.json": ("prune", "mia"),
     "victim_model/best.pth": ("pretrain", "prune"),
     "shadow_model_0/best.pth": ("prune",),
-    "l1unstructure_0.7_adv_1_model/best.pth": ("prune", "mia"),
-    "l1unstructure_0.7_adv_1_model/best_mask.pth": ("prune", "mia"),
+    "l1unstructure_0.7_adv_1_model/best.pth": ("prune",),
+    "l1unstructure_0.7_adv_1_model/best_mask.pth": ("prune",),
     "l1unstructure_0.7_adv_1_model/manifest.json": ("prune", "mia"),
-    "shadow_l1unstructure_0.7_adv_1_model_1/best.pth": ("prune", "mia"),
+    "shadow_l1unstructure_0.7_adv_1_model_1/best.pth": ("prune",),
     "l1unstructure_0.7_adv_1_model/scores.npz": ("mia",),
     "l1unstructure_0.7_adv_1_model/attacks.jsonl": ("mia",),
 }

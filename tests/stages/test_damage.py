@@ -24,6 +24,7 @@ from faults import (
 from helpers import MADE, files, run
 
 import attackers.neural
+import mia
 import pretrain
 import prune
 from base_model import BaseModel, TrainConfig
@@ -136,3 +137,15 @@ def test_a_pickle_with_the_right_digest_does_not_run_either(made, capsys):
     (folder / "manifest.json").write_bytes(files_module.sealed_json(said))
     assert prune.main(["cpu", made]) == 2
     assert "best.pth (UnpicklingError)" in capsys.readouterr().err and not Path("planted").exists()
+
+
+@pytest.mark.parametrize("replaced", ["l1unstructure_0.7_adv_1_model", "shadow_model_0"])
+def test_weights_are_read_where_a_model_is_asked_and_nowhere_else(made, capsys, replaced):
+    """Attacks that are recorded need no weights; made again, they name those that are damaged."""
+    words = ["cpu", made, *WORDS["mia"]] if "adv" in replaced else ["cpu", made, "--original"]
+    assert mia.main([*words, "--attacks", "threshold"]) == 0
+    (MADE / replaced / "best.pth").write_bytes(torch_saved(Planted()))
+    assert mia.main([*words, "--attacks", "threshold"]) == 0
+    assert "threshold: kept" in capsys.readouterr().out
+    assert mia.main([*words, "--attacks", "threshold", "--fresh"]) == 2
+    assert "best.pth" in capsys.readouterr().err and not Path("planted").exists()

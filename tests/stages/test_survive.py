@@ -169,8 +169,10 @@ def test_killed_between_any_two_files_its_files_are_not_taken_for_another_progra
     assert step > 8 and unfinished >= (4 if fresh else 2)
 
 
-def test_models_are_children_of_the_originals_that_were_loaded(write_config, monkeypatch, capsys):
-    """Not of those that came in their place while they were pruned."""
+def test_no_model_is_made_of_originals_that_came_in_place_of_those_loaded(
+    write_config, monkeypatch, capsys
+):
+    """What was begun before is a child of what it was begun from; what was not begun is refused."""
     path = write_config(epochs=1)
     run(pretrain, path)
     real = BaseModel.train
@@ -181,8 +183,10 @@ def test_models_are_children_of_the_originals_that_were_loaded(write_config, mon
         return real(self, *args, **how)
 
     monkeypatch.setattr(BaseModel, "train", meanwhile)
-    run(prune, path)
-    assert mia.main(["cpu", path, "--attacks", "threshold"]) == 2
+    assert prune.main(["cpu", path]) == 2
+    assert "has been replaced by another command: give this one" in capsys.readouterr().err
+    assert len(list(MADE.glob("*l1unstructure_0.7*/best.pth"))) == 1
+    assert prune.main(["cpu", path]) == 2
     assert "another original than now lies in" in capsys.readouterr().err
 
 
