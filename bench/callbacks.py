@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from base_model import Callback
 from bench.options import Options
@@ -64,7 +65,8 @@ class Scalars(Callback):
     """
 
     def __init__(self, folders: list[Path], options: Options):
-        self.folders, self.asked, self.writers = folders, options.tensorboard, []
+        self.folders, self.asked = folders, options.tensorboard
+        self.writers: list[Any] = []
         if options.fresh:
             self._remove()
 

@@ -83,10 +83,7 @@ def parse(
         name: read_value(f"{config_path}: {name}", name, value)
         for name, value in read_config(config_path).items()
     }
-    from_study = {
-        name: read_value(f"{study.where}: {name}", name, value)
-        for name, value in (study.values if study else {}).items()
-    }
+    from_study = _values_of(study) if study else {}
     typed = {
         name: read_value(f"--{name}", name, getattr(given, name))
         for name in names
@@ -105,6 +102,13 @@ def parse(
     if "defend_arg" in typed and not options.defend:
         raise UserError("--defend_arg is the strength of a defence: name it with --defend")
     return options
+
+
+def _values_of(study: Study) -> dict:
+    return {
+        name: read_value(f"{study.where}: {name}", name, value)
+        for name, value in study.values.items()
+    }
 
 
 def _parser(stage: str, names: Iterable[str], about: str) -> Parser:

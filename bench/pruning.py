@@ -44,10 +44,11 @@ class PrunedModels:
 def warn_of_emptied_layers(pruned: PrunedModels) -> None:
     """Name the layers of which pruning leaves nothing, and in which roles; that all can be read and
     pruned is known behind it, before any model is fine-tuned."""
-    options, roles_by_layer = pruned.run.options, {}
+    options = pruned.run.options
+    roles_by_layer: dict[str, list[str]] = {}
     for role in pruned.run.splits:
         model = pruned.model(role, torch.device("cpu"))
-        for layer in emptied(model.network, model.masks):
+        for layer in emptied(model.network, model.masks or {}):
             roles_by_layer.setdefault(layer, []).append(role)
     for layer, roles in roles_by_layer.items():
         say(

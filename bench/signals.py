@@ -141,12 +141,18 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
         models = run.matchup.models(role)
         return Outputs(models, role, what, facts, asked if numbered else None)
 
+    found: list[tuple[Outputs, Callable[[], np.ndarray]]]
     found = [(kept("logits", record_ids), partial(model.logits, record_ids))]
     if "sensitivity" in queries.needs:
         asked = record_ids[queries.calibration_mask(role)]
-        settings = {"draws": SENSITIVITY_DRAWS, "epsilon": SENSITIVITY_EPSILON}
-        settings["train_seed"] = options.train_seed
-        found.append((kept("sensitivity", asked, **settings), partial(model.sensitivity, asked)))
+        outputs = kept(
+            "sensitivity",
+            asked,
+            draws=SENSITIVITY_DRAWS,
+            epsilon=SENSITIVITY_EPSILON,
+            train_seed=options.train_seed,
+        )
+        found.append((outputs, partial(model.sensitivity, asked)))
     generated = queries.generated if role == "victim" else None
     if generated is not None:
         outputs = kept("generated", generated.x.numpy(), numbered=False)

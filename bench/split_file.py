@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,5 +43,6 @@ def read_split(models: ModelSet) -> tuple[str, dict[str, np.ndarray]]:
 
 def write_split(models: ModelSet, splits: Mapping[str, RoleSplit]) -> None:
     """Store the split, in place of any that is there."""
+    arrays: dict[str, Any] = {"kind": np.array(models.options.split)} | as_arrays(splits)
     with atomic_write(models.split_file) as file:
-        np.savez(file, kind=np.array(models.options.split), **as_arrays(splits))
+        np.savez(file, **arrays)

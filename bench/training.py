@@ -145,7 +145,8 @@ def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
     def train(label: str, progress) -> list[Outcome]:
         return _train_and_store(plan, groups[label], label, progress)
 
-    for group, result in parallel_map(
+    result: list[Outcome] | Exception
+    for group, result in parallel_map(  # type: ignore[assignment]
         train,
         groups,
         workers=workers,
@@ -173,11 +174,15 @@ def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
 
 
 def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> UserError:
-    """The error of a stage in which some groups of models could not be trained: the first one's, and who they are."""
+    """The error of a stage in which some groups of models could not be trained: the first one's,
+    and who they are."""
     group, error = next(iter(failed.items()))
-    reason = {TrainingFailed: str(error), WorkerDied: f"{group}: {error}"}.get(
-        type(error), f"{group}: the memory is too small: try fewer --workers"
-    )
+    if isinstance(error, TrainingFailed):
+        reason = str(error)
+    elif isinstance(error, WorkerDied):
+        reason = f"{group}: {error}"
+    else:
+        reason = f"{group}: the memory is too small: try fewer --workers"
     others = [role for name in failed if name != group for role in groups[name]]
     done = sum(map(len, groups.values())) - sum(len(groups[name]) for name in failed)
     return UserError(

@@ -105,7 +105,7 @@ def _for_nodes(options: Options, *, ship: bool) -> Options:
     if Path(options.data_root).exists() and not ship:
         return replace(options, data_root=str(Path(options.data_root).absolute()))
     if options.data_root == default_data_root():
-        return replace(options, data_root=None)
+        return replace(options, data_root=None)  # type: ignore[arg-type]  # as nobody named it
     return options
 
 

@@ -68,9 +68,9 @@ def read_cells(path: str, *, device: str, results: str) -> list[Options]:
             cell = replace(cell, results=str(_folder(cell, results, Path(path).stem)), fresh=False)
             _check_attacks(path, cell)
             key = what_differs(cell, OPTIONS)
-            attacks = (*cells[key].attacks, *cell.attacks) if key in cells else cell.attacks
-            attacks = ("all",) if "all" in attacks else tuple(dict.fromkeys(attacks))
-            cells[key] = replace(cells.get(key, cell), attacks=attacks)
+            first = cells.setdefault(key, cell)
+            names = tuple(dict.fromkeys(first.attacks + cell.attacks))
+            cells[key] = replace(first, attacks=("all",) if "all" in names else names)
     return list(cells.values())
 
 
@@ -104,8 +104,8 @@ def _combinations(path: str, grid: dict) -> Iterable[dict]:
     if empty := [key for key, values in axes.items() if not values]:
         raise UserError(f"study {path}: {empty[0]} is an empty list")
     more = {"attacks": grid["attacks"]} if "attacks" in grid else {}
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values)) | more
+    for combination in itertools.product(*axes.values()):
+        yield dict(zip(axes, combination)) | more
 
 
 def _checked(path: str, cell: dict) -> dict:

@@ -120,7 +120,7 @@ def plan(cells: list[Options]) -> list[Job]:
 class _Planner:
     """The jobs that were added, by what tells them apart, and which makes each victim."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.jobs: dict[tuple, Job] = {}
         self.makers: dict[Path, Job] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -16,26 +17,26 @@ import uuid
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from core import interrupts
+from bench.layout import ATTACKS, MANIFEST, SAVED_DIGESTS
 from core.console import UserError
 from core.files import write
 from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("pretrain", "prune", "prune_dp", "mia")
-_FIRST = ".model.sha256"  # what says whose files these are is written before them
-_LAST = (
-    "manifest.json",
-    "attacks.jsonl",
-)  # what says that other files are there is written after them
+# what says whose files these are is written before them, what says that others are there after them
+_FIRST, _LAST = SAVED_DIGESTS, (MANIFEST, ATTACKS)
 
 
 class Local:
     """Up to `jobs` stages at once, each in a process of its own, forked from one that has torch imported already."""
 
     def __init__(self, *, jobs: int):
-        self.capacity, self.running = jobs, {}
+        self.capacity = jobs
+        self.running: dict = {}
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(
             [
@@ -51,9 +52,8 @@ class Local:
 
     def start(self, job) -> None:
         process = self.context.Process(target=_run_here, args=(job.stage, job.argv, job.log))
-        with (
-            interrupts.blocked()
-        ):  # also for the server that forks, which takes its time to import all that
+        # also for the server that forks, which takes its time to import all that
+        with interrupts.blocked():
             process.start()
         self.running[process.sentinel] = process, job
 
@@ -73,14 +73,18 @@ class Local:
 
 
 def _run_here(stage: str, argv: list[str], log: Path) -> None:
-    study = multiprocessing.parent_process()  # the process's parent is another: the one that forks
-    threading.Thread(
-        target=lambda: study.join() or os.kill(os.getpid(), signal.SIGKILL), daemon=True
-    ).start()
+    threading.Thread(target=_die_with_the_study, daemon=True).start()
     with open(log, "wb", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     sys.exit(importlib.import_module(stage).main(argv))
+
+
+def _die_with_the_study() -> None:
+    study = multiprocessing.parent_process()  # the process's parent is another: the one that forks
+    if study is not None:
+        study.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Ray:
@@ -108,12 +112,14 @@ class Ray:
                 ray.init(
                     address=address,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                     runtime_env={"working_dir": code},
                 )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"no Ray cluster at {address}: {error}") from error
-        self.ray, self.running, self.ship, self.shares = ray, {}, ship, {"GPU": gpus, "CPU": cpus}
+        self.ray, self.ship, self.shares = ray, ship, {"GPU": gpus, "CPU": cpus}
+        self.running: dict = {}
+        self.token: Path | None = None
         have = ray.cluster_resources()
         if have.get("GPU", 0) < gpus or have.get("CPU", 0) < cpus:
             self.stop()
@@ -121,8 +127,8 @@ class Ray:
                 f"a task asks for {gpus:g} GPU and {cpus:g} CPU, the cluster at {address} has "
                 f"{have.get('GPU', 0):g} and {have.get('CPU', 0):g}"
             )
-        self.token = None if ship else results.absolute() / f".shared_{uuid.uuid4().hex}"
-        if self.token:
+        if not ship:
+            self.token = results.absolute() / f".shared_{uuid.uuid4().hex}"
             write(self.token, b"")
         self.task = ray.remote(_run_there).options(num_gpus=gpus, num_cpus=cpus, max_retries=5)
 
@@ -130,27 +136,17 @@ class Ray:
     def capacity(self) -> int:
         """How many tasks the cluster, as it is now, has room for."""
         have = self.ray.cluster_resources()
-        return max(
-            1,
-            int(
-                min(
-                    (have.get(what, 0) / share for what, share in self.shares.items() if share),
-                    default=len(self.running) + 1,
-                )
-            ),
-        )
+        room = [have.get(what, 0) / share for what, share in self.shares.items() if share]
+        return max(1, int(min(room, default=len(self.running) + 1)))
 
     def start(self, job) -> None:
         results = Path(job.options.results).absolute()
-        files = (
-            self.ray.put(_read(results, [place.absolute() for place in job.reads()]))
-            if self.ship
-            else None
-        )
+        files: Any = None
+        if self.ship:
+            files = self.ray.put(_read(results, [path.absolute() for path in job.reads()]))
         config = job.config.read_text(encoding="utf-8")
-        self.running[
-            self.task.remote(job.stage, job.argv, config, str(results), files, self.token)
-        ] = job
+        task = self.task.remote(job.stage, job.argv, config, str(results), files, self.token)
+        self.running[task] = job
 
     def finished(self, timeout: float) -> Iterator[tuple[object, int]]:
         ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=timeout)
@@ -161,9 +157,7 @@ class Ray:
             except self.ray.exceptions.RayError as error:
                 status, said, made = 1, f"error: {error}".encode(), {}
             write(job.log, said)
-            for name in sorted(
-                made, key=lambda name: (Path(name).name != _FIRST, Path(name).name in _LAST)
-            ):
+            for name in sorted(made, key=_order):
                 write(Path(job.options.results, name), made[name])
             yield job, status
 
@@ -171,8 +165,13 @@ class Ray:
         for reference in self.running:
             self.ray.cancel(reference, force=True)
         self.ray.shutdown()
-        if getattr(self, "token", None):
+        if self.token is not None:
             self.token.unlink(missing_ok=True)
+
+
+def _order(name: str) -> tuple[bool, bool]:
+    """In which files that come back are written."""
+    return Path(name).name != _FIRST, Path(name).name in _LAST
 
 
 def copy_code(project: Path, target: Path) -> None:
@@ -237,15 +236,14 @@ def _run_there(
             check=False,
             preexec_fn=die_with_parent,
         )
-        made = {} if files is None else _read(Path(results), [Path(results)])
+        made = {}
+        if files is not None:
+            found = _read(Path(results), [Path(results)])
+            made = {name: content for name, content in found.items() if files.get(name) != content}
         said = ran.stdout.replace(
             str(path).encode(), named.encode()
-        )  # as whoever reads it knows the file
-        return (
-            ran.returncode,
-            said,
-            {name: content for name, content in made.items() if files.get(name) != content},
-        )
+        )  # a name that its reader knows
+        return ran.returncode, said, made
 
 
 def _read(results: Path, places: list[Path]) -> dict[str, bytes]:

@@ -70,23 +70,21 @@ def _overview(jobs: list[Job], runner) -> str:
 
 
 def time_left(jobs: list[Job], at_once: int) -> float | None:
-    """Seconds, by what jobs of the same kind, else of the same stage, else all, took; None before any has ended."""
-    ended = [job for job in jobs if job.state == "done"]
-    if not ended:
+    """Seconds, by what jobs like each, else of its stage, else all took; None before any has
+    ended."""
+    took: dict = {}
+    for job in jobs:
+        if job.state == "done":
+            for key in (job.duration_key, job.stage, None):
+                took.setdefault(key, []).append(job.seconds)
+    if not took:
         return None
-
-    def mean(alike: list[Job]) -> float | None:
-        return sum(job.seconds for job in alike) / len(alike) if alike else None
-
-    by: dict = {}
-    for job in ended:
-        for key in (job.duration_key, job.stage):
-            by.setdefault(key, []).append(job)
-    default, now, left = mean(ended), time.monotonic(), 0.0
+    now, left = time.monotonic(), 0.0
     for job in jobs:
         if job.state in ("waiting", "running"):
-            whole = mean(by.get(job.duration_key, [])) or mean(by.get(job.stage, [])) or default
-            left += max(0.0, whole - (now - job.began if job.state == "running" else 0.0))
+            known = next(key for key in (job.duration_key, job.stage, None) if key in took)
+            gone = now - job.began if job.state == "running" else 0.0
+            left += max(0.0, sum(took[known]) / len(took[known]) - gone)
     return left / max(1, at_once)
 
 
