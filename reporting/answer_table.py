@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from core.console import percent
 from reporting.comparison import Attacker, Difference
 from reporting.document import Cell, Table
 from reporting.findings import Finding
+from reporting.tables import mean_cell, over_trainings
 
 _CAPTION = (
     "Percent, mean ± standard deviation over split seeds. The strongest attack is the one of the largest "
@@ -63,11 +62,15 @@ def answer_table(found: list[Finding], *, numbered: bool = False) -> Table:
         attack = Cell(
             attacker_name(finding.attacker, numbered=numbered),
             finding.attacker.attack,
-            f"{seeds} seed{'s' * (seeds > 1)}",
+            f"{seeds} seed{'s' * (seeds > 1)}" + _trainings(finding.accuracy),
         )
         row = [
             Cell(network.model, network.model),
-            Cell(percent(network.test), network.test, _spread(network.test_sd)),
+            mean_cell(
+                network.test,
+                network.test_sd,
+                more=[over_trainings(network.test_training_sd, network.trainings)],
+            ),
             attack,
             _measured_cell(finding.accuracy),
             _measured_cell(finding.tpr),
@@ -80,16 +83,17 @@ def answer_table(found: list[Finding], *, numbered: bool = False) -> Table:
     return Table("The strongest attack on each network", caption, header, rows)
 
 
-def _spread(deviation: float) -> str:
-    return "" if math.isnan(deviation) else f"± {percent(deviation)}"
+def _trainings(row) -> str:
+    return f", {int(row.trainings)} trainings" if row.trainings > row.seeds else ""
 
 
 def _measured_cell(row) -> Cell:
-    """A mean of `summary.summarise`, its spread over seeds, and its mean interval."""
+    """A mean of `summary.summarise`, its spread over seeds and trainings, and its mean interval."""
     if row is None:
         return Cell("", None)
     interval = f"[{percent(row.low)}, {percent(row.high)}]"
-    return Cell(percent(row.mean), row.mean, "; ".join(filter(None, [_spread(row.sd), interval])))
+    more = [over_trainings(row.training_sd, row.trainings), interval]
+    return mean_cell(row.mean, row.sd, more=more)
 
 
 def _difference_cell(difference: Difference | None, more: str = "") -> Cell:

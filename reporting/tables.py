@@ -34,7 +34,7 @@ def mean_cell(
     return Cell(percent(mean), mean, "; ".join(filter(None, [under.strip(), *more])), best)
 
 
-def _over_trainings(spread: float, trainings: int) -> str:
+def over_trainings(spread: float, trainings: int) -> str:
     """The standard deviation over trainings of one split; "" where each was trained once."""
     return "" if math.isnan(spread) else f"± {percent(spread)} over {trainings} trainings"
 
@@ -45,7 +45,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
     rows = []
     for row in accuracies.itertuples():
         train, test = (
-            mean_cell(mean, sd, more=[_over_trainings(within, row.trainings)])
+            mean_cell(mean, sd, more=[over_trainings(within, row.trainings)])
             for mean, sd, within in (
                 (row.train, row.train_sd, row.train_training_sd),
                 (row.test, row.test_sd, row.test_training_sd),
@@ -116,7 +116,7 @@ def _measure_cell(row, most: int) -> Cell:
         row.sd,
         best=row.best,
         seeds=None if row.seeds == most else row.seeds,
-        more=[interval, _over_trainings(row.training_sd, row.trainings)],
+        more=[interval, over_trainings(row.training_sd, row.trainings)],
     )
 
 

@@ -49,7 +49,7 @@ def _missing_attacks(rows: pd.DataFrame) -> list[str]:
         if names:
             missing.setdefault(names, []).append(str(victim))
     return [
-        f"Attacks {', '.join(names)}: not made on {_victims(victims, len(attacked))}."
+        f"Attacks not made on {_victims(victims, len(attacked))}: {', '.join(names)}."
         for names, victims in missing.items()
     ]
 
