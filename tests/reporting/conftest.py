@@ -65,8 +65,8 @@ def victim(results):
     return results / "tiny" / "seed_7" / "tiny_columnfc" / "l1unstructure_0.7_model"
 
 
-@pytest.fixture
-def browser():
+@pytest.fixture(scope="session")
+def chromium():
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
@@ -86,3 +86,11 @@ def browser():
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    """A window of 1000 by 900 pixels, with nothing logged yet."""
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.get_log("browser")
+    return chromium
