@@ -12,34 +12,34 @@ from reporting.document import Answer, Point
 from reporting.findings import Finding
 
 
-def answer(title: str, found: list[Finding], untested: list[str]) -> Answer:
+def answer(title: str, findings: list[Finding], untested: list[str]) -> Answer:
     """The answer of a section.
 
     Args:
         found: of `findings.findings`.
         untested: of `untested.untested`.
     """
-    numbered = len({finding.accuracy.shadow_num for finding in found}) > 1
+    numbered = len({finding.accuracy.shadow_num for finding in findings}) > 1
     points = [
-        Point("Which attack is strongest", "", _strongest_items(found, numbered=numbered)),
-        _change_point(found),
-        _defence_point(found),
+        Point("Which attack is strongest", "", _strongest_items(findings, numbered=numbered)),
+        _change_point(findings),
+        _defence_point(findings),
         Point("What was not tested", "", untested or ["Nothing of what can be chosen here."]),
     ]
-    return Answer(title, points, answer_table(found, numbered=numbered))
+    return Answer(title, points, answer_table(findings, numbered=numbered))
 
 
-def _strongest_items(found: list[Finding], *, numbered: bool) -> list[str]:
+def _strongest_items(findings: list[Finding], *, numbered: bool) -> list[str]:
     items = []
-    for finding in found:
+    for finding in findings:
         if finding.network.original:
             name = attacker_name(finding.attacker, numbered=numbered)
             text = f"On the {finding.network.model}: {name}, accuracy {_measured(finding.accuracy)}"
             rate = finding.tpr
             items.append(text + (f", TPR at FPR 1 % {_measured(rate)}." if rate else "."))
     groups = (
-        ("Compressed, no defence", [each for each in found if each.is_plain]),
-        ("With a defence", [each for each in found if each.network.defend]),
+        ("Compressed, no defence", [each for each in findings if each.is_plain]),
+        ("With a defence", [each for each in findings if each.network.defend]),
     )
     for noun, group in groups:
         if group:
@@ -59,9 +59,9 @@ def _measured(row) -> str:
     return f"{percent(row.mean)} % [{percent(row.low)}, {percent(row.high)}]"
 
 
-def _change_point(found: list[Finding]) -> Point:
+def _change_point(findings: list[Finding]) -> Point:
     heading = "What compression changed"
-    plain = [each for each in found if each.is_plain]
+    plain = [each for each in findings if each.is_plain]
     if not plain:
         return Point(heading, "", ["Not known: no compressed network without a defence."])
     changes = [
@@ -69,12 +69,13 @@ def _change_point(found: list[Finding]) -> Point:
     ]
     if not changes:
         reason = "Not known: the original was not attacked."
-        if any(each.network.original for each in found):
+        if any(each.network.original for each in findings):
             reason = "Not known: no original trained alike was attacked in the same way."
         return Point(heading, "", [reason])
     lead = (
-        f"Accuracy of the strongest attack on a compressed network without a defence minus that of "
-        f"the strongest on the original, percentage points, paired over {_seeds(one for _, one in changes)}:"
+        "Accuracy of the strongest attack on a compressed network without a defence minus that of "
+        "the strongest on the original, percentage points, paired over "
+        f"{_seeds(one for _, one in changes)}:"
     )
     judged = [(model, one) for model, one in changes if one.seeds > 1]
     groups = (
@@ -95,8 +96,8 @@ def _change_point(found: list[Finding]) -> Point:
             sum(one.is_below_zero for one in each),
         )
         items.append(
-            f"Each attack against itself, {len(each)} comparisons: {higher} higher and {lower} lower "
-            f"beyond their 95 % interval (the tables have each)."
+            f"Each attack against itself, {len(each)} comparisons: {higher} higher and {lower} "
+            "lower beyond their 95 % interval (the tables have each)."
         )
     return Point(heading, lead, items)
 
@@ -107,12 +108,12 @@ def _seeds(differences: Iterable[Difference]) -> str:
     return f"{span} seed{'s' * (numbers[-1] > 1)}"
 
 
-def _defence_point(found: list[Finding]) -> Point:
+def _defence_point(findings: list[Finding]) -> Point:
     heading = "Which defence costs least"
-    if not any(finding.network.defend for finding in found):
+    if not any(finding.network.defend for finding in findings):
         return Point(heading, "", ["Not known: no defence was tested."])
     costs: dict[str, list[DefenceCost]] = {}
-    for finding in found:
+    for finding in findings:
         if finding.cost:
             costs.setdefault(finding.cost.undefended, []).append(finding.cost)
     if not costs:
@@ -121,9 +122,10 @@ def _defence_point(found: list[Finding]) -> Point:
         )
         return Point(heading, "", [reason])
     lead = (
-        "The fewest points of test accuracy lost for each point taken from the accuracy of the strongest "
-        "attack, which knows the defence where that was tried; of the defences that take something beyond "
-        f"the 95 % interval, paired over {_seeds(one.taken for group in costs.values() for one in group)}:"
+        "The fewest points of test accuracy lost for each point taken from the accuracy of the "
+        "strongest attack, which knows the defence where that was tried; of the defences that "
+        "take something beyond the 95 % interval, paired over "
+        f"{_seeds(one.taken for group in costs.values() for one in group)}:"
     )
     items: list[str] = []
     without: dict[str, list[str]] = {}
@@ -147,8 +149,8 @@ def _cheapest_words(cost: DefenceCost) -> str:
     unaware = "" if cost.adaptive else "; no attacker who knows it was tried"
     return (
         f"Against {cost.undefended}: {cost.defended}, {cost.price:.1f} for each point "
-        f"({100 * cost.lost.mean:.1f} {interval_of(cost.lost)} lost for {100 * cost.taken.mean:.1f} "
-        f"{interval_of(cost.taken)} taken{unaware})."
+        f"({100 * cost.lost.mean:.1f} {interval_of(cost.lost)} lost for "
+        f"{100 * cost.taken.mean:.1f} {interval_of(cost.taken)} taken{unaware})."
     )
 
 

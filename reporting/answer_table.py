@@ -9,25 +9,27 @@ from reporting.findings import Finding
 from reporting.tables import mean_cell, over_trainings
 
 _CAPTION = (
-    "Percent, mean ± standard deviation over split seeds. The strongest attack is the one of the largest "
-    "mean accuracy, adaptive ones, which know the defence, included; attacks are compared over the seeds "
-    "that they share, and one with fewer seeds counts where it is ahead on these. Picking the largest of "
-    "several noisy means is optimistic for the attacker. Brackets beside an accuracy or a TPR: the 95 % "
-    "interval for the choice of the target records, the mean of its ends."
+    "Percent, mean ± standard deviation over split seeds. The strongest attack is the one of the "
+    "largest mean accuracy, adaptive ones, which know the defence, included; attacks are compared "
+    "over the seeds that they share, and one with fewer seeds counts where it is ahead on these. "
+    "Picking the largest of several noisy means is optimistic for the attacker. Brackets beside an "
+    "accuracy or a TPR: the 95 % interval for the choice of the target records, the mean of its "
+    "ends."
 )
 _CHANGE_CAPTION = (
-    " Changes, in percentage points: the accuracy on the compressed network minus that on the original, by the "
-    "strongest attack against itself, and by the strongest on the one against the strongest on the other, "
-    "of the attacks made on both; that of a defended network is compression's and the defence's together."
+    " Changes, in percentage points: the accuracy on the compressed network minus that on the "
+    "original, by the strongest attack against itself, and by the strongest on the one against the "
+    "strongest on the other, of the attacks made on both; that of a defended network is "
+    "compression's and the defence's together."
 )
 _DEFENCE_CAPTION = (
-    " Lost and taken, in percentage points: the network without the defence minus that with it, in test "
-    "accuracy and in accuracy of the strongest attack on each, of the attacks made on both; and points "
-    "of test accuracy lost for each point of attack accuracy taken."
+    " Lost and taken, in percentage points: the network without the defence minus that with it, in "
+    "test accuracy and in accuracy of the strongest attack on each, of the attacks made on both; "
+    "and points of test accuracy lost for each point of attack accuracy taken."
 )
 _INTERVAL_CAPTION = (
-    " All differences are paired over the split seeds that both networks have, with a 95 % interval by "
-    "Student's t over these; bold where it does not hold 0."
+    " All differences are paired over the split seeds that both networks have, with a 95 % "
+    "interval by Student's t over these; bold where it does not hold 0."
 )
 
 
@@ -49,15 +51,15 @@ def signed(difference: Difference) -> str:
     return f"{100 * difference.mean:+.1f} {interval_of(difference)}"
 
 
-def answer_table(found: list[Finding], *, numbered: bool = False) -> Table:
+def answer_table(findings: list[Finding], *, numbered: bool = False) -> Table:
     """A row for each network: its strongest attack, what changed, and what its defence costs."""
-    changed = any(finding.change for finding in found)
-    defended = any(finding.cost for finding in found)
+    changed = any(finding.change for finding in findings)
+    defended = any(finding.cost for finding in findings)
     header = ["victim", "test accuracy", "strongest attack", "its accuracy", "its TPR at FPR 1 %"]
     header += ["change, this attack", "change, strongest"] * changed
     header += ["test accuracy lost", "attack accuracy taken", "lost for each point"] * defended
     rows = []
-    for finding in found:
+    for finding in findings:
         network, seeds = finding.network, int(finding.accuracy.seeds)
         attack = Cell(
             attacker_name(finding.attacker, numbered=numbered),

@@ -38,7 +38,8 @@ def write_report(report: Report, out: Path) -> None:
     notes += skipped(victims, report.results)
     if table["value"].isna().all():
         what = (
-            f"{report.results}: all targets have the same score in every attack there, which says nothing"
+            f"{report.results}: all targets have the same score in every attack there, which says "
+            "nothing"
             if len(table)
             else f"{report.results} holds no results of attacks: {where_results_are(report.results)}"
         )

@@ -130,7 +130,8 @@ class AttackChange:
     """How attacks on a network differ from those on another one, the reference.
 
     Attributes:
-        same: of the network's strongest attacker, against itself; None where it did not attack both.
+        same: of the network's strongest attacker, against itself; None where it did not attack
+            both.
         best: of the strongest on this one against the strongest on the reference, each among those
             that attacked both; None where none did, or where they share no seed.
         best_after, best_before: these two.
@@ -179,7 +180,8 @@ class DefenceCost:
 
     Attributes:
         defended, undefended: names of the two networks.
-        taken: attack accuracy, undefended - defended, each by its strongest attack of those on both.
+        taken: attack accuracy, undefended - defended, each by its strongest attack of those on
+            both.
         lost: test accuracy, undefended - defended.
         adaptive: whether an attacker who knows the defence attacked the defended one.
     """

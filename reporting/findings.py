@@ -29,8 +29,8 @@ class Finding:
     Attributes:
         network: its row of `summary.network_accuracies`.
         attacker: the strongest.
-        accuracy, tpr: the rows of `summary.summarise` of that attacker, accuracy and TPR at an FPR of
-            1 %; None where there are too few non-members for that rate.
+        accuracy, tpr: the rows of `summary.summarise` of that attacker, accuracy and TPR at an FPR
+            of 1 %; None where there are too few non-members for that rate.
         original: the name of the original it was made from; None where that was not attacked.
         change: from that original.
         same: of each attacker of both its accuracy on this network - that on the original.
@@ -61,7 +61,7 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
         accuracies: of `summary.network_accuracies`.
     """
     runs, tests = attack_runs(rows), _test_accuracies(rows)
-    made = []
+    network_findings = []
     for network in accuracies.itertuples():
         if network.model not in runs:
             continue
@@ -71,7 +71,7 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
             original = _reference(network, accuracies[accuracies["original"]], runs)
         if network.defend:
             undefended = _reference(network, _undefended_like(network, accuracies), runs)
-        made.append(
+        network_findings.append(
             Finding(
                 network,
                 attacker,
@@ -83,7 +83,7 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
                 _defence_cost(network.model, undefended, runs, tests) if undefended else None,
             )
         )
-    return made
+    return network_findings
 
 
 def original_of(rows: pd.DataFrame, accuracies: pd.DataFrame) -> dict[str, str]:

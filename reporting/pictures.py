@@ -39,9 +39,9 @@ def sparsity_figure(summary: pd.DataFrame) -> Picture | str:
     return Picture(
         "sparsity",
         "Attack accuracy against sparsity",
-        f"Accuracy of each attack over the share of weights that is pruned; at the left, beside the "
-        f"scale, the original. Bars are a standard deviation to both sides, shifted a little so that they "
-        f"can be told apart; dotted: guessing. {count(shown)}.",
+        "Accuracy of each attack over the share of weights that is pruned; at the left, beside "
+        "the scale, the original. Bars are a standard deviation to both sides, shifted a little "
+        f"so that they can be told apart; dotted: guessing. {count(shown)}.",
         figures.sparsity(series),
     )
 
@@ -66,9 +66,10 @@ def roc_figure(rows: pd.DataFrame, victims: list[str]) -> Picture | str:
     return Picture(
         "roc",
         "ROC",
-        f"True-positive rate over false-positive rate, both logarithmic, mean over seeds: the "
-        f"{len(best)} attacks with the largest AUC on {victims[-1]}. Dashed: guessing. The axes begin at "
-        f"one false positive; nothing is interpolated. {count(seeds[seeds['attack'].isin(best)])}.",
+        "True-positive rate over false-positive rate, both logarithmic, mean over seeds: the "
+        f"{len(best)} attacks with the largest AUC on {victims[-1]}. Dashed: guessing. The axes "
+        "begin at one false positive; nothing is interpolated. "
+        f"{count(seeds[seeds['attack'].isin(best)])}.",
         figures.roc(curves_of),
     )
 
@@ -110,9 +111,9 @@ def low_fpr_figure(summary: pd.DataFrame, victims: list[str]) -> Picture | str:
     return Picture(
         "low_fpr",
         "True-positive rate at low false-positive rates",
-        f"How many of the members an attacker names with few false alarms, sorted by the first panel; "
-        f"{' (hatched) and '.join(victims)} (filled). Bars are a standard deviation to both sides; dashed: "
-        f"guessing. {count(data)}.",
+        "How many of the members an attacker names with few false alarms, sorted by the first "
+        f"panel; {' (hatched) and '.join(victims)} (filled). Bars are a standard deviation to "
+        f"both sides; dashed: guessing. {count(data)}.",
         figures.low_fpr({name: data[data["measure"] == name] for name in measures}, victims),
     )
 
@@ -130,12 +131,13 @@ def privacy_figure(summary: pd.DataFrame, accuracies: pd.DataFrame) -> Picture |
     return Picture(
         "privacy",
         "Privacy against accuracy",
-        f"Each victim by its test accuracy and the accuracy of the strongest of the attacks that were made "
-        f"on all of them: {', '.join(name for name in summary['attack'].unique() if name in common)}. "
-        f"Beside a point, where there is room, its sparsity and which attack that is; the tables have all. "
-        f"Filled: the strongest attacker, who may know the defence; hollow and joined to it: who does not. "
-        f"Ringed: the Pareto front, victims than which no other is as accurate and as private. Means, "
-        f"{count(data)}.",
+        "Each victim by its test accuracy and the accuracy of the strongest of the attacks that "
+        "were made on all of them: "
+        f"{', '.join(name for name in summary['attack'].unique() if name in common)}. Beside a "
+        "point, where there is room, its sparsity and which attack that is; the tables have all. "
+        "Filled: the strongest attacker, who may know the defence; hollow and joined to it: who "
+        "does not. Ringed: the Pareto front, victims than which no other is as accurate and as "
+        f"private. Means, {count(data)}.",
         privacy(points),
     )
 
@@ -193,8 +195,8 @@ def beyond_guarantee(rows: pd.DataFrame) -> str:
         )
     ]
     return (
-        f" Of {len(known)} attacks on networks with a guarantee, those surely better than it allows "
-        f"(95 % over all): {', '.join(beyond) or 'none'}."
+        f" Of {len(known)} attacks on networks with a guarantee, those surely better than it "
+        f"allows (95 % over all): {', '.join(beyond) or 'none'}."
     )
 
 
@@ -220,11 +222,12 @@ def epsilon_figure(summary: pd.DataFrame, beyond: str = "") -> Picture | None:
     return Picture(
         "epsilon",
         "Epsilon against attack advantage",
-        f"Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with differential "
-        f"privacy: of the network where it is trained from scratch, else of its fine-tuning only. "
-        f"Dash-dotted, where it is low enough to be in sight: what no attack on the network can exceed, "
-        f"given epsilon and delta; dotted: guessing.{caveats}{beyond} Bars are a standard deviation to both "
-        f"sides. delta {data['delta'].max():g}, {count(data)}.",
+        "Advantage, TPR - FPR = 2 accuracy - 1, of each attack on victims trained with "
+        "differential privacy: of the network where it is trained from scratch, else of its "
+        "fine-tuning only. Dash-dotted, where it is low enough to be in sight: what no attack on "
+        f"the network can exceed, given epsilon and delta; dotted: guessing.{caveats}{beyond} "
+        f"Bars are a standard deviation to both sides. delta {data['delta'].max():g}, "
+        f"{count(data)}.",
         figures.epsilon(series, bounded, data["delta"].max()),
     )
 
@@ -242,7 +245,7 @@ def shadows_figure(summary: pd.DataFrame) -> Picture | None:
     return Picture(
         "shadows",
         "Attack accuracy against the number of shadow models",
-        f"Accuracy of each attack on {victim} by attackers with more or fewer shadow models. Bars are a "
-        f"standard deviation to both sides. {count(data)}.",
+        f"Accuracy of each attack on {victim} by attackers with more or fewer shadow models. Bars "
+        f"are a standard deviation to both sides. {count(data)}.",
         figures.shadows(data, victim),
     )

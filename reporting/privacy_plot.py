@@ -20,9 +20,9 @@ def privacy(points: pd.DataFrame) -> Figure:
     """Victims by test accuracy and by their strongest attack.
 
     Args:
-        points: columns series, defend (None of an original), label, test, attack, worst (its accuracy
-            under the strongest attacker), blind (under one that doesn't know the defence; NaN where
-            not attacked so), front (bool); accuracies in percent.
+        points: columns series, defend (None of an original), label, test, attack, worst (its
+            accuracy under the strongest attacker), blind (under one that doesn't know the defence;
+            NaN where not attacked so), front (bool); accuracies in percent.
     """
     figure, axes = panels(1, 1, height=5.0)
     axis = axes[0, 0]
@@ -47,17 +47,25 @@ def privacy(points: pd.DataFrame) -> Figure:
 
 def _series_points(axis, points: pd.DataFrame, name: str) -> Line2D:
     """Draw the points of a series; the legend's entry for it."""
-    here, defences = points[points["series"] == name], list(DEFENDERS)
-    defence = here["defend"].iloc[0]
+    series_points, defences = points[points["series"] == name], list(DEFENDERS)
+    defence = series_points["defend"].iloc[0]
     colour, marker, size = GREY, "*", 10
     if defence is not None:
         colour = COLOURS[(defences.index(defence) + 4) % len(COLOURS)]
         alike = list(dict.fromkeys(points.loc[points["defend"] == defence, "series"]))
         marker, size = MARKERS[alike.index(name) % len(MARKERS)], 7
     style: dict[str, Any] = {"color": colour, "markersize": size}
-    axis.vlines(here["test"], here["blind"], here["worst"], color=colour, linewidth=1)
-    axis.plot(here["test"], here["blind"], marker, markerfacecolor="white", **style)
-    axis.plot(here["test"], here["worst"], marker, **style)
+    axis.vlines(
+        series_points["test"],
+        series_points["blind"],
+        series_points["worst"],
+        color=colour,
+        linewidth=1,
+    )
+    axis.plot(
+        series_points["test"], series_points["blind"], marker, markerfacecolor="white", **style
+    )
+    axis.plot(series_points["test"], series_points["worst"], marker, **style)
     return Line2D([], [], linestyle="", marker=marker, label=name, **style)
 
 

@@ -22,12 +22,12 @@ def load_results(results: str | Path) -> pd.DataFrame:
     """All that attacks found below a folder: a row for each configuration, seed, attack, measure.
 
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`,
-    `measure`, its `value` and the 95 % interval `low`, `high`, which covers the choice of the target
-    records alone; numbers of `members` and `non_members`; the victim's `train_accuracy` and
-    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private), and `caveat`, what
-    must stand beside them ("" where nothing must). All are fractions. An original has no pruner,
-    sparsity or defence. Results on models that have been made anew since, and files that cannot be
-    read, are skipped and named in a line each.
+    `measure`, its `value` and the 95 % interval `low`, `high`, which covers the choice of the
+    target records alone; numbers of `members` and `non_members`; the victim's `train_accuracy` and
+    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private), and `caveat`,
+    what must stand beside them ("" where nothing must). All are fractions. An original has no
+    pruner, sparsity or defence. Results on models that have been made anew since, and files that
+    cannot be read, are skipped and named in a line each.
 
     Raises UserError where there is no such folder.
     """
@@ -122,14 +122,14 @@ def skipped(victims: list[VictimResults], results: Path) -> list[str]:
         return f"{number} result{'s' * (number > 1)} in {folder_name(victim_results, results)}"
 
     stale = [
-        f"{counted(each.stale, each)}, of models that are gone or have been made anew since, or by an "
-        f"older definition of the attack"
+        f"{counted(each.stale, each)}, of models that are gone or have been made anew since, or by "
+        "an older definition of the attack"
         for each in victims
         if each.stale
     ]
     stale += [
-        f"{counted(each.unmeasured, each)}, with intervals by an older method and without the scores "
-        f"to measure them again"
+        f"{counted(each.unmeasured, each)}, with intervals by an older method and without the "
+        "scores to measure them again"
         for each in victims
         if each.unmeasured
     ]

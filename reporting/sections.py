@@ -34,14 +34,14 @@ def sections(table: pd.DataFrame) -> tuple[list[Section], pd.DataFrame, pd.DataF
     silent = table[table["value"].isna()]
     measured = table[table["value"].notna()].reset_index(drop=True)
     summary, accuracies = summarise(measured), network_accuracies(measured)
-    made = []
+    all_sections = []
     for key, rows in measured.groupby(SECTION, sort=False):
         mine = (
             other[(other[SECTION] == list(key)).all(axis=1)]
             for other in (summary, accuracies, silent)
         )
-        made.append(_section(rows, *mine, everything=table))
-    return made, summary, accuracies
+        all_sections.append(_section(rows, *mine, everything=table))
+    return all_sections, summary, accuracies
 
 
 def _section(
@@ -54,23 +54,23 @@ def _section(
 ) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     title = f"{dataset}, {network}" + (", in/out split" if split == "inout" else "")
-    made = Section(title, victims=accuracy_table(accuracies))
+    section = Section(title, victims=accuracy_table(accuracies))
     tried = pd.concat([rows, silent]) if len(silent) else rows
-    found = findings(rows, summary, accuracies)
-    made.answer = answer(title, found, untested(tried, everything))
-    made.measures += [
+    network_findings = findings(rows, summary, accuracies)
+    section.answer = answer(title, network_findings, untested(tried, everything))
+    section.measures += [
         measure_table(summary[summary["measure"] == measure], measure, silent)
         for measure in MEASURES
         if (summary["measure"] == measure).any()
     ]
     changes = change_table(rows, original_of(rows, accuracies))
-    made.measures += [changes] if changes else []
-    _add_figures(made, rows, summary, accuracies)
-    return made
+    section.measures += [changes] if changes else []
+    _add_figures(section, rows, summary, accuracies)
+    return section
 
 
 def _add_figures(
-    made: Section, rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
+    section: Section, rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
 ) -> None:
     # where the number of shadow models varies, figures show what most attacks were made with, or
     # else the most models
@@ -92,6 +92,6 @@ def _add_figures(
         shadows_figure(summary),
     ):
         if isinstance(part, str):
-            made.absent.append(part)
+            section.absent.append(part)
         elif part is not None:
-            made.pictures.append(part)
+            section.pictures.append(part)

@@ -1,4 +1,4 @@
-"""What the victims answer for members and for non-members: which signals are shown, and their captions."""
+"""Which signals of the victims figures show, of members and of non-members, and the captions."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def signal_figures(rows: pd.DataFrame, victims: list[str]) -> list[Picture | str
     }
     # a signal is shown where all victims have kept it
     shown: dict[str, dict[str, TrueClassSignals]] = {}
-    made: list[Picture | str] = []
+    parts: list[Picture | str] = []
     for kind in SIGNAL_LABELS:
         of_victims = {victim: one for victim, one in signals[kind].items() if one is not None}
         if len(of_victims) == len(victims):
             shown[kind] = of_victims
         else:
-            made.append(
-                f"Members and non-members by {kind}: not every victim shown has kept its answers with "
-                f"the numbers of the records asked; to have them, run {_REMEDIES[kind]}."
+            parts.append(
+                f"Members and non-members by {kind}: not every victim shown has kept its answers "
+                f"with the numbers of the records asked; to have them, run {_REMEDIES[kind]}."
             )
     if shown:
-        made.insert(0, _histograms_figure(shown, victims))
-    return made + [_class_figure(kind, of_victims) for kind, of_victims in shown.items()]
+        parts.insert(0, _histograms_figure(shown, victims))
+    return parts + [_class_figure(kind, of_victims) for kind, of_victims in shown.items()]
 
 
 def _histograms_figure(
@@ -57,8 +57,8 @@ def _histograms_figure(
     return Picture(
         "histograms",
         "What the victim answers for members and for non-members",
-        f"{words.capitalize()}: the share of all members and of all non-members in each of 40 bins, on a "
-        f"logarithmic axis; vertical lines are means. {counts}",
+        f"{words.capitalize()}: the share of all members and of all non-members in each of 40 "
+        f"bins, on a logarithmic axis; vertical lines are means. {counts}",
         signal_plots.histograms(
             {victim: {kind: shown[kind][victim] for kind in shown} for victim in victims}
         ),
@@ -69,15 +69,15 @@ def _class_figure(kind: str, of_victims: dict[str, TrueClassSignals]) -> Picture
     means = {victim: class_means(one, least=MIN_PER_CLASS) for victim, one in of_victims.items()}
     if min(map(len, means.values())) == 0:
         return (
-            f"{kind.capitalize()} by class: no class has {MIN_PER_CLASS} members and {MIN_PER_CLASS} "
-            f"non-members."
+            f"{kind.capitalize()} by class: no class has {MIN_PER_CLASS} members and "
+            f"{MIN_PER_CLASS} non-members."
         )
     return Picture(
         f"classes_{kind}",
         f"{kind.capitalize()} by class",
-        f"Means of members and of non-members of each class of {_WORDS[kind]}, and the gap between them, "
-        f"by which the classes are sorted ({list(of_victims)[-1]}). Classes with fewer than "
-        f"{MIN_PER_CLASS} of either are left out. {_counts(of_victims)}.",
+        f"Means of members and of non-members of each class of {_WORDS[kind]}, and the gap "
+        f"between them, by which the classes are sorted ({list(of_victims)[-1]}). Classes with "
+        f"fewer than {MIN_PER_CLASS} of either are left out. {_counts(of_victims)}.",
         signal_plots.by_class(means, kind),
     )
 

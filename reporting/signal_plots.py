@@ -74,12 +74,12 @@ def _logarithmic_bins(values: np.ndarray) -> np.ndarray:
 
 
 def _two_histograms(axis, signals: TrueClassSignals, bins: np.ndarray) -> None:
-    for kind, colour, hatch, here in (
+    for kind, colour, hatch, selected in (
         ("members", MEMBER, None, signals.member),
         ("non-members", NON_MEMBER, "////", ~signals.member),
     ):
-        value = np.maximum(signals.value[here], bins[0])
-        mean = signals.value[here].mean()
+        value = np.maximum(signals.value[selected], bins[0])
+        mean = signals.value[selected].mean()
         axis.hist(
             value,
             bins,
@@ -101,9 +101,9 @@ def class_means(signals: TrueClassSignals, *, least: int) -> pd.DataFrame:
     """
     means = {}
     for label in np.unique(signals.labels):
-        here = signals.labels == label
-        inside = signals.value[here & signals.member]
-        outside = signals.value[here & ~signals.member]
+        selected = signals.labels == label
+        inside = signals.value[selected & signals.member]
+        outside = signals.value[selected & ~signals.member]
         if min(len(inside), len(outside)) >= least:
             means[int(label)] = {"members": inside.mean(), "non_members": outside.mean()}
     table = pd.DataFrame.from_dict(means, orient="index", columns=["members", "non_members"])

@@ -24,11 +24,12 @@ HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one neares
 def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows in order, with names for what they are about; and what was there twice.
 
-    Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`, the
-    registered name of the attack, and to `attack` those of its options that differ among the attacks
-    on a victim. `series` and `model_series` are victim and model at any sparsity, `noise_series` the
-    victim at any strength of its defence; `trained_with` is what the names say of options of
-    training, and `recipe` the value of all of these but defences', for comparing.
+    Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
+        the
+    registered name of the attack, and to `attack` those of its options that differ among the
+    attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
+    `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
+    of options of training, and `recipe` the value of all of these but defences', for comparing.
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *ATTACK_OPTIONS, "shadow_num", "delta", "dp_noise"}
@@ -100,7 +101,7 @@ def _differing(table: pd.DataFrame, options: list[str], *, within: Iterable[str]
     if not differ.to_numpy().any():
         return pd.Series("", index=table.index, dtype=object)
     texts = [
-        " ".join(f"{name} {value}" for name, value, here in zip(options, row, which) if here)
+        " ".join(f"{name} {value}" for name, value, differs in zip(options, row, which) if differs)
         for row, which in zip(values.to_numpy(), differ.to_numpy())
     ]
     return pd.Series(
@@ -111,7 +112,8 @@ def _differing(table: pd.DataFrame, options: list[str], *, within: Iterable[str]
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """What `average` says of each attack's measures on each victim, a row each.
 
-    Beside it: the mean ends `low` and `high` of the 95 % intervals, and `best`: whether no attack on
+    Beside it: the mean ends `low` and `high` of the 95 % intervals, and `best`: whether no attack
+        on
     this victim has a higher mean over those seeds that all attacks on it share.
     """
     keys = [*SECTION, "victim", "attack", "measure"]

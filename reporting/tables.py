@@ -79,7 +79,8 @@ def measure_table(summary: pd.DataFrame, measure: str, silent: pd.DataFrame | No
 
     Args:
         summary: of `summary.summarise`, of this measure alone.
-        silent: rows whose scores were all equal, with columns victim, attack and verdict; a dash each.
+        silent: rows whose scores were all equal, with columns victim, attack and verdict; a dash
+            each.
     """
     columns, dashes = summary[["attack", "verdict"]], set()
     if silent is not None:
@@ -123,15 +124,15 @@ def _measure_cell(row, most: int) -> Cell:
 def _measure_caption(summary: pd.DataFrame, measure: str) -> str:
     words = (
         f"Percent ({100 * MEASURES[measure].chance:g} = guessing), mean ± standard deviation over "
-        f"split seeds, which deal the records and train anew; (n = …) where an attack has fewer seeds "
-        f"than the row."
+        "split seeds, which deal the records and train anew; (n = …) where an attack has fewer "
+        "seeds than the row."
     )
     several = (summary["trainings"] > summary["seeds"]).any()
     if (summary["seeds"] == 1).any():
         mean = " (the mean of its ends over the trainings)" if several else ""
         words += (
-            f" In brackets, where there is one seed, the 95 % interval{mean}: it covers the choice of "
-            f"the target records, not the randomness of training."
+            f" In brackets, where there is one seed, the 95 % interval{mean}: it covers the choice "
+            "of the target records, not the randomness of training."
         )
     if several:
         words += f"{_TRAININGS}, beside which no interval says how much another training changes."
@@ -174,10 +175,10 @@ def change_table(rows: pd.DataFrame, original_of: dict[str, str]) -> Table | Non
         if victim in cells
     ]
     caption = (
-        "Percentage points: each attack against itself, its accuracy on the compressed victim minus that on "
-        "the original, paired over the split seeds of both; in brackets the 95 % interval by Student's t "
-        "over the seeds' differences ((n = 1): one seed, no interval). In bold where it does not hold 0; "
-        "of so many intervals one in twenty misses by chance."
+        "Percentage points: each attack against itself, its accuracy on the compressed victim "
+        "minus that on the original, paired over the split seeds of both; in brackets the 95 % "
+        "interval by Student's t over the seeds' differences ((n = 1): one seed, no interval). In "
+        "bold where it does not hold 0; of so many intervals one in twenty misses by chance."
     )
     title = "Change of attack accuracy by compression"
     header = ["victim", "seeds", *attacks]

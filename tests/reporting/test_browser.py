@@ -77,7 +77,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path, browser):
 
 
 def wide_page(folder):
-    """A page of tables as wide as they get: all attacks, one seed, so that each cell has an interval."""
+    """A page of tables as wide as they get: all attacks, one seed, an interval in each cell."""
     verdicts = list(VERDICTS)
     values = [(verdict, 7, 0.5 + number / 100) for number, verdict in enumerate(verdicts)]
     victim = {"prune_sparsity": 0.7, "train_accuracy": 0.9}

@@ -38,21 +38,21 @@ def runs_of(*values, **columns):
 
 
 def test_a_paired_difference_worked_by_hand():
-    """Differences .01, .02, .03: mean .02, sd .01; t of two degrees of freedom at 97.5 % is 4.302653."""
-    found = paired_difference(by_seed(0.61, 0.72, 0.83), by_seed(0.60, 0.70, 0.80))
-    assert found.mean == pytest.approx(0.02) and found.seeds == 3
+    """Differences .01, .02, .03: mean .02, sd .01; t of two degrees of freedom is 4.302653."""
+    difference = paired_difference(by_seed(0.61, 0.72, 0.83), by_seed(0.60, 0.70, 0.80))
+    assert difference.mean == pytest.approx(0.02) and difference.seeds == 3
     half = 4.302653 * 0.01 / math.sqrt(3)
-    assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-8)
-    assert found.holds_zero and not found.is_above_zero and not found.is_below_zero
+    assert (difference.low, difference.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-8)
+    assert difference.holds_zero and not difference.is_above_zero and not difference.is_below_zero
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12])
 def test_the_interval_is_that_of_scipys_paired_test(n):
     draw = np.random.default_rng(n)
     after, before = draw.random(n), draw.random(n)
-    found = paired_difference(by_seed(*after), by_seed(*before))
+    difference = paired_difference(by_seed(*after), by_seed(*before))
     expected = scipy.stats.ttest_rel(after, before).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_trainings_of_a_split_count_as_one_and_only_shared_seeds_count():
@@ -61,15 +61,17 @@ def test_trainings_of_a_split_count_as_one_and_only_shared_seeds_count():
     after = pd.Series([0.6, 0.7, 0.55, 0.9], pd.MultiIndex.from_tuples(index, names=["seed", "t"]))
     index = [(7, 7), (7, 1), (8, 8), (10, 10)]
     before = pd.Series([0.5, 0.5, 0.5, 0.1], pd.MultiIndex.from_tuples(index, names=["seed", "t"]))
-    found = paired_difference(after, before)
-    assert (found.mean, found.seeds) == (pytest.approx(0.1), 2)
-    assert (found.low, found.high) == pytest.approx(student_interval(np.array([0.15, 0.05])))
+    difference = paired_difference(after, before)
+    assert (difference.mean, difference.seeds) == (pytest.approx(0.1), 2)
+    assert (difference.low, difference.high) == pytest.approx(
+        student_interval(np.array([0.15, 0.05]))
+    )
 
 
 def test_one_seed_has_no_interval_and_none_in_common_no_difference():
-    found = paired_difference(by_seed(0.6), by_seed(0.5, 0.5))
-    assert found.seeds == 1 and math.isnan(found.low) and math.isnan(found.high)
-    assert not (found.is_above_zero or found.is_below_zero or found.holds_zero)
+    difference = paired_difference(by_seed(0.6), by_seed(0.5, 0.5))
+    assert difference.seeds == 1 and math.isnan(difference.low) and math.isnan(difference.high)
+    assert not (difference.is_above_zero or difference.is_below_zero or difference.holds_zero)
     assert paired_difference(by_seed(0.6, training=1), by_seed(0.5, training=2)) is None
 
 

@@ -29,7 +29,7 @@ from reporting.summary import label_configurations, summarise
 
 @pytest.mark.parametrize("old", [False, True])
 def test_no_epsilon_of_seeded_noise_stands_alone(made, tmp_path, old):
-    """Nor one of a model from before there was secret noise, whose manifest and lines do not say how it was drawn."""
+    """Nor one of a model from before there was secret noise, whose files do not say how it was."""
     shutil.copytree(made, tmp_path / "results")
     for manifest in (tmp_path / "results").rglob("l1*_dp_*/manifest.json"):
         told = json.loads(manifest.read_text())

@@ -1,4 +1,4 @@
-"""What lies in a folder of results, as a table; what is damaged, missing or stale is left out and said."""
+"""What lies in a folder of results, as a table; what is damaged, missing or stale is named."""
 
 import html
 import json

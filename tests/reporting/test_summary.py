@@ -45,7 +45,8 @@ def test_means_and_deviations_worked_by_hand():
 
 
 def test_the_spread_over_trainings_of_a_split_stands_apart_from_that_over_splits():
-    """Seed 7: .50 .54 .58, mean .54; seed 8: .70 .72, mean .71. Over the means .12; within (.0032 + .0002) / 3."""
+    """Seed 7: .50 .54 .58, mean .54; seed 8: .70 .72, mean .71: between them .12, within them
+    the root of (.0032 + .0002) / 3."""
     table = trained(
         ("conf", 7, 7, 0.50),
         ("conf", 7, 1, 0.54),
