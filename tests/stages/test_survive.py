@@ -13,7 +13,6 @@ import torch
 from faults import ATTACKS, STAGES, WORDS, killed_at_file, resume_states, run_all_stages
 from helpers import MADE, files, manifest, run, table_arrays
 
-import mia
 import pretrain
 import prune
 from base_model import BaseModel, Callback, TrainConfig, TrainSet

@@ -1,0 +1,147 @@
+"""What stands behind a section's answer: the strongest attack on each network, and what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from reporting.columns import REPEATED
+from reporting.comparison import (
+    AttackChange,
+    Attacker,
+    DefenceCost,
+    Difference,
+    attack_change,
+    attack_runs,
+    attackers_of,
+    paired_difference,
+    same_attack_differences,
+    strongest,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found of one network.
+
+    Attributes:
+        network: its row of `summary.network_accuracies`.
+        attacker: the strongest.
+        accuracy, tpr: the rows of `summary.summarise` of that attacker, accuracy and TPR at an FPR
+            of 1 %; None where there are too few non-members for that rate.
+        original: the name of the original it was made from; None where that was not attacked.
+        change: from that original.
+        same: of each attacker of both its accuracy on this network - that on the original.
+        cost: of its defence; None where it has none, or where no undefended network is like it.
+    """
+
+    network: Any
+    attacker: Attacker
+    accuracy: Any
+    tpr: Any | None
+    original: str | None = None
+    change: AttackChange | None = None
+    same: dict[Attacker, Difference] = field(default_factory=dict)
+    cost: DefenceCost | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a compressed network without a defence."""
+        return not self.network.original and not self.network.defend
+
+
+def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> list[Finding]:
+    """One for each network of a section that has an attack accuracy, in the order of `accuracies`.
+
+    Args:
+        rows: of `summary.label_configurations`.
+        summary: of `summary.summarise`.
+        accuracies: of `summary.network_accuracies`.
+    """
+    runs, tests = attack_runs(rows), _test_accuracies(rows)
+    network_findings = []
+    for network in accuracies.itertuples():
+        if network.model not in runs:
+            continue
+        attacker = strongest(runs[network.model])
+        original = undefended = None
+        if not network.original:
+            original = _reference(network, accuracies[accuracies["original"]], runs)
+        if network.defend:
+            undefended = _reference(network, _undefended_like(network, accuracies), runs)
+        network_findings.append(
+            Finding(
+                network,
+                attacker,
+                _summary_row(summary, network.model, attacker, "accuracy"),
+                _summary_row(summary, network.model, attacker, "tpr_at_0.01"),
+                original,
+                attack_change(runs[network.model], runs[original]) if original else None,
+                same_attack_differences(runs[network.model], runs[original]) if original else {},
+                _defence_cost(network.model, undefended, runs, tests) if undefended else None,
+            )
+        )
+    return network_findings
+
+
+def original_of(rows: pd.DataFrame, accuracies: pd.DataFrame) -> dict[str, str]:
+    """{compressed network: the original that it is compared with}, of those that have one."""
+    runs = attack_runs(rows)
+    originals = accuracies[accuracies["original"]]
+    pairs = {
+        network.model: _reference(network, originals, runs)
+        for network in accuracies[~accuracies["original"]].itertuples()
+        if network.model in runs
+    }
+    return {model: original for model, original in pairs.items() if original}
+
+
+def _test_accuracies(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """{model: its test accuracy by (seed, train_seed)}."""
+    once = rows.drop_duplicates(["model", *REPEATED]).set_index(REPEATED)
+    return {model: group["test_accuracy"] for model, group in once.groupby("model")}
+
+
+def _undefended_like(network, accuracies: pd.DataFrame) -> pd.DataFrame:
+    """The networks that are pruned as this one is, and have no defence."""
+    return accuracies[
+        ~accuracies["original"]
+        & (accuracies["defend"] == "")
+        & (accuracies["pruner_name"] == network.pruner_name)
+        & (accuracies["prune_sparsity"] == network.prune_sparsity)
+    ]
+
+
+def _reference(network, candidates: pd.DataFrame, runs: dict[str, pd.DataFrame]) -> str | None:
+    """The one candidate that was trained by the network's recipe; None where there is no such one."""
+    alike = candidates[
+        (candidates["recipe"] == network.recipe) & candidates["model"].isin(list(runs))
+    ]
+    if len(alike) > 1:
+        alike = alike[alike["trained_with"] == network.trained_with]
+    return alike["model"].iloc[0] if len(alike) == 1 else None
+
+
+def _summary_row(summary: pd.DataFrame, model: str, attacker: Attacker, measure: str):
+    mine = summary[
+        (summary["model"] == model)
+        & (summary["measure"] == measure)
+        & (summary["attack"] == attacker.attack)
+        & (summary["shadow_num"] == attacker.shadow_num)
+        & (summary["adaptive"] == attacker.adaptive)
+    ]
+    return next(mine.itertuples(), None)
+
+
+def _defence_cost(
+    defended: str, undefended: str, runs: dict[str, pd.DataFrame], tests: dict[str, pd.Series]
+) -> DefenceCost | None:
+    change = attack_change(runs[defended], runs[undefended]).best
+    lost = paired_difference(tests[undefended], tests[defended])
+    if change is None or lost is None:
+        return None
+    taken = type(change)(-change.mean, -change.high, -change.low, change.seeds)
+    adaptive = any(each.adaptive for each in attackers_of(runs[defended]))
+    return DefenceCost(defended, undefended, taken, lost, adaptive)

@@ -1,0 +1,97 @@
+"""A section of a report: answer, figures and tables of one data set, network and split."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reporting.answer import answer
+from reporting.columns import MEASURES, SECTION
+from reporting.document import Section
+from reporting.findings import findings, original_of
+from reporting.pictures import (
+    beyond_guarantee,
+    epsilon_figure,
+    low_fpr_figure,
+    privacy_figure,
+    roc_figure,
+    shadows_figure,
+    sparsity_figure,
+)
+from reporting.signal_pictures import signal_figures
+from reporting.summary import headline_victims, network_accuracies, summarise
+from reporting.tables import accuracy_table, change_table, measure_table
+from reporting.untested import untested
+
+
+def sections(table: pd.DataFrame) -> tuple[list[Section], pd.DataFrame, pd.DataFrame]:
+    """A section for each data set, network and split; and the means they are made from.
+
+    Args:
+        table: of `summary.label_configurations`; rows without a value are those of equal scores.
+    Returns:
+        The sections, and of all of them `summary.summarise` and `summary.network_accuracies`.
+    """
+    silent = table[table["value"].isna()]
+    measured = table[table["value"].notna()].reset_index(drop=True)
+    summary, accuracies = summarise(measured), network_accuracies(measured)
+    all_sections = []
+    for key, rows in measured.groupby(SECTION, sort=False):
+        mine = (
+            other[(other[SECTION] == list(key)).all(axis=1)]
+            for other in (summary, accuracies, silent)
+        )
+        all_sections.append(_section(rows, *mine, everything=table))
+    return all_sections, summary, accuracies
+
+
+def _section(
+    rows: pd.DataFrame,
+    summary: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    silent: pd.DataFrame,
+    *,
+    everything: pd.DataFrame,
+) -> Section:
+    dataset, network, split = rows[SECTION].iloc[0]
+    title = f"{dataset}, {network}" + (", in/out split" if split == "inout" else "")
+    section = Section(title, victims=accuracy_table(accuracies))
+    tried = pd.concat([rows, silent]) if len(silent) else rows
+    network_findings = findings(rows, summary, accuracies)
+    section.answer = answer(title, network_findings, untested(tried, everything))
+    section.measures += [
+        measure_table(summary[summary["measure"] == measure], measure, silent)
+        for measure in MEASURES
+        if (summary["measure"] == measure).any()
+    ]
+    changes = change_table(rows, original_of(rows, accuracies))
+    section.measures += [changes] if changes else []
+    _add_figures(section, rows, summary, accuracies)
+    return section
+
+
+def _add_figures(
+    section: Section, rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
+) -> None:
+    # where the number of shadow models varies, figures show what most attacks were made with, or
+    # else the most models
+    numbers = rows.groupby("shadow_num")["attack"].nunique()
+    usual = max(numbers.items(), key=lambda item: (item[1], item[0]))[0]
+    # a figure's bars are of trainings where there is one split, see `wording.seeds_of`
+    summary = summary.assign(sd=summary["sd"].fillna(summary["training_sd"]))
+    main = summary[summary["shadow_num"] == usual]
+    headline = headline_victims(main)
+    beyond = beyond_guarantee(rows)
+    rows = rows[rows["victim"].isin(headline)]
+    for part in (
+        sparsity_figure(main),
+        roc_figure(rows, headline),
+        low_fpr_figure(main, headline),
+        *signal_figures(rows, headline),
+        privacy_figure(main, accuracies),
+        epsilon_figure(main, beyond),
+        shadows_figure(summary),
+    ):
+        if isinstance(part, str):
+            section.absent.append(part)
+        elif part is not None:
+            section.pictures.append(part)

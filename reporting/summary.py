@@ -1,0 +1,217 @@
+"""Means over seeds, and the names under which configurations are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from reporting.columns import (
+    ATTACK_OPTIONS,
+    DEFENCE_OPTIONS,
+    LABELS,
+    RECORDED,
+    REPEATED,
+    SECTION,
+    VICTIM,
+    registered_position,
+)
+
+HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one nearest to it
+
+
+def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows in order, with names for what they are about; and what was there twice.
+
+    Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
+        the
+    registered name of the attack, and to `attack` those of its options that differ among the
+    attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
+    `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
+    of options of training, and `recipe` the value of all of these but defences', for comparing.
+    """
+    table = _in_order(table)
+    known = {*SECTION, *VICTIM, *REPEATED, *ATTACK_OPTIONS, "shadow_num", "delta", "dp_noise"}
+    training = [name for name in RECORDED if name not in known and name != "prune_epochs"]
+    noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
+    name = _names(table) + noise
+    whole = _differing(table, training, within=SECTION)
+    fine_tuned = ["prune_epochs", "delta_option"]
+    detail = _differing(table.assign(model=name + whole), fine_tuned, within=[*SECTION, "model"])
+    table["trained_with"] = whole + detail
+    table["model"] = name + table["trained_with"]
+    table["model_series"] = _names(table, sparsity=False) + noise + table["trained_with"]
+    attacker = table["adaptive"].map({True: ", adaptive attack", False: ""})
+    numbers = table.groupby(SECTION)["shadow_num"].transform("nunique")
+    shadows = [
+        f", {n} shadow models" if many > 1 else "" for n, many in zip(table["shadow_num"], numbers)
+    ]
+    attacker = attacker + shadows
+    table["victim"] = table["model"] + attacker
+    table["series"] = table["model_series"] + attacker
+    strengthless = _names(table, strength=False) + noise + table["trained_with"]
+    table["noise_series"] = strengthless + attacker
+    shared = [name for name in training if name not in DEFENCE_OPTIONS]
+    table["recipe"] = _as_text(table, shared).agg(" ".join, axis=1) if len(table) else ""
+    table["verdict"] = table["attack"]
+    options = _differing(table, ATTACK_OPTIONS, within=[*SECTION, "victim", "verdict"])
+    table["attack"] = table["attack"] + options
+    same = table.duplicated([*SECTION, "victim", "attack", "measure", *REPEATED])
+    folders = ", ".join(sorted(set(table.loc[same, "folder"])))
+    note = f"{folders}: the same configuration and seeds lie in another folder too, which counts"
+    return table[~same].reset_index(drop=True), [note] if folders else []
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of tables: by section, victim, attacker, attack and seed."""
+    table = table.copy()
+    table["defend"] = table["defend"].astype(object).where(table["defend"].notna(), "")
+    table["order"] = table["attack"].map(registered_position)
+    victim = ["pruner_name", "defend", "defend_arg", "from_scratch", "prune_sparsity", "adaptive"]
+    by = [*SECTION, "original", *victim, "shadow_num", "order", *REPEATED, "folder"]
+    # splits and originals descend: the paper's split before in/out, the original before the pruned
+    ascending = [name not in ("split", "original") for name in by]
+    table = table.sort_values(by, ascending=ascending, na_position="first")
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def _names(table: pd.DataFrame, *, sparsity: bool = True, strength: bool = True) -> pd.Series:
+    """A name for each row's network, on request without its sparsity or its defence's strength."""
+    columns = ["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]
+    names = []
+    for original, pruner, share, defend, arg, scratch in table[columns].itertuples(
+        index=False, name=None
+    ):
+        pruned = f"{pruner} {100 * share:g} %" if sparsity else f"{pruner}"
+        defence = f", {defend}" + (f" {arg:g}" if strength else "") if defend else ""
+        names.append("original" if original else pruned + defence + " from scratch" * scratch)
+    return pd.Series(names, index=table.index, dtype=object)
+
+
+def _as_text(table: pd.DataFrame, options: list[str]) -> pd.DataFrame:
+    """Options as text: they are of mixed types, and a missing one is a value too."""
+    return table[options].astype(object).where(table[options].notna(), None).map(str)
+
+
+def _differing(table: pd.DataFrame, options: list[str], *, within: Iterable[str]) -> pd.Series:
+    """For each row, in brackets, those options that differ among the rows alike in `within`."""
+    values = _as_text(table, options)
+    differ = values.groupby([table[key] for key in within]).transform("nunique") > 1
+    if not differ.to_numpy().any():
+        return pd.Series("", index=table.index, dtype=object)
+    texts = [
+        " ".join(f"{name} {value}" for name, value, differs in zip(options, row, which) if differs)
+        for row, which in zip(values.to_numpy(), differ.to_numpy())
+    ]
+    return pd.Series(
+        [f" ({text})" if text else "" for text in texts], index=table.index, dtype=object
+    )
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """What `average` says of each attack's measures on each victim, a row each.
+
+    Beside it: the mean ends `low` and `high` of the 95 % intervals, and `best`: whether no attack
+        on
+    this victim has a higher mean over those seeds that all attacks on it share.
+    """
+    keys = [*SECTION, "victim", "attack", "measure"]
+    groups = table.groupby(keys, sort=False)
+    summary = groups[[*LABELS, "shadow_num", "caveat", *VICTIM]].first()
+    numbers = ["low", "high", "epsilon", "delta", "members", "non_members"]
+    summary = summary.join(average(table, keys, "value")).join(groups[numbers].mean())
+    summary = summary.reset_index()
+    one = [*SECTION, "victim", "measure"]
+    number = table.groupby(one)["attack"].transform("nunique")
+    shared = table[table.groupby([*one, *REPEATED])["attack"].transform("nunique") == number]
+    means = average(shared, keys, "value")["mean"].rename("shared").reset_index()
+    summary = summary.merge(means, how="left", on=keys)
+    compared = summary["shared"].fillna(summary["mean"])  # of no seed in common, all that there is
+    largest = compared.groupby([summary[key] for key in one]).transform("max")
+    return summary.assign(best=compared == largest).drop(columns="shared")
+
+
+def average(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """Mean and spread of a column for each group; another split apart from another training.
+
+    `mean`: over the split seeds, of each the mean over its trainings (`train_seed`); `sd`: the
+    standard deviation (n - 1; NaN of one) of these means; `seeds`: how many; `trainings`: how many
+    values there are in all; `training_sd`: the standard deviation within a split, pooled over the
+    splits (NaN where each was trained once).
+    """
+    runs = table.groupby([*keys, "seed"], sort=False)[column].agg(["mean", "count", "var"])
+    runs = runs.reset_index()
+    runs["squares"] = runs["var"] * (runs["count"] - 1)
+    groups = runs.groupby(keys, sort=False)
+    averages = groups["mean"].agg(mean="mean", sd="std", seeds="count")
+    averages["trainings"] = groups["count"].sum()
+    repeated = averages["trainings"] > averages["seeds"]
+    freedom = (averages["trainings"] - averages["seeds"]).where(repeated)
+    averages["training_sd"] = (groups["squares"].sum() / freedom) ** 0.5
+    return averages
+
+
+def network_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Train and test accuracy of each network, see `average`, and its guarantee; a row each."""
+    keys = [*SECTION, "model"]
+    table = table.drop_duplicates([*keys, *REPEATED])
+    groups = table.groupby(keys, sort=False)
+    labels = ["model_series", "recipe", "trained_with"]
+    accuracies = groups[[*VICTIM, "caveat", *labels]].first()
+    for part in ("train", "test"):
+        averages = average(table, keys, f"{part}_accuracy")
+        names = {"mean": part, "sd": f"{part}_sd", "training_sd": f"{part}_training_sd"}
+        accuracies = accuracies.join(averages[[*names]].rename(columns=names))
+    accuracies = accuracies.join(groups[["epsilon", "delta"]].mean())
+    return accuracies.join(averages[["seeds", "trainings"]]).reset_index()
+
+
+def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether no other point has as much gain and as little loss, and more of one."""
+    gain, loss = np.asarray(gain), np.asarray(loss)
+    no_worse = (gain[:, None] >= gain) & (loss[:, None] <= loss)
+    better = (gain[:, None] > gain) | (loss[:, None] < loss)
+    return np.logical_not((no_worse & better).any(axis=0))
+
+
+def headline_victims(summary: pd.DataFrame) -> list[str]:
+    """The original, and the undefended pruned victim with most attacks, nearest to a sparsity of 0.7.
+
+    The original is the one trained as that victim was.
+    """
+    pruned = summary[~summary["original"] & (summary["defend"] == "")]
+    if pruned.empty:
+        pruned = summary[~summary["original"]]
+    ranked = pruned.groupby("victim", sort=False).agg(
+        attacks=("attack", "nunique"),
+        at=("prune_sparsity", "first"),
+        trained_with=("trained_with", "first"),
+    )
+    ranked["far"] = (ranked["at"] - HEADLINE_SPARSITY).abs()
+    nearest = ranked.sort_values(["attacks", "far"], ascending=[False, True])[:1]
+    originals = summary[summary["original"]]
+    if len(nearest):
+        originals = originals[originals["trained_with"] == nearest["trained_with"].iloc[0]]
+    return [*originals["victim"].unique()[:1], *nearest.index]
+
+
+def csv_text(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
+    """All means of the tables as fractions: a line for each victim, attack and measure.
+
+    Accuracies of the victims themselves are lines without an attack.
+    """
+    networks = [
+        accuracies.assign(
+            victim=accuracies["model"],
+            measure=f"{part}_accuracy",
+            mean=accuracies[part],
+            sd=accuracies[f"{part}_sd"],
+            training_sd=accuracies[f"{part}_training_sd"],
+        )
+        for part in ("train", "test")
+    ]
+    names = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat"]
+    means = ["mean", "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
+    table = pd.concat([summary, *networks]).reindex(columns=[*names, "attack", "measure", *means])
+    return table.astype({"shadow_num": "Int64"}).to_csv(index=False, lineterminator="\n")
