@@ -19,7 +19,8 @@ class Resume(Callback):
 
     Args:
         facts: what was trained and how; another's state is refused by `refuse(path, have, wanted)`.
-        form: on which kind of device, and in which stack; a state of another form is of no use and left aside.
+        form: on which kind of device, and in which stack; a state of another form is of no use and
+            left aside.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Resume(Callback):
 
 
 class Scalars(Callback):
-    """Numbers of each epoch for TensorBoard, where the options ask for it: a folder for each of the models trained.
+    """Numbers of each epoch for TensorBoard, where the options ask for it: a folder for each of the
+    models trained.
 
-    What a training from the first epoch finds there is another's and goes, asked for or not; one that goes on hides
-    the epochs that it runs again.
+    What a training from the first epoch finds there is another's and goes, asked for or not; one
+    that goes on hides the epochs that it runs again.
     """
 
     def __init__(self, folders: list[Path], options: Options):

@@ -90,7 +90,8 @@ def parse(
         if getattr(given, name) is not None
     }
     chosen = _defaults() | config | from_study | typed
-    # a contradiction that somebody typed is an error; a study's cells combine what they may not need
+    # a contradiction that somebody typed is an error; a study's cells combine what they may not
+    # need
     asked = set() if study else typed.keys() | config.keys() - _of_other_runs(stage, chosen)
     options = Options(
         stage=stage,

@@ -79,7 +79,8 @@ _STRENGTHS = ", ".join(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a run, made by `bench.command_line.parse` or from others by `dataclasses.replace`.
+    """The options of a run, made by `bench.command_line.parse` or from others by
+    `dataclasses.replace`.
 
     Attributes:
         stage: whose options these are: pretrain, prune, prune_dp or mia.

@@ -134,7 +134,8 @@ def precision_unless_default(manifest: dict) -> str | None:
 
 
 def _kind_of_split(models: ModelSet) -> str:
-    """Of which split the originals that are there were made, also where split.npz itself is gone."""
+    """Of which split the originals that are there were made, also where split.npz itself is
+    gone."""
     for role in models.roles:
         with suppress(UserError, KeyError, TypeError):
             return read_sealed(models.originals.file(role, MANIFEST))["options"]["split"]
@@ -149,7 +150,8 @@ def _option_of(manifest: dict, name: str):
 
 
 def _shadows(models: ModelSet) -> int:
-    """How many shadow models of a version are there, finished or, of the originals, in the split."""
+    """How many shadow models of a version are there, finished or, of the originals, in the
+    split."""
     with suppress(UserError, OSError):
         if models.original:
             arrays = read_split(models)[1]

@@ -16,7 +16,8 @@ from models import MODELS
 
 @lru_cache(maxsize=1)
 def on_device(records: Records, device: torch.device) -> Records:
-    """The records on a device, copied once in each process that asks: a GPU must not be touched before a fork."""
+    """The records on a device, copied once in each process that asks: a GPU must not be touched
+    before a fork."""
     return records.to(device)
 
 

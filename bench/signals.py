@@ -195,7 +195,8 @@ def query(model: BaseModel, records: Records, record_ids: np.ndarray) -> np.ndar
 def query_sensitivity(
     model: BaseModel, records: Records, record_ids: np.ndarray, *, generator: torch.Generator
 ) -> np.ndarray:
-    """A model's sensitivity (n, C) for the records of these numbers; `generator` draws the noise."""
+    """A model's sensitivity (n, C) for the records of these numbers; `generator` draws the
+    noise."""
     indices = torch.from_numpy(record_ids).to(records.y.device)
     sensitivity = model.sensitivity(
         records, indices, generator=generator, draws=SENSITIVITY_DRAWS, epsilon=SENSITIVITY_EPSILON

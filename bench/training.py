@@ -109,7 +109,8 @@ class TrainingPlan:
         return DEFENDERS.load(self.defend)(options.defend_arg, **named)
 
     def privacy(self, role: str) -> dict | None:
-        """What differential privacy guarantees of a role's training (see `Checkpoint`); None without it."""
+        """What differential privacy guarantees of a role's training (see `Checkpoint`); None
+        without it."""
         return self.objective().privacy(
             n=len(self.splits[role].train),
             batch_size=self.options.batch_size,
@@ -193,7 +194,8 @@ def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> 
 
 
 def _stack_size(plan: TrainingPlan) -> int:
-    """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 = only alone."""
+    """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 =
+    only alone."""
     network = plan.start("victim").network
     if not stack.fits(network) or not DEFENDERS.load(plan.defend).is_stackable():
         return 1
@@ -205,7 +207,8 @@ def _stack_size(plan: TrainingPlan) -> int:
 
 
 def stacks(splits: Mapping[str, RoleSplit], *, most: int) -> dict[str, list[str]]:
-    """Roles whose splits have the same sizes, at most so many together, under a label for each group."""
+    """Roles whose splits have the same sizes, at most so many together, under a label for each
+    group."""
     groups: dict[tuple, list[str]] = {}
     for role, split in splits.items():
         groups.setdefault(tuple(map(len, vars(split).values())), []).append(role)

@@ -77,7 +77,8 @@ class Job:
 
 
 def models_of(options: Options) -> tuple[ModelSet, ModelSet]:
-    """The models that a stage makes, twice; or the victim's and the shadows' that it attacks with."""
+    """The models that a stage makes, twice; or the victim's and the shadows' that it attacks
+    with."""
     if options.stage == "mia":
         matchup = Matchup.of(options)
         return matchup.victim, matchup.shadows

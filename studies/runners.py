@@ -32,7 +32,8 @@ _FIRST, _LAST = SAVED_DIGESTS, (MANIFEST, ATTACKS)
 
 
 class Local:
-    """Up to `jobs` stages at once, each in a process of its own, forked from one that has torch imported already."""
+    """Up to `jobs` stages at once, each in a process of its own, forked from one that has torch
+    imported already."""
 
     def __init__(self, *, jobs: int):
         self.capacity = jobs
@@ -175,7 +176,8 @@ def _order(name: str) -> tuple[bool, bool]:
 
 
 def copy_code(project: Path, target: Path) -> None:
-    """Copy what stages import, and nothing else that lies in the repository, such as data, results or environments."""
+    """Copy what stages import, and nothing else that lies in the repository, such as data, results
+    or environments."""
     packages = [
         folder.parent for folder in project.glob("*/__init__.py") if folder.parent.name != "tests"
     ]
@@ -190,7 +192,8 @@ def copy_code(project: Path, target: Path) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise UserError where nobody listens at host:port; Ray itself would take minutes to say so."""
+    """Raise UserError where nobody listens at host:port; Ray itself would take minutes to say
+    so."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if host and port.isdigit():
@@ -209,8 +212,8 @@ def _run_there(
     files: dict[str, bytes] | None,
     token: Path | None,
 ) -> tuple[int, bytes, dict[str, bytes]]:
-    """Run a stage on a node, in the copy of this code that lies there; returns its exit status, what it said, and
-    the files that it made where these must be sent."""
+    """Run a stage on a node, in the copy of this code that lies there; returns its exit status,
+    what it said, and the files that it made where these must be sent."""
     if token is not None and not token.exists():
         return (
             2,
@@ -247,8 +250,8 @@ def _run_there(
 
 
 def _read(results: Path, places: list[Path]) -> dict[str, bytes]:
-    """All files of a results folder in these places, by their names in it; none that are half made or, but for digests,
-    hidden."""
+    """All files of a results folder in these places, by their names in it; none that are half made
+    or, but for digests, hidden."""
     found = [
         path for place in places for path in ([place] if place.is_file() else place.rglob("*"))
     ]

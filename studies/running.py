@@ -18,7 +18,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def run(jobs: list[Job], runner) -> None:
-    """Run all jobs on `runner` (see `runners`), as many at once as it takes; a failed one stops those that need it."""
+    """Run all jobs on `runner` (see `runners`), as many at once as it takes; a failed one stops
+    those that need it."""
     cells = cells_of(jobs)
     bar = console.progress(total=len(cells), label="cells", unit="cell")
     try:
