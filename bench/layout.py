@@ -1,28 +1,26 @@
 """Where everything lies under the results folder. No other module builds such a path.
 
-results/{study}/seed_{seed}/                           of a study, a results folder for each seed
-    logs/{number}.json  {number}.log                   what a stage was told, and what it said
+results/{study}/seed_{seed}/              of a study, a results folder for each seed
+    logs/{number}.json  {number}.log      what a stage was told, and what it said
 results/{dataset}_{model}/
-    split.npz                                      each role's train, dev and test records
-    attack_networks/{attack}_{digest}.pth          what attacks learnt on shadow models, for any victim
-    victim_model/  shadow_model_{i}/               original models
-    {version}_model/  shadow_{version}_model_{i}/  pruned ones;
-                                                   version =
-                                                   {pruner}_{sparsity}[_{defend}_{arg}[_scratch]]
-        best.pth                                   weights {name: tensor}, pruned ones zero
-        best_mask.pth                              masks {parameter name: bool}, pruned models only
-        manifest.json                              how, when and from what they were made; written
-        last logits.npz  sensitivity.npz  generated.npz outputs for an attacker's queries, made when
-        first asked for attacks.jsonl                              what attacks on this model found,
-        an object a line scores.npz                                 what each of them said of each
-        target record tensorboard/                               loss and accuracy on dev of each
-        epoch, if asked for
-        *.resume                                   state of a training that is not finished .*.lock,
-        .*.lock.json, .*.part             what is held, by whom, and what is half written
-        .model.sha256                              digests of best.pth and best_mask.pth, of those
-        that they replace
-                                                   too: tells them from another program's while no
-                                                       manifest does
+    split.npz                             each role's train, dev and test records
+    attack_networks/{attack}_{digest}.pth what attacks learnt on shadow models, for any victim
+    victim_model/  shadow_model_{i}/      original models
+    {version}_model/                      pruned ones, and shadow_{version}_model_{i}/;
+                                          version = {pruner}_{sparsity}[_{defend}_{arg}[_scratch]]
+        best.pth                          weights {name: tensor}, pruned ones zero
+        best_mask.pth                     masks {parameter name: bool}, pruned models only
+        manifest.json                     how, when and from what they were made; written last
+        logits.npz                        outputs for an attacker's queries, made when first asked
+        sensitivity.npz  generated.npz    for
+        attacks.jsonl                     what attacks on this model found, an object a line
+        scores.npz                        what each of them said of each target record
+        tensorboard/                      loss and accuracy on dev of each epoch, if asked for
+        *.resume                          state of a training that is not finished
+        .*.lock, .*.lock.json, .*.part    what is held, by whom, and what is half written
+        .model.sha256                     digests of best.pth and best_mask.pth, of those that they
+                                          replace too: tells them from another program's while no
+                                          manifest does
 
 Whatever is read is tested against a SHA-256 digest that was written with it.
 """
