@@ -15,9 +15,9 @@ import torchvision
 from helpers import PROJECT, SHARED_DATA
 from PIL import Image
 
-import datasets
 from core.console import UserError
 from datasets import DATASETS, Records, load, split
+from sources import archived_sets, bundled_sets, torchvision_sets
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +248,7 @@ def test_labels_of_a_named_set_are_tested(monkeypatch, tmp_path):
     ],
 )
 def test_arrays_of_a_named_set_are_tested(monkeypatch, tmp_path, x, y, message):
-    monkeypatch.setattr(datasets, "digits", lambda folder: (x, y))
+    monkeypatch.setattr(bundled_sets, "digits", lambda folder: (x, y))
     with pytest.raises(UserError, match=message):
         load_named("digits", tmp_path)
 
@@ -336,8 +336,8 @@ def test_addresses_are_torchvisions(monkeypatch, tmp_path, name):
         expected = {kind.url}
     told = []
     monkeypatch.setattr(
-        datasets,
-        "_torchvision",
+        torchvision_sets,
+        "read",
         lambda *args, **kwargs: told.extend(args) or (np.zeros((1,) * 4), 0),
     )
     DATASETS.load(name)(tmp_path)
@@ -380,7 +380,7 @@ def small(monkeypatch):
     for name in ("location", "texas100", "purchase100"):
         monkeypatch.setitem(DATASETS[name].options, "shape", (4,))
         monkeypatch.setitem(DATASETS[name].options, "num_cls", 3)
-        monkeypatch.setitem(datasets.ARCHIVES, name, (datasets.ARCHIVES[name][0], None))
+        monkeypatch.setitem(archived_sets.ARCHIVES, name, (archived_sets.ARCHIVES[name][0], None))
 
 
 @pytest.fixture
@@ -551,7 +551,7 @@ def test_only_a_plain_file_is_read(location_tgz, kind):
 def test_wrong_checksum(location_tgz, monkeypatch):
     tgz(location_tgz, [("bangkok", csv(ROWS))])
     monkeypatch.setitem(
-        datasets.ARCHIVES, "location", (datasets.ARCHIVES["location"][0], "ab" * 32)
+        archived_sets.ARCHIVES, "location", (archived_sets.ARCHIVES["location"][0], "ab" * 32)
     )
     with pytest.raises(
         UserError, match=f"expected sha256 {'ab' * 32}, found [0-9a-f]{{64}}$"
@@ -583,7 +583,7 @@ def test_real_location():
 
 def test_checksums_are_torchvisions():
     vision = torchvision.datasets
-    assert datasets.TORCHVISION_MD5 == {
+    assert torchvision_sets.ARCHIVE_MD5 == {
         "CIFAR10": {vision.CIFAR10.filename: vision.CIFAR10.tgz_md5},
         "CIFAR100": {vision.CIFAR100.filename: vision.CIFAR100.tgz_md5},
         "SVHN": {
@@ -600,7 +600,7 @@ def test_checksums_are_torchvisions():
     [
         (name, file)
         for name, (kind, _) in TORCHVISION.items()
-        for file in datasets.TORCHVISION_MD5[kind]
+        for file in torchvision_sets.ARCHIVE_MD5[kind]
     ],
 )
 def test_an_archive_that_lies_there_damaged_is_named_and_stays(name, file, damage, tmp_path):
@@ -619,7 +619,7 @@ def test_an_archive_that_lies_there_damaged_is_named_and_stays(name, file, damag
         and path.exists()
     )
     if damage != "folder":
-        expected = datasets.TORCHVISION_MD5[TORCHVISION[name][0]][file]
+        expected = torchvision_sets.ARCHIVE_MD5[TORCHVISION[name][0]][file]
         found = {
             "cut": "0019d23bef56a136a1891211d7007f6f",
             "empty": "d41d8cd98f00b204e9800998ecf8427e",
@@ -702,7 +702,7 @@ def test_no_network(monkeypatch, tmp_path, name):
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", fail)
     with pytest.raises(UserError) as caught:
         load_named(name, tmp_path)
-    address = datasets.ARCHIVES[name][0]
+    address = archived_sets.ARCHIVES[name][0]
     assert address.startswith("https://")
     for word in (
         address,
