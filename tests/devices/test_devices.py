@@ -29,6 +29,7 @@ import models
 import pretrain
 import prune
 import prune_dp
+import training.objective as objective_module
 import transformer
 from attackers import ATTACKS, VERDICTS, Evidence, attack
 from base_model import BaseModel, Callback, Objective, Stack, TrainConfig, TrainSet
@@ -439,9 +440,8 @@ def test_a_mistake_in_gathering_is_seen(mistake, write_config, monkeypatch):
     assert pretrain.main(["cpu", path]) == 0
     if mistake is not None:
         monkeypatch.setattr(*mistake)
-    with second_device():
-        with nullcontext() if mistake is None else pytest.raises(OtherDevice):
-            run(mia, path, "--original", "--attacks", "blindmi,samia")
+    with second_device(), nullcontext() if mistake is None else pytest.raises(OtherDevice):
+        run(mia, path, "--original", "--attacks", "blindmi,samia")
 
 
 def waits_in_batches(path, **how):
@@ -486,7 +486,7 @@ def test_no_batch_makes_the_host_wait_for_the_device(path):
 
 def torchs_likelihood(self, logits, y):
     mean, variance = self.predict(logits, y)
-    return torch.nn.functional.gaussian_nll_loss(mean, self.numbers[y], variance)
+    return torch.nn.functional.gaussian_nll_loss(mean, self.values[y], variance)
 
 
 @pytest.mark.parametrize(
@@ -497,7 +497,10 @@ def torchs_likelihood(self, logits, y):
             "stack",
             remade(Records, "batch", lambda batch: tuple(part.cpu().cuda() for part in batch)),
         ),
-        ("nn", remade(base_model, "batches", lambda orders: (order.cpu() for order in orders))),
+        (
+            "nn",
+            remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders)),
+        ),
         ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood)),
     ],
 )
