@@ -13,24 +13,26 @@ from attackers.signals import Verdict
 FPRS = (0.1, 0.01, 0.001)
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
-INTERVALS = 2  # version of the interval methods: raise it where a method changes, so that stored ones are recomputed
+# version of the interval methods: raise it where a method changes, so that stored ones are
+# recomputed
+INTERVALS = 2
 
 
 def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cls: int) -> dict:
     """All figures of an attack on n targets, fractions by name, each with a 95 % interval [low, high].
 
-    `accuracy` at the attack's threshold, `auc`, `tpr_at_0.1` and so on at FPRs of 10 %, 1 %, 0.1 % (None where the
-    scores are binary, or the non-members fewer than 10 / FPR), `class_accuracy` and `class_auc` (None for a class
-    without members or without non-members), numbers of `members` and `non_members`, `equal_scores`, see
-    `ties.tied_share`, `called_members`, the share that the attack takes for members, and `intervals`, the version of
-    the interval methods. Where all scores are equal, figures are None; where most are, a TPR at an FPR below that of
-    every threshold.
+    `accuracy` at the attack's threshold, `auc`, `tpr_at_0.1` and so on at FPRs of 10 %, 1 %, 0.1 %
+    (None where the scores are binary, or the non-members fewer than 10 / FPR), `class_accuracy` and
+    `class_auc` (None for a class without members or without non-members), numbers of `members` and
+    `non_members`, `equal_scores`, see `ties.tied_share`, `called_members`, the share that the
+    attack takes for members, and `intervals`, the version of the interval methods. Where all scores
+    are equal, figures are None; where most are, a TPR at an FPR below that of every threshold.
 
     Args:
         member, labels: (n,), the truth.
     Raises:
-        ValueError: a score is NaN, as that of a target that too few shadows know; or the truth is of other records,
-            or all of a kind.
+        ValueError: a score is NaN, as that of a target that too few shadows know; or the truth is
+            of other records, or all of a kind.
     """
     n = len(verdict.scores)
     member = arrays.flags("member", member, (n,), f"(n,), of the {n} targets")
@@ -42,35 +44,52 @@ def measures(verdict: Verdict, member: np.ndarray, labels: np.ndarray, *, num_cl
             f"{np.isnan(verdict.scores).sum()} of the targets have no score (NaN): leave them out"
         )
     scores, decision = verdict.scores, verdict.member
-    found = {
+    figures = {
         "members": int(member.sum()),
         "non_members": int((~member).sum()),
         "accuracy": balanced_accuracy(decision, member),
         "accuracy_interval": accuracy_interval(decision, member),
-        "auc": area(scores, member),
-        "auc_interval": area_interval(scores, member),
+        "auc": auc(scores, member),
+        "auc_interval": auc_interval(scores, member),
         "intervals": INTERVALS,
+        "equal_scores": ties.tied_share(scores),
+        "called_members": float(decision.mean()),
+        **_rates_at_low_fpr(scores, member),
+        **_figures_by_class(verdict, member, [labels == label for label in range(num_cls)]),
     }
-    equal = found["equal_scores"] = ties.tied_share(scores)
-    found["called_members"] = float(decision.mean())
+    return ties.without_meaning(figures) if figures["equal_scores"] == 1 else figures
+
+
+def _rates_at_low_fpr(scores: np.ndarray, member: np.ndarray) -> dict:
+    """`tpr_at_...` and their intervals; None where the records do not tell them, see `measures`."""
+    figures: dict[str, float | list[float] | None] = {}
     binary = len(np.unique(scores)) <= 2
+    mostly_equal = (ties.tied_share(scores) or 0) > ties.MOST
     for limit in FPRS:
-        known = not binary and (~member).sum() * limit >= 10
-        rate = tpr_at_fpr(scores, member, limit=limit) if known else None
-        known = known and not (rate == 0 and (equal or 0) > ties.MOST)
-        found[f"tpr_at_{limit:g}"] = rate if known else None
-        found[f"tpr_at_{limit:g}_interval"] = (
-            tpr_interval(scores, member, limit=limit) if known else None
+        rate = interval = None
+        if not binary and (~member).sum() * limit >= 10:
+            rate = tpr_at_fpr(scores, member, limit=limit)
+            if rate == 0 and mostly_equal:
+                rate = None
+            else:
+                interval = tpr_interval(scores, member, limit=limit)
+        figures |= {f"tpr_at_{limit:g}": rate, f"tpr_at_{limit:g}_interval": interval}
+    return figures
+
+
+def _figures_by_class(
+    verdict: Verdict, member: np.ndarray, classes: list[np.ndarray]
+) -> dict[str, list[float | None]]:
+    """`class_accuracy` and `class_auc`, given who is of each class, (n,) bool."""
+    accuracies: list[float | None] = []
+    aucs: list[float | None] = []
+    for chosen in classes:
+        both = 0 < member[chosen].sum() < chosen.sum()
+        accuracies.append(
+            balanced_accuracy(verdict.member[chosen], member[chosen]) if both else None
         )
-    classes = [labels == label for label in range(num_cls)]
-    both = [here if 0 < member[here].sum() < here.sum() else None for here in classes]
-    found["class_accuracy"] = [
-        here if here is None else balanced_accuracy(decision[here], member[here]) for here in both
-    ]
-    found["class_auc"] = [
-        here if here is None else area(scores[here], member[here]) for here in both
-    ]
-    return ties.without_meaning(found) if equal == 1 else found
+        aucs.append(auc(verdict.scores[chosen], member[chosen]) if both else None)
+    return {"class_accuracy": accuracies, "class_auc": aucs}
 
 
 def balanced_accuracy(decision: np.ndarray, member: np.ndarray) -> float:
@@ -97,14 +116,14 @@ def accuracy_interval(decision: np.ndarray, member: np.ndarray) -> list[float]:
     return [max(0.0, float(accuracy - below)), min(1.0, float(accuracy + above))]
 
 
-def area(scores: np.ndarray, member: np.ndarray) -> float:
+def auc(scores: np.ndarray, member: np.ndarray) -> float:
     """Area under the ROC curve."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(member, scores))
 
 
-def area_interval(scores: np.ndarray, member: np.ndarray) -> list[float]:
+def auc_interval(scores: np.ndarray, member: np.ndarray) -> list[float]:
     """Interval of the AUC: that of Clopper & Pearson for a rate of as many trials as give DeLong's variance.
 
     The effective number of trials is AUC (1 - AUC) / variance (Korn & Graubard, Survey Methodology 24:193, 1998), at
@@ -112,10 +131,10 @@ def area_interval(scores: np.ndarray, member: np.ndarray) -> list[float]:
     tends to 1. Without that limit the estimated variance, which is 0 at an AUC of 0 or 1, is far too small where few
     pairs are out of order; with it the interval is wider than it need be where one group is much the larger.
     """
-    auc, variance = delong(scores, member)
+    estimate, variance = delong(scores, member)
     most = 2 * min(int(member.sum()), int((~member).sum()))
-    trials = min(auc * (1 - auc) / variance, most) if variance > 0 else most
-    return clopper_pearson(auc * trials, trials)
+    trials = min(estimate * (1 - estimate) / variance, most) if variance > 0 else most
+    return clopper_pearson(estimate * trials, trials)
 
 
 def delong(scores: np.ndarray, member: np.ndarray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,9 @@ def packed_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> bytes:
     """The bytes of an .npz file: arrays, and as JSON text under `facts` these facts and digests of the arrays."""
     buffer = io.BytesIO()
     digests = {name: _digest(array) for name, array in arrays.items()}
-    np.savez(buffer, facts=np.array(json.dumps(sealed(facts | {"arrays": digests}))), **arrays)
+    text = np.array(json.dumps(sealed(facts | {"arrays": digests})))
+    content: dict[str, Any] = {"facts": text, **arrays}
+    np.savez(buffer, **content)
     return buffer.getvalue()
 
 

@@ -5,12 +5,13 @@ import sys
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 _ROOT = Path(__file__).resolve().parent.parent
-_set_aside: dict[str, object] = {}  # our modules whose names belong to other packages
+_set_aside: dict[str, ModuleType] = {}  # our modules whose names belong to other packages
 
 
-def import_own(module: str):
+def import_own(module: str) -> ModuleType:
     """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets` has.
 
     While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a name is another
@@ -38,7 +39,7 @@ def import_own(module: str):
         sys.modules.update(others)
 
 
-def set_aside(module) -> None:
+def set_aside(module: ModuleType) -> None:
     """Keep a module of ours that was loaded by its path, for whoever imports it by its name through `import_own`."""
     _set_aside[module.__name__] = module
 

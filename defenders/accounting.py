@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.console import UserError
 
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 NO_GUARANTEE = "no guarantee: the noise follows from the seed"
-PYVACY_BELOW = (
-    0.5  # the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
-)
-PRV_MAX_RDP = (
-    100.0  # where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
-)
+# the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
+PYVACY_BELOW = 0.5
+# where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
+PRV_MAX_RDP = 100.0
 PRV_MAX_POINTS = 5_000_000  # of PRV's grid, which takes up to 230 bytes and 2 microseconds a point
 
 
@@ -48,14 +46,12 @@ class Guarantee:
     @property
     def epsilon(self) -> float:
         """The smallest valid one."""
-        others = (
-            [self.prv]
-            if self.prv is not None
-            else [self.pyvacy]
-            if self.noise_multiplier < PYVACY_BELOW
-            else []
-        )
-        return max(0.0, min([self.rdp, *others]))
+        valid = [self.rdp]
+        if self.prv is not None:
+            valid.append(self.prv)
+        elif self.noise_multiplier < PYVACY_BELOW:
+            valid.append(self.pyvacy)
+        return max(0.0, min(valid))
 
 
 def caveat(privacy: dict | None) -> str:
@@ -106,9 +102,8 @@ def _epsilon(accountant, noise_multiplier: float, rate: float, steps: int, delta
     """Epsilon by an accountant of Opacus."""
     accountant.history = [(noise_multiplier, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of orders that could have been better: the bound is one nevertheless
+        # of orders that could have been better: the bound is one nevertheless
+        warnings.simplefilter("ignore")
         return float(accountant.get_epsilon(delta))
 
 
@@ -125,7 +120,7 @@ def guarantee(
     """
     rate, steps = min(1.0, batch_size / n), epochs * math.ceil(n / batch_size)
     delta = default_delta(n) if delta is None else delta
-    how = {
+    facts: dict[str, Any] = {
         "n": n,
         "noise_multiplier": noise_multiplier,
         "sampling_rate": rate,
@@ -133,7 +128,7 @@ def guarantee(
         "delta": delta,
     }
     if steps == 0:
-        return Guarantee(**how, pyvacy=0.0, rdp=0.0, prv=0.0)
+        return Guarantee(**facts, pyvacy=0.0, rdp=0.0, prv=0.0)
     from opacus.accountants import RDPAccountant
     from pyvacy.analysis import moments_accountant
 
@@ -149,7 +144,7 @@ def guarantee(
     prv = prv_epsilon(
         noise_multiplier=noise_multiplier, rate=rate, steps=steps, delta=delta, rdp=rdp
     )
-    return Guarantee(**how, pyvacy=pyvacy, rdp=rdp, prv=prv)
+    return Guarantee(**facts, pyvacy=pyvacy, rdp=rdp, prv=prv)
 
 
 def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
@@ -32,6 +33,8 @@ class OpacusOptimizer(DPOptimizerFastGradientClipping):
 
 class PyvacySGD(DPSGD):
     """pyvacy's SGD, on whichever device its parameters are."""
+
+    noise: Any
 
     def __init__(
         self,

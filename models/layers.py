@@ -13,8 +13,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     A module that starts otherwise has a method `initialise(generator)`, which is called instead.
     """
     for module in network.modules():
-        if hasattr(module, "initialise"):
-            module.initialise(generator)
+        start = getattr(module, "initialise", None)
+        if callable(start):
+            start(generator)
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_normal_(module.weight, generator=generator)
             if module.bias is not None:
@@ -42,13 +43,14 @@ class Dropout(nn.Module):
         self.drop_threshold = round(p * 2**16)  # of 2^16 draws
         if not 0 <= self.drop_threshold < 2**16:
             raise ValueError(f"dropout needs a probability in [0, 1), not {p}")
-        self.generator: Generator | None = None
+        self._generator: Generator | None = None
 
     def forward(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
         """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own."""
         if not self.training or self.drop_threshold == 0:
             return x
-        bits = random_bits(x.numel(), generator or self.generator, x.device)
+        source = self.generator if generator is None else generator
+        bits = random_bits(x.numel(), source, x.device)
         return x * self.mask_from_bits(bits, x.dtype).view(x.shape)
 
     def mask_from_bits(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -58,6 +60,17 @@ class Dropout(nn.Module):
             last
         )  # 0 or 1; on a CPU far faster than by way of bool
         return kept.to(dtype).mul_(2**16 / (2**16 - self.drop_threshold))
+
+    @property
+    def generator(self) -> Generator:
+        """What masks are drawn from. Raises RuntimeError where `seed_dropout` was not called."""
+        if self._generator is None:
+            raise RuntimeError("this dropout has no generator: call seed_dropout on its network")
+        return self._generator
+
+    @generator.setter
+    def generator(self, generator: Generator) -> None:
+        self._generator = generator
 
     @property
     def generators(self) -> list[Generator]:
@@ -95,7 +108,8 @@ def set_generator_state(generator: Generator, state) -> None:
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     else:
-        generator.state = generator.state | {"state": {"state": np.array(state, dtype=np.uint64)}}
+        counters = {"state": np.array(state, dtype=np.uint64)}
+        generator.state = {**generator.state, "state": counters}
 
 
 def dropout_generators(network: nn.Module) -> list[Generator]:

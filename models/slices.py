@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from core.parallel import available_cores
@@ -34,6 +35,8 @@ def in_slices(
         parameters: those that `function` uses, which get the sum of the slices' gradients.
         generator: seeds one generator a slice, so that the threads' timing changes nothing.
     """
+    if not isinstance(generator, np.random.BitGenerator):
+        raise TypeError("slices are worked on by the CPU, whose dropout draws from numpy")
     seeds = generator.random_raw(-(-len(x) // SLICE)).tolist()
     return _InSlices.apply(function, seeds, x, *parameters)
 

@@ -21,8 +21,9 @@ def filters_l2(module: nn.Module) -> torch.Tensor | None:
 
 def channels(module: nn.Module) -> torch.Tensor | None:
     """|gamma| of each channel of a BatchNorm2d (Liu et al., ICCV 2017), (channels,); none where it has but one."""
-    several = isinstance(module, nn.BatchNorm2d) and module.num_features > 1
-    return module.weight.detach().abs() if several else None
+    if not isinstance(module, nn.BatchNorm2d) or module.num_features == 1:
+        return None
+    return module.weight.detach().abs()
 
 
 def _filter_norm(module: nn.Module, order: int) -> torch.Tensor | None:

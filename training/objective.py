@@ -32,11 +32,11 @@ class Objective:
     """What training minimises: cross-entropy. Defences and regression heads are subclasses.
 
     Args:
-        strength: the option `--defend_arg`.
+        strength: of a defence, the option `--defend_arg`; None where it has none.
     """
 
     def __init__(self, strength: float | None = None):
-        self.strength = strength
+        self.strength: float = 0.0 if strength is None else strength
 
     @classmethod
     def is_stackable(cls) -> bool:
