@@ -56,9 +56,8 @@ def sobel(images: np.ndarray) -> np.ndarray:
         smooth = ndimage.correlate1d(
             images.astype(np.float32), [1, 2, 1], axis=other, mode="mirror"
         )
-        return np.abs(ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")).clip(
-            max=255
-        )
+        gradient = ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")
+        return np.abs(gradient).clip(max=255)
 
     return np.rint(along(2, 3) / 2 + along(3, 2) / 2).astype(np.uint8)
 
@@ -96,22 +95,18 @@ def members_among(
     distance; in one sweep all may.
     """
     b, m = batches.shape[1], len(outside)
-    points = np.concatenate(
-        [batches, np.broadcast_to(outside, (len(batches), *outside.shape))], axis=1
-    )
+    outside_each = np.broadcast_to(outside, (len(batches), *outside.shape))
+    points = np.concatenate([batches, outside_each], axis=1)
     matrix = kernel(((points[:, :, None] - points[:, None]) ** 2).sum(axis=3))
     among, itself = matrix[:, :b, :b], matrix[0, 0, 0]  # of a point with itself
-    to_outside, of_outside = (
-        matrix[:, :b, b:].sum(axis=2),
-        matrix[:, b:, b:].sum(axis=(1, 2))[:, None],
-    )
+    to_outside = matrix[:, :b, b:].sum(axis=2)
+    of_outside = matrix[:, b:, b:].sum(axis=(1, 2))[:, None]
     inside = np.ones(batches.shape[:2], bool)
     moved = True
     while moved:
         count = inside.sum(axis=1, keepdims=True)
-        to_inside = (among @ inside[..., None])[
-            ..., 0
-        ]  # (B, b): of each point with all presumed members, summed
+        # (B, b): of each point with all presumed members, summed
+        to_inside = (among @ inside[..., None])[..., 0]
         within = (to_inside * inside).sum(axis=1, keepdims=True)
         across = (to_outside * inside).sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):  # empty sets, from which nobody leaves
@@ -140,7 +135,7 @@ def blindmi_scaled(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdi
     """The same with one kernel as wide as the points of a batch are apart, in place of the authors' fixed ones.
 
     Their narrow kernels, in which scattered members are as far from each other as from any non-member, make members
-    leave wherever a victim's answers to its members are not all alike.
+    leave wherever a victim's outputs for its members are not all alike.
     """
     return {"blindmi_scaled": _differential(evidence, scaled, seed)}
 
@@ -150,13 +145,12 @@ def _differential(
 ) -> Verdict:
     if evidence.generated is None:
         raise UserError(
-            "blindmi needs the victim's answers for generated non-members (Evidence.generated)"
+            "blindmi needs the victim's outputs for generated non-members (Evidence.generated)"
         )
     targets = features(evidence.victim, evidence.labels)[evidence.target]
     outside = features(*evidence.generated)
-    order = np.random.default_rng((seed, *b"blindmi")).permutation(
-        len(targets)
-    )  # not the stream of `generate`
+    # not the stream of `generate`
+    order = np.random.default_rng((seed, *b"blindmi")).permutation(len(targets))
     whole = len(order) // COUNT * COUNT
     batches = np.split(order[:whole].reshape(-1, COUNT), range(BATCHES, whole // COUNT, BATCHES))
     member = np.zeros(len(targets), bool)

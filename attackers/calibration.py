@@ -72,8 +72,8 @@ def class_thresholds(
     """The best threshold of each class, (C,); `default` for a class without members or without non-members."""
     limits = np.full(num_cls, default)
     for label in range(num_cls):
-        here = labels == label
-        ins, outs = values[here & member], values[here & ~member]
+        of_class = labels == label
+        ins, outs = values[of_class & member], values[of_class & ~member]
         if len(ins) and len(outs):
             limits[label] = best_threshold(ins, outs)
     return limits
@@ -93,13 +93,11 @@ def best_threshold_and_rate(members: np.ndarray, others: np.ndarray) -> tuple[fl
     values = np.concatenate([members, others])
     order = np.argsort(values, kind="stable")
     in_order = values[order]
-    first = np.searchsorted(
-        in_order, in_order, side="left"
-    )  # of each run of ties: `>=` takes all of them
+    # the first of each run of ties: `>=` takes all of them
+    first = np.searchsorted(in_order, in_order, side="left")
     members_below = np.concatenate([[0], np.cumsum(order < len(members))])[first]
     # TPR + TNR times both counts, in integers: equally good is exactly equal
     quality = (len(members) - members_below) * len(others) + (first - members_below) * len(members)
     best = quality.max()
-    return float(values[order[quality == best].min()]), float(
-        best / (2 * len(members) * len(others))
-    )
+    threshold = float(values[order[quality == best].min()])
+    return threshold, float(best / (2 * len(members) * len(others)))

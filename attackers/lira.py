@@ -13,7 +13,7 @@ FIX_VARIANCE_BELOW = 64  # with fewer shadow models than this, all records share
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none
 
 
-def fitted(
+def gaussian_fit(
     phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of phi (S, n) over the chosen shadows of each record, both (n,).
@@ -39,20 +39,19 @@ def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     the surest members. The authors' code takes -log N(phi; mu_out, sigma_out): there a low phi speaks for a member too.
     """
     target = phi.target
-    mu, sigma = fitted(phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance)
+    mu, sigma = gaussian_fit(
+        phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance
+    )
     return (phi.victim[target] - mu) / sigma
 
 
 def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the targets."""
     target = phi.target
-    of_shadows, member, of_victim = (
-        phi.shadows[:, target],
-        phi.member[:, target],
-        phi.victim[target],
-    )
-    inside = fitted(of_shadows, member, fix_variance=fix_variance)
-    outside = fitted(of_shadows, ~member, fix_variance=fix_variance)
+    of_shadows, member = phi.shadows[:, target], phi.member[:, target]
+    of_victim = phi.victim[target]
+    inside = gaussian_fit(of_shadows, member, fix_variance=fix_variance)
+    outside = gaussian_fit(of_shadows, ~member, fix_variance=fix_variance)
     return norm.logpdf(of_victim, *inside) - norm.logpdf(of_victim, *outside)
 
 
@@ -77,8 +76,9 @@ def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) ->
     """
     if not evidence.online:
         raise NotApplicable(
-            "no shadow model was trained on any target record, so that nothing is known of how models "
-            "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)"
+            "no shadow model was trained on any target record, so that nothing is known of how "
+            "models answer for their members: use lira, or a split in which they are "
+            "(pretrain.py --split inout)"
         )
     return _lira("lira_online", evidence, online=True, fix_variance=fix_variance)
 
@@ -86,5 +86,6 @@ def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) ->
 def lira_offline(
     evidence: Evidence, *, fix_variance: bool | None = None, **_
 ) -> dict[str, Verdict]:
-    """How unlikely the answer is for a model without the record, also where models with it are known."""
+    """How unlikely the outputs are for a model without the record, also where models with it are
+    known."""
     return _lira("lira_offline", evidence, online=False, fix_variance=fix_variance)

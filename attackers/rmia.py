@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 CHOOSE = "choose"
 A_IMAGES, A_TABLES = 0.3, 0.2  # the paper's, for CIFAR and CINIC-10, and for Purchase-100
 # of equally good settings the first counts
-GRID = {
+SETTINGS_GRID = {
     "temperature": (1.0, 2.0),  # the authors' later code; the paper
     "trim": (0.0, 0.2),  # the paper's text and the later code; the code of the paper
     "a": tuple(np.linspace(0, 1, 11).round(1).tolist()),  # the later code's
-    "gamma": (1.0, 2.0),
-}  # the later code; the paper
+    "gamma": (1.0, 2.0),  # the later code; the paper
+}
 RANGES = {
     "temperature": (lambda value: 0 < value < np.inf, "a number above 0"),
     "trim": (lambda value: 0 <= value < 0.5, "a number from 0 to below .5"),
@@ -43,7 +43,7 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the score depends on beside the models' answers.
+    """What the score depends on beside the models' outputs.
 
     Attributes:
         temperature: the logits are divided by it.
@@ -88,7 +88,7 @@ def offline_evidence(mean_out: np.ndarray, a: float) -> np.ndarray:
     return ((1 + a) * mean_out + (1 - a)) / 2
 
 
-def ratio(
+def likelihood_ratio(
     p: Statistic, records: np.ndarray, settings: Settings, *, online: bool, least: int = MIN_SHADOWS
 ) -> np.ndarray:
     """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are known."""
@@ -103,9 +103,9 @@ def score(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
     step function of r(x), part of a step is added that grows with r(x): for the targets of one model the order is that
     of r(x), whatever gamma, also where all of them exceed all of the population or none of it.
     """
-    of_population = ratio(p, ~p.target, settings, online=False, least=1)
+    of_population = likelihood_ratio(p, ~p.target, settings, online=False, least=1)
     return relative_score(
-        ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma
+        likelihood_ratio(p, p.target, settings, online=online), of_population, gamma=settings.gamma
     )
 
 
@@ -139,14 +139,16 @@ def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(ratios), np.nan, below + part)
 
 
-def auc(scores: np.ndarray, member: np.ndarray) -> float:
-    """Area under the ROC curve by the ranks of the members (Mann-Whitney U)."""
+def rank_auc(scores: np.ndarray, member: np.ndarray) -> float:
+    """`metrics.auc` by the ranks of the members (Mann-Whitney U), which is much faster: settings are
+    compared by hundreds of them."""
     m = int(member.sum())
     return float((rankdata(scores)[member].sum() - m * (m + 1) / 2) / m / (len(member) - m))
 
 
-def choose(evidence: Evidence, given: dict[str, float]) -> Settings:
-    """The settings that serve best where each shadow in turn plays the victim; those given are kept.
+def choose(evidence: Evidence, fixed: dict[str, float]) -> Settings:
+    """The settings that serve best where each shadow in turn plays the victim; those that
+    are fixed stay.
 
     First what decides the order of a model's targets, by the mean AUC over the shadows: temperature, trim and, in the
     offline form, a. The AUC, which all records enter: the TPR at a low FPR of a shadow hangs on a handful. Then what
@@ -155,7 +157,9 @@ def choose(evidence: Evidence, given: dict[str, float]) -> Settings:
 
     Raises NotApplicable where the shadows are too few for one to play the victim.
     """
-    grid = {name: (given[name],) if name in given else values for name, values in GRID.items()}
+    grid = {
+        name: (fixed[name],) if name in fixed else values for name, values in SETTINGS_GRID.items()
+    }
     best, largest = Settings(**{name: values[0] for name, values in grid.items()}), -np.inf
     if max(map(len, grid.values())) == 1:
         return best
@@ -182,7 +186,7 @@ def _ranking_quality(
         replace(settings, trim=trim, a=a)
         for trim, a in product(grid["trim"], grid["a"][:1] if online else grid["a"])
     ]
-    areas = {one: [] for one in candidates}
+    aucs: dict[Settings, list[float]] = {one: [] for one in candidates}
     for role, member in p.leave_one_out():
         means = {
             trim: reference_mean(role, role.target, trim=trim, online=online)
@@ -194,24 +198,25 @@ def _ranking_quality(
         victim = role.victim[role.target][known]
         for one in candidates:
             mean = means[one.trim][known]
-            areas[one].append(
-                auc(victim / (mean if online else offline_evidence(mean, one.a)), member[known])
-            )
-    for one, found in areas.items():
-        yield one, float(np.mean(found)) if found else -np.inf
+            ratios = victim / (mean if online else offline_evidence(mean, one.a))
+            aucs[one].append(rank_auc(ratios, member[known]))
+    for one, of_shadows in aucs.items():
+        yield one, float(np.mean(of_shadows)) if of_shadows else -np.inf
 
 
 def _best_for_all(p: Statistic, candidates: list[Settings], online: bool) -> Settings:
     """Of settings that share all but gamma and, online, a: that of the best threshold of all shadows together."""
     roles = [role for role, _ in p.leave_one_out()]
-    of_targets = [ratio(role, role.target, candidates[0], online=online) for role in roles]
+    of_targets = [
+        likelihood_ratio(role, role.target, candidates[0], online=online) for role in roles
+    ]
     mean_out = [
         reference_mean(role, ~role.target, trim=candidates[0].trim, online=False, least=1)
         for role in roles
     ]
 
     def quality(settings: Settings) -> float:
-        found = {
+        scores_of = {
             role.as_victim: relative_score(
                 ratios,
                 role.victim[~role.target] / offline_evidence(mean, settings.a),
@@ -219,7 +224,7 @@ def _best_for_all(p: Statistic, candidates: list[Settings], online: bool) -> Set
             )
             for role, ratios, mean in zip(roles, of_targets, mean_out)
         }
-        scores, member, _ = pooled_scores(p, lambda role: found[role.as_victim])
+        scores, member, _ = pooled_scores(p, lambda role: scores_of[role.as_victim])
         return best_threshold_and_rate(scores[member], scores[~member])[1]
 
     return max(candidates, key=quality)
@@ -258,18 +263,18 @@ def rmia(
         ValueError: a setting is out of its range.
     """
     evidence.need_population()
-    asked = {
+    options = {
         "temperature": rmia_temperature,
         "trim": rmia_trim,
         "gamma": rmia_gamma,
         "a": default_a(evidence.records) if rmia_a == "paper" else rmia_a,
     }
-    given = {name: checked(name, value) for name, value in asked.items() if value != CHOOSE}
-    settings = choose(evidence, given)
+    fixed = {name: checked(name, value) for name, value in options.items() if value != CHOOSE}
+    settings = choose(evidence, fixed)
     verdict = threshold_attack(
         evidence,
         partial(true_posterior, temperature=settings.temperature),
         partial(score, settings=settings, online=evidence.online),
     )
-    chosen = {name: value for name, value in asdict(settings).items() if name not in given}
+    chosen = {name: value for name, value in asdict(settings).items() if name not in fixed}
     return {"rmia": replace(verdict, chosen=chosen)}

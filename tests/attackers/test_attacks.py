@@ -17,7 +17,7 @@ import attackers.qmia
 from attackers import ATTACKS, Evidence, attack, blindmi, lira, rmia, unfit
 from attackers.calibration import identity_score, threshold_attack
 from attackers.loss import calibrated_score, population_score
-from attackers.metrics import area, balanced_accuracy, tpr_at_fpr
+from attackers.metrics import auc, balanced_accuracy, tpr_at_fpr
 from attackers.qmia import GaussianHead, margin
 from attackers.signals import Signals, Statistic, cross_entropy, log_odds, mean_where
 from base_model import TrainConfig
@@ -286,7 +286,7 @@ def test_counts_of_shadows_with_a_record_tell_a_threshold_nothing(fix_variance):
         ),
     )
     spread = math.sqrt((len(scores) + 1) / (12 * member.sum() * (~member).sum()))
-    assert abs(area(scores, member) - 0.5) < 4 * spread
+    assert abs(auc(scores, member) - 0.5) < 4 * spread
 
 
 def excess(phi):
@@ -471,7 +471,7 @@ def test_logits_of_two_classes_have_the_log_odds_that_these_tests_are_built_on()
 
 def test_a_gaussian_for_each_record_is_numpys():
     phi = random_measured(3, n=60, targets=60)
-    mu, sigma = lira.fitted(phi.shadows, phi.member, fix_variance=False)
+    mu, sigma = lira.gaussian_fit(phi.shadows, phi.member, fix_variance=False)
     few = 0
     for record in range(60):
         here = phi.shadows[phi.member[:, record], record]
@@ -488,10 +488,10 @@ def test_a_pooled_variance_worked_by_hand():
     # means 2 and 6; squares of residuals 1 + 0 + 1 and 4 + 4; degrees of freedom 2 and 1; a third has too few
     phi = np.array([[1.0, 4.0, 9.0], [2.0, 8.0, 9.0], [3.0, 5.0, 9.0]])
     chosen = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]], bool)
-    mu, sigma = lira.fitted(phi, chosen, fix_variance=True)
+    mu, sigma = lira.gaussian_fit(phi, chosen, fix_variance=True)
     assert mu[:2].tolist() == [2, 6] and np.isnan(mu[2])
     assert sigma[:2] == pytest.approx(math.sqrt(10 / 3))
-    assert lira.fitted(phi, chosen, fix_variance=False)[1][:2] == pytest.approx([1, math.sqrt(8)])
+    assert lira.gaussian_fit(phi, chosen, fix_variance=False)[1][:2] == pytest.approx([1, math.sqrt(8)])
 
 
 def pooled(phi, member, kind):
@@ -585,7 +585,7 @@ def test_the_roc_of_gaussian_records_is_the_analytic_one(fix_variance):
     exact = norm.cdf(d / math.sqrt(2))
     q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)  # Hanley & McNeil 1982
     spread = math.sqrt((exact * (1 - exact) + (half - 1) * (q1 + q2 - 2 * exact**2)) / half**2)
-    assert abs(area(scores, truth) - exact) < 4 * spread
+    assert abs(auc(scores, truth) - exact) < 4 * spread
     for limit in (0.1, 0.01):
         cut = norm.ppf(limit)
         rate, slope = norm.cdf(d + cut), norm.pdf(d + cut) / norm.pdf(cut)
@@ -601,7 +601,7 @@ def test_where_all_records_are_separated_alike_the_offline_score_orders_them_as_
         draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth
     )
     scores = lira.offline_score(phi, fix_variance=True)
-    assert area(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
+    assert auc(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
     assert np.corrcoef(scores, phi.victim)[0, 1] > 0.99
 
 
@@ -610,7 +610,7 @@ def test_offline_scores_have_the_order_of_log_phi_and_no_ties_where_that_rounds_
     out = draw.normal(size=(5, 200))
     for reach, ties in ((3, False), (100, True)):
         phi = measured(np.linspace(-reach, reach, 200), out - out.mean(axis=0), np.zeros((5, 200)))
-        mu, sigma = lira.fitted(phi.shadows, ~phi.member, fix_variance=True)
+        mu, sigma = lira.gaussian_fit(phi.shadows, ~phi.member, fix_variance=True)
         log_phi, scores = (
             norm.logcdf(phi.victim, mu, sigma),
             lira.offline_score(phi, fix_variance=True),
@@ -776,8 +776,8 @@ def test_of_one_model_the_order_is_the_ratios_whatever_gamma():
         scores = rmia.score(p, settings_of(gamma=gamma), online=False)
         known = ~np.isnan(scores)
         orders.append(np.argsort(scores[known]))
-        assert rmia.auc(scores[known], truth[known]) == pytest.approx(
-            area(scores[known], truth[known])
+        assert rmia.rank_auc(scores[known], truth[known]) == pytest.approx(
+            auc(scores[known], truth[known])
         )
     shares = rmia_score(p, a=0.3, gamma=1e6, online=False)
     assert (shares[known] == 0).all() and len(np.unique(scores[known])) == known.sum()
@@ -857,9 +857,9 @@ def roles_of(evidence, temperature):
 @pytest.mark.parametrize("online", [False, True])
 def test_the_ratios_settings_that_are_chosen_have_the_largest_mean_area_over_the_shadows(online):
     evidence, areas = rmia_evidence(0, n=100, shadows=8, online=online), {}
-    assert rmia.GRID["a"] == pytest.approx(np.arange(11) / 10)
+    assert rmia.SETTINGS_GRID["a"] == pytest.approx(np.arange(11) / 10)
     for temperature, trim, a in itertools.product(
-        (1.0, 2.0), (0.0, 0.2), (0.5,) if online else rmia.GRID["a"]
+        (1.0, 2.0), (0.0, 0.2), (0.5,) if online else rmia.SETTINGS_GRID["a"]
     ):
         found = []
         for role, member in roles_of(evidence, temperature):
@@ -882,7 +882,7 @@ def test_the_ratios_settings_that_are_chosen_have_the_largest_mean_area_over_the
 def test_the_gamma_that_is_chosen_has_the_best_threshold_of_all_shadows_together(online):
     evidence, rates = rmia_evidence(3, shadows=8, online=online), {}
     given = {"temperature": 2.0, "trim": 0.0} | ({} if online else {"a": 0.4})
-    for gamma, a in itertools.product((1.0, 2.0), rmia.GRID["a"] if online else (0.4,)):
+    for gamma, a in itertools.product((1.0, 2.0), rmia.SETTINGS_GRID["a"] if online else (0.4,)):
         parts = [
             (rmia.score(role, settings_of(a, gamma), online=online), member)
             for role, member in roles_of(evidence, 2.0)
@@ -937,7 +937,7 @@ def test_the_a_by_which_models_remember_is_found(a):
     }
     far = 1.0 if a < 0.5 else 0.0
     other = attack("rmia", evidence, rmia_temperature=1.0, rmia_a=far)["rmia"]
-    assert area(chosen.scores, truth) > area(other.scores, truth)
+    assert auc(chosen.scores, truth) > auc(other.scores, truth)
 
 
 @pytest.mark.parametrize("online", [False, True])
@@ -945,7 +945,7 @@ def test_trimming_is_chosen_where_shadows_answer_wildly(online):
     evidence, truth = evidence_made_for(a=0.5, wild=True, online=online, n=2000, shadows=20)
     found = attack("rmia", evidence)["rmia"]
     assert found.chosen["trim"] == 0.2
-    assert area(found.scores, truth) > area(
+    assert auc(found.scores, truth) > auc(
         attack("rmia", evidence, rmia_trim=0)["rmia"].scores, truth
     )
 
@@ -1090,8 +1090,8 @@ def test_qmia_tells_members_by_margins_that_are_too_large_for_their_record(monke
     )
     evidence, truth = predictable(0)
     verdict = attack("qmia", evidence)["qmia"]
-    plain = area(margin(evidence.victim, evidence.labels)[evidence.target], truth)
-    assert plain < 0.65 and area(verdict.scores, truth) > plain + 0.25
+    plain = auc(margin(evidence.victim, evidence.labels)[evidence.target], truth)
+    assert plain < 0.65 and auc(verdict.scores, truth) > plain + 0.25
     others = verdict.scores[~truth]  # about N(0, 1)
     assert abs(others.mean()) < 0.4 and 0.65 < others.std() < 1.4
     decided = (verdict.member[truth].mean() + (~verdict.member[~truth]).mean()) / 2

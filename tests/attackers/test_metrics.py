@@ -38,8 +38,8 @@ def balanced(decision, member):
 def test_the_area_equals_a_count_of_pairs(seed):
     scores, member = tied(seed)
     assert len(np.unique(scores)) < len(scores)
-    assert metrics.area(scores, member) == pytest.approx(by_pairs(scores, member), abs=1e-12)
-    assert metrics.area(scores, member) == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
+    assert metrics.auc(scores, member) == pytest.approx(by_pairs(scores, member), abs=1e-12)
+    assert metrics.auc(scores, member) == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -176,10 +176,10 @@ def test_delongs_variance_is_that_of_the_areas_of_many_data_sets():
 def test_intervals_of_an_area_worked_by_hand():
     """Where all pairs are in order, that of as many successes as twice the smaller group has records."""
     member = np.arange(15) < 5
-    assert metrics.area_interval(member.astype(float), member) == pytest.approx(
+    assert metrics.auc_interval(member.astype(float), member) == pytest.approx(
         [0.025 ** (1 / 10), 1]
     )
-    assert metrics.area_interval(-1.0 * member, member) == pytest.approx([0, 1 - 0.025 ** (1 / 10)])
+    assert metrics.auc_interval(-1.0 * member, member) == pytest.approx([0, 1 - 0.025 ** (1 / 10)])
     # members 1, 3 and non-members 0, 2: AUC 3/4; shares of pairs 1/2, 1 and 1, 1/2: variance 2 (1/8) / 2 = 1/8
     scores, member = np.array([1.0, 3, 0, 2]), np.arange(4) < 2
     trials = 0.75 * 0.25 / 0.125
@@ -187,8 +187,8 @@ def test_intervals_of_an_area_worked_by_hand():
         beta.ppf(0.025, 0.75 * trials, 0.25 * trials + 1),
         beta.ppf(0.975, 0.75 * trials + 1, 0.25 * trials),
     ]
-    assert metrics.area_interval(scores, member) == pytest.approx(expected)
-    assert metrics.area_interval(np.array([1.0, 0.0]), np.array([True, False])) == pytest.approx(
+    assert metrics.auc_interval(scores, member) == pytest.approx(expected)
+    assert metrics.auc_interval(np.array([1.0, 0.0]), np.array([True, False])) == pytest.approx(
         [0.025**0.5, 1]
     )
 
@@ -197,9 +197,9 @@ def test_the_interval_of_an_area_of_many_records_is_delongs():
     draw, member = np.random.default_rng(1), np.arange(8000) < 4000
     scores = draw.normal(size=8000) + member
     half = norm.ppf(0.975) * math.sqrt(metrics.delong(scores, member)[1])
-    found = metrics.area_interval(scores, member)
+    found = metrics.auc_interval(scores, member)
     assert found == pytest.approx(
-        [metrics.area(scores, member) + sign * half for sign in (-1, 1)], abs=0.04 * half
+        [metrics.auc(scores, member) + sign * half for sign in (-1, 1)], abs=0.04 * half
     )
 
 
@@ -369,24 +369,24 @@ def test_the_former_interval_of_an_accuracy_does_not_cover_at_the_edge(n, right,
     assert former < most
 
 
-def members_by(family, area):
+def members_by(family, auc):
     """Draws (draw, m) of members' scores, and (draw, n) of non-members', whose AUC is this."""
     if family == "exponential":
         return (
-            lambda draw, m: draw.exponential(area / (1 - area), m)
+            lambda draw, m: draw.exponential(auc / (1 - auc), m)
         ), lambda draw, n: draw.exponential(size=n)
     if (
         family == "mixture"
     ):  # a share of the members is above all non-members, the rest is as they are
         return (
-            lambda draw, m: draw.random(m) + (draw.random(m) < 2 * area - 1)
+            lambda draw, m: draw.random(m) + (draw.random(m) < 2 * auc - 1)
         ), lambda draw, n: draw.random(n)
     if family == "binary":  # ties: all but 2 % of the non-members have the same score
         return (
-            lambda draw, m: (draw.random(m) < 2 * area - 0.98) * 1.0
+            lambda draw, m: (draw.random(m) < 2 * auc - 0.98) * 1.0
         ), lambda draw, n: (draw.random(n) < 0.02) * 1.0
     sd = {"normal": 1.0, "narrow": 0.3, "wide": 3.0}[family]
-    shift = norm.ppf(area) * math.sqrt(1 + sd**2)
+    shift = norm.ppf(auc) * math.sqrt(1 + sd**2)
     return (lambda draw, m: draw.normal(shift, sd, m)), lambda draw, n: draw.normal(size=n)
 
 
@@ -397,16 +397,16 @@ FAMILIES = ("normal", "narrow", "wide", "exponential", "mixture", "binary")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_interval_of_an_area_covers(family, members, others):
     member = np.arange(members + others) < members
-    for area in (0.6, 0.9, 0.98):
-        ins, outs = members_by(family, area)
+    for auc in (0.6, 0.9, 0.98):
+        ins, outs = members_by(family, auc)
         inside, above, below = coverage(
-            lambda draw: metrics.area_interval(
+            lambda draw: metrics.auc_interval(
                 np.concatenate([ins(draw, members), outs(draw, others)]), member
             ),
-            area,
+            auc,
             np.random.default_rng(5).spawn(200),
         )
-        assert inside >= 0.92 and max(above, below) <= 0.06, area
+        assert inside >= 0.92 and max(above, below) <= 0.06, auc
 
 
 @pytest.mark.parametrize("family", ["normal", "wide", "exponential", "mixture"])
@@ -425,7 +425,7 @@ def test_the_former_interval_of_an_area_does_not_cover_at_the_edge(family):
         < 0.88
     )
     assert (
-        coverage(lambda draw: metrics.area_interval(scores(draw), member), 0.98, draws[1])[0]
+        coverage(lambda draw: metrics.auc_interval(scores(draw), member), 0.98, draws[1])[0]
         >= 0.92
     )
 
@@ -529,7 +529,7 @@ def test_every_figure_is_that_of_its_own_function():
     found = metrics.measures(verdict, member, labels, num_cls=3)
     assert found["members"] == 60 and found["non_members"] == 1000
     assert found["accuracy"] == pytest.approx(balanced(verdict.scores >= 0.5, member))
-    assert found["auc"] == metrics.area(verdict.scores, member)
+    assert found["auc"] == metrics.auc(verdict.scores, member)
     for name in ("accuracy", "auc"):
         low, high = found[f"{name}_interval"]
         assert low < found[name] < high
@@ -602,8 +602,8 @@ def test_a_score_that_all_share_has_an_area_and_an_interval_around_it(value):
         others=60, scores=lambda draw, member: np.full(len(member), value)
     )
     found = metrics.measures(verdict, member, labels, num_cls=3)
-    assert metrics.area(verdict.scores, member) == 0.5
-    assert sum(metrics.area_interval(verdict.scores, member)) == pytest.approx(1)
+    assert metrics.auc(verdict.scores, member) == 0.5
+    assert sum(metrics.auc_interval(verdict.scores, member)) == pytest.approx(1)
     assert found["auc"] is found["auc_interval"] is found["tpr_at_0.1"] is None  # but says nothing
 
 
