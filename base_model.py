@@ -79,7 +79,8 @@ class BaseModel:
         objective: Objective | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> TrainingHistory:
-        """Train; with dev records, keep the weights of the best epoch on them, else the last epoch's.
+        """Train; with dev records, keep the weights of the best epoch on them, else the last
+        epoch's.
 
         Best is the first epoch of the highest selection metric; training stops when more than
         `config.early_stop` epochs have passed without a better one.

@@ -62,7 +62,8 @@ class Records:
         return len(self.y)
 
     def to(self, device) -> Records:
-        """The same on a device; images there are channels last, which convolutions are fastest on."""
+        """The same on a device; images there are channels last, which convolutions are fastest
+        on."""
         import torch
 
         x = self.x.to(device)

@@ -1,4 +1,5 @@
-"""SAMIA's network: self-attention over the classes of a record's posterior (Yuan & Zhang 2022, section 5)."""
+"""SAMIA's network: self-attention over the classes of a record's posterior (Yuan & Zhang 2022,
+section 5)."""
 
 import math
 
@@ -13,8 +14,9 @@ from models.slices import in_slices
 class SelfAttentionAttack(nn.Module):
     """Each class is a token of three numbers: posterior, sensitivity, one-hot label.
 
-    BatchNorm over the 3C inputs, linear 3 -> width, GELU, post-norm encoder layers without a position code,
-    then all C tokens flattened to width ReLU units and the logits of (non-member, member).
+    BatchNorm over the 3C inputs, linear 3 -> width, GELU, post-norm encoder layers without a
+    position code, then all C tokens flattened to width ReLU units and the logits of (non-member,
+    member).
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class SelfAttentionAttack(nn.Module):
         return generator
 
     def of_tokens(self, tokens: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
-        """(B, C, 3) to (B, 2), each record by itself; dropout draws from `generator` if one is given."""
+        """(B, C, 3) to (B, 2), each record by itself; dropout draws from `generator` if one is
+        given."""
         x = F.gelu(self.embed(tokens))  # (B, C, width)
         for layer in self.encoder:
             x = layer(x, generator)
@@ -62,8 +65,8 @@ class SelfAttentionAttack(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm encoder layer with GELU (Vaswani et al. 2017): torch's TransformerEncoderLayer, but
-    with dropout that draws from its own generator.
+    """A post-norm encoder layer with GELU (Vaswani et al. 2017): torch's TransformerEncoderLayer,
+    but with dropout that draws from its own generator.
 
     Args:
         like: a layer with whose attention weights this one starts.

@@ -3,7 +3,8 @@
 An attack is a function
 `attack(evidence, *, device, seed, progress, fit_or_load, **options) -> {name: Verdict}`:
 
-    evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was trained on
+    evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was
+              trained on
     device    where an attack network is trained
     seed      of all its randomness
     progress  called with (epochs, label) before a training, see `console.epoch_bar`

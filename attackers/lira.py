@@ -1,4 +1,5 @@
-"""The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022)."""
+"""The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First
+Principles", S&P 2022)."""
 
 from functools import partial
 
@@ -18,9 +19,10 @@ def gaussian_fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of phi (S, n) over the chosen shadows of each record, both (n,).
 
-    With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i - 1). NaN where
-    fewer than two shadows are chosen. (The authors' code takes the median for the centre, and as the shared standard
-    deviation that of all IN values about their grand mean, the spread between records included, for IN and OUT.)
+    With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i -
+    1). NaN where fewer than two shadows are chosen. (The authors' code takes the median for the
+    centre, and as the shared standard deviation that of all IN values about their grand mean, the
+    spread between records included, for IN and OUT.)
     """
     mu = mean_where(phi, chosen, least=MIN_SHADOWS)
     freedom = np.where(np.isnan(mu), 0, chosen.sum(axis=0) - 1)
@@ -33,10 +35,12 @@ def gaussian_fit(
 
 
 def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
-    """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a non-member is.
+    """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a
+    non-member is.
 
-    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie
-    the surest members. The authors' code takes -log N(phi; mu_out, sigma_out): there a low phi speaks for a member too.
+    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z
+    = 38 and would tie the surest members. The authors' code takes -log N(phi; mu_out, sigma_out):
+    there a low phi speaks for a member too.
     """
     target = phi.target
     mu, sigma = gaussian_fit(
@@ -46,7 +50,8 @@ def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
 
 
 def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
-    """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the targets."""
+    """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the
+    targets."""
     target = phi.target
     of_shadows, member = phi.shadows[:, target], phi.member[:, target]
     of_victim = phi.victim[target]
@@ -65,7 +70,8 @@ def _lira(
 
 
 def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
-    """Online where shadows were trained on targets too, else offline; `fix_variance` by default below 64 shadows."""
+    """Online where shadows were trained on targets too, else offline; `fix_variance` by default
+    below 64 shadows."""
     return _lira("lira", evidence, online=evidence.online, fix_variance=fix_variance)
 
 

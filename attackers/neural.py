@@ -30,7 +30,8 @@ def nn_posterior(posterior, sensitivity, labels):
 
 
 def nn_top3_posteriors(posterior, sensitivity, labels):
-    """The three largest posteriors in falling order, (n, 3); all of them where there are fewer classes."""
+    """The three largest posteriors in falling order, (n, 3); all of them where there are fewer
+    classes."""
     return posterior.topk(min(3, posterior.shape[1]), dim=1).values
 
 
@@ -69,7 +70,7 @@ class NeuralAttack:
         return self.select(posterior, sensitivity, torch.from_numpy(labels[rows]))
 
 
-def _train_and_score(  # the parameters of every attack, see `attackers`
+def _train_and_score(  # many parameters: those of every attack, see `attackers`
     kind: NeuralAttack,
     evidence: Evidence,
     *,

@@ -1,5 +1,5 @@
-"""Quantile regression (Bertran et al., "Scalable Membership Inference Attacks via Quantile Regression",
-NeurIPS 2023), with a Gaussian head."""
+"""Quantile regression (Bertran et al., "Scalable Membership Inference Attacks via Quantile
+Regression", NeurIPS 2023), with a Gaussian head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,7 +29,8 @@ def margin(signals: Signals, labels: np.ndarray) -> np.ndarray:
 
 
 class GaussianHead(Objective):
-    """In place of a defence: the loss of a network that predicts mean and variance of a number for each class.
+    """In place of a defence: the loss of a network that predicts mean and variance of a number for
+    each class.
 
     Args:
         values, labels: (N,) float and int64; the y of records are positions in them.
@@ -48,7 +49,8 @@ class GaussianHead(Objective):
     def criterion(self, logits, y):
         """The Gaussian negative log-likelihood without its constant."""
         mean, variance = self.predict(logits, y)
-        # not F.gaussian_nll_loss, which makes the host wait for the GPU to see that no variance is negative
+        # not F.gaussian_nll_loss, which makes the host wait for the GPU to see that no variance is
+        # negative
         return (0.5 * (variance.log() + (mean - self.values[y]) ** 2 / variance)).mean()
 
     def selection_metric(self, model, records, dev):
@@ -124,7 +126,7 @@ def network_for(shape: tuple[int, ...]) -> str:
     return "resnet18" if len(shape) == 3 and min(shape[1:]) >= 32 else "columnfc"
 
 
-def qmia(  # the parameters of every attack, see `attackers`
+def qmia(  # many parameters: those of every attack, see `attackers`
     evidence: Evidence,
     *,
     device="cpu",
@@ -133,7 +135,8 @@ def qmia(  # the parameters of every attack, see `attackers`
     fit_or_load: Callable = always_fit,
     **_,
 ) -> dict[str, Verdict]:
-    """The margin against its distribution on non-members like the record: (s - mu(x, y)) / sigma(x, y).
+    """The margin against its distribution on non-members like the record: (s - mu(x, y)) / sigma(x,
+    y).
 
     mu and sigma come from a network (resnet18 for images from 32x32, columnfc for all else) that
     learns from the population, of which a tenth decides when to stop. It is fitted anew where a

@@ -1,8 +1,10 @@
-"""The relative attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML 2024).
+"""The relative attack (Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML
+2024).
 
-Its settings differ by data set in the paper; the authors' later code (privacytrustlab/ml_privacy_meter) tunes a by the
-AUC of an attack on a reference model and fixes temperature and gamma at 1. Here all four are chosen on the shadow
-models, for the form that is attacked, unless they are given.
+Its settings differ by data set in the paper; the authors' later code
+(privacytrustlab/ml_privacy_meter) tunes a by the AUC of an attack on a reference model and fixes
+temperature and gamma at 1. Here all four are chosen on the shadow models, for the form that is
+attacked, unless they are given.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Settings:
 
     Attributes:
         temperature: the logits are divided by it.
-        trim: share of the shadow models, at either end, that the mean of a record's posteriors leaves out.
+        trim: share of the shadow models, at either end, that the mean of a record's posteriors
+            leaves out.
         a: 0 to 1, of the offline p(x) = ((1 + a) mean_out + 1 - a) / 2.
         gamma: by how much a target's ratio must exceed a population record's.
     """
@@ -59,17 +62,19 @@ class Settings:
 
 
 def true_posterior(signals, labels: np.ndarray, *, temperature: float) -> np.ndarray:
-    """Softmax with this temperature of the true class, (N,), at least 1e-300: ratios of two zeros are none."""
+    """Softmax with this temperature of the true class, (N,), at least 1e-300: ratios of two zeros
+    are none."""
     return np.maximum(expit(log_odds(signals, labels, temperature=temperature)), 1e-300)
 
 
 def reference_mean(
     p: Statistic, records: np.ndarray, *, trim: float, online: bool, least: int = MIN_SHADOWS
 ) -> np.ndarray:
-    """Mean posterior under the shadow models of the chosen records (N,) bool; NaN where too few are known.
+    """Mean posterior under the shadow models of the chosen records (N,) bool; NaN where too few are
+    known.
 
-    Offline of the OUT models. Online (mean_in + mean_out) / 2; trimmed, of both together, the first m of each where m
-    is the number of the fewer, as in the authors' code.
+    Offline of the OUT models. Online (mean_in + mean_out) / 2; trimmed, of both together, the first
+    m of each where m is the number of the fewer, as in the authors' code.
     """
     shadows, member = p.shadows[:, records], p.member[:, records]
     if not online:
@@ -84,24 +89,28 @@ def reference_mean(
 
 
 def offline_evidence(mean_out: np.ndarray, a: float) -> np.ndarray:
-    """p(x) where only the mean over OUT models is known: that over IN models is taken to be a mean_out + 1 - a."""
+    """p(x) where only the mean over OUT models is known: that over IN models is taken to be a
+    mean_out + 1 - a."""
     return ((1 + a) * mean_out + (1 - a)) / 2
 
 
 def likelihood_ratio(
     p: Statistic, records: np.ndarray, settings: Settings, *, online: bool, least: int = MIN_SHADOWS
 ) -> np.ndarray:
-    """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are known."""
+    """r(x) = p(x | victim) / p(x) of the chosen records (N,) bool; NaN where too few shadows are
+    known."""
     mean = reference_mean(p, records, trim=settings.trim, online=online, least=least)
     return p.victim[records] / (mean if online else offline_evidence(mean, settings.a))
 
 
 def score(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
-    """Share of the population records z with r(x) / r(z) > gamma, (n,) of the targets, without ties.
+    """Share of the population records z with r(x) / r(z) > gamma, (n,) of the targets, without
+    ties.
 
-    The population has no model that was trained on it to compare with: r(z) is offline always. As the share is a
-    step function of r(x), part of a step is added that grows with r(x): for the targets of one model the order is that
-    of r(x), whatever gamma, also where all of them exceed all of the population or none of it.
+    The population has no model that was trained on it to compare with: r(z) is offline always. As
+    the share is a step function of r(x), part of a step is added that grows with r(x): for the
+    targets of one model the order is that of r(x), whatever gamma, also where all of them exceed
+    all of the population or none of it.
     """
     of_population = likelihood_ratio(p, ~p.target, settings, online=False, least=1)
     return relative_score(
@@ -112,7 +121,8 @@ def score(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
 def relative_score(
     of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float
 ) -> np.ndarray:
-    """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a ratio is not known."""
+    """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a
+    ratio is not known."""
     limits = np.sort(gamma * of_population[~np.isnan(of_population)])
     if not len(limits):
         raise NotApplicable(
@@ -122,12 +132,13 @@ def relative_score(
 
 
 def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """How many of the sorted limits each ratio exceeds, (n,), and part of a step by which equal ranks are told apart.
+    """How many of the sorted limits each ratio exceeds, (n,), and part of a step by which equal
+    ranks are told apart.
 
-    Strictly increasing in the ratio; the part is linear between two limits, where it is 1 only at the next limit
-    itself. Below and above all limits it is x / (1 + x) with x = log(1 + r), which compares from one model to another, as
-    the smallest and the largest limit do not, and tells ratios apart however large they are. Limits and ratios are 0
-    or more. NaN where the ratio is.
+    Strictly increasing in the ratio; the part is linear between two limits, where it is 1 only at
+    the next limit itself. Below and above all limits it is x / (1 + x) with x = log(1 + r), which
+    compares from one model to another, as the smallest and the largest limit do not, and tells
+    ratios apart however large they are. Limits and ratios are 0 or more. NaN where the ratio is.
     """
     below = np.searchsorted(limits, ratios, side="left")
     last, following = (limits[np.clip(below + one, 0, len(limits) - 1)] for one in (-1, 0))
@@ -140,8 +151,8 @@ def rank_without_ties(ratios: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def rank_auc(scores: np.ndarray, member: np.ndarray) -> float:
-    """`metrics.auc` by the ranks of the members (Mann-Whitney U), which is much faster: settings are
-    compared by hundreds of them."""
+    """`metrics.auc` by the ranks of the members (Mann-Whitney U), which is much faster: settings
+    are compared by hundreds of them."""
     m = int(member.sum())
     return float((rankdata(scores)[member].sum() - m * (m + 1) / 2) / m / (len(member) - m))
 
@@ -150,10 +161,11 @@ def choose(evidence: Evidence, fixed: dict[str, float]) -> Settings:
     """The settings that serve best where each shadow in turn plays the victim; those that
     are fixed stay.
 
-    First what decides the order of a model's targets, by the mean AUC over the shadows: temperature, trim and, in the
-    offline form, a. The AUC, which all records enter: the TPR at a low FPR of a shadow hangs on a handful. Then what
-    moves only the scores of one model against another's, by (TPR + TNR) / 2 at the best threshold of all shadows
-    together: gamma and, online, where only the population's ratios have it, a.
+    First what decides the order of a model's targets, by the mean AUC over the shadows:
+    temperature, trim and, in the offline form, a. The AUC, which all records enter: the TPR at a
+    low FPR of a shadow hangs on a handful. Then what moves only the scores of one model against
+    another's, by (TPR + TNR) / 2 at the best threshold of all shadows together: gamma and, online,
+    where only the population's ratios have it, a.
 
     Raises NotApplicable where the shadows are too few for one to play the victim.
     """
@@ -181,7 +193,8 @@ def choose(evidence: Evidence, fixed: dict[str, float]) -> Settings:
 def _ranking_quality(
     p: Statistic, settings: Settings, grid: dict, online: bool
 ) -> Iterator[tuple[Settings, float]]:
-    """The mean AUC over the shadows of each trim and, offline, a; those shadows count that know both kinds."""
+    """The mean AUC over the shadows of each trim and, offline, a; those shadows count that know
+    both kinds."""
     candidates = [
         replace(settings, trim=trim, a=a)
         for trim, a in product(grid["trim"], grid["a"][:1] if online else grid["a"])
@@ -205,7 +218,8 @@ def _ranking_quality(
 
 
 def _best_for_all(p: Statistic, candidates: list[Settings], online: bool) -> Settings:
-    """Of settings that share all but gamma and, online, a: that of the best threshold of all shadows together."""
+    """Of settings that share all but gamma and, online, a: that of the best threshold of all
+    shadows together."""
     roles = [role for role, _ in p.leave_one_out()]
     of_targets = [
         likelihood_ratio(role, role.target, candidates[0], online=online) for role in roles
@@ -236,7 +250,8 @@ def default_a(records: Records | None) -> float:
 
 
 def checked(name: str, value: float | str) -> float:
-    """A setting as a number. Raises ValueError where it is neither that, in its range, nor "choose"."""
+    """A setting as a number. Raises ValueError where it is neither that, in its range, nor
+    "choose"."""
     holds, expected = RANGES[name]
     if not isinstance(value, (int, float, np.number)) or not holds(value):
         raise ValueError(f"rmia_{name} must be {expected} or 'choose', not {value!r}")
@@ -259,7 +274,8 @@ def rmia(
         rmia_temperature, rmia_gamma: above 0; 2 in the paper.
         rmia_trim: from 0, for none, to below .5.
     Raises:
-        NotApplicable: there is no population, or the shadows are too few for one to play the victim.
+        NotApplicable: there is no population, or the shadows are too few for one to play the
+            victim.
         ValueError: a setting is out of its range.
     """
     evidence.need_population()

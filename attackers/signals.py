@@ -43,11 +43,11 @@ class Signals:
         return cls(np.log(np.maximum(exact, LOG_FLOOR)), exact_posteriors=exact)
 
     def posteriors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Posteriors p and their complements 1 - p, both (N, C) float64; from logits, with all digits
-        next to 0.
+        """Posteriors p and their complements 1 - p, both (N, C) float64; from logits, with all
+        digits next to 0.
 
-        The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S / (1 + S)
-        there, where 1.0 - p would be rounded to 0 for a confident model.
+        The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S
+        / (1 + S) there, where 1.0 - p would be rounded to 0 for a confident model.
         """
         if self.exact_posteriors is not None:
             return self.exact_posteriors, 1.0 - self.exact_posteriors
@@ -72,7 +72,8 @@ def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
-    """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022, section IV-C).
+    """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022,
+    section IV-C).
 
     `temperature` divides the logits before.
     """
@@ -96,7 +97,8 @@ class Statistic:
         every_shadow: (S, N), of each shadow model.
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
         calibration_mask: (S, N) bool, which records each has as its members or non-members.
-        target: (N,) bool, the records in question; all others are the population, known non-members.
+        target: (N,) bool, the records in question; all others are the population, known
+            non-members.
         as_victim: the shadow that plays the victim; None where the victim is attacked.
     """
 
@@ -111,10 +113,10 @@ class Statistic:
     def references(self) -> np.ndarray:
         """(S,) bool, the shadows that the victim is compared with.
 
-        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just those of its
-        targets that it was not trained on itself. Where shadows are dealt in such pairs (the in/out split), each
-        record is IN half of the others then, whether or not it is a member; with the partner among them, the count
-        would tell.
+        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just
+        those of its targets that it was not trained on itself. Where shadows are dealt in such
+        pairs (the in/out split), each record is IN half of the others then, whether or not it is a
+        member; with the partner among them, the count would tell.
         """
         if self.as_victim is None:
             return np.ones(len(self.every_shadow), dtype=bool)
@@ -133,7 +135,8 @@ class Statistic:
         return self.every_member if self.references.all() else self.every_member[self.references]
 
     def leave_one_out(self) -> Iterator[tuple[Statistic, np.ndarray]]:
-        """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
+        """Each shadow in turn as the victim against its `references`, and who of its targets is a
+        member.
 
         Its targets are its own records, its population all that are not.
         """
@@ -145,10 +148,11 @@ class Statistic:
 def mean_where(
     values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0
 ) -> np.ndarray:
-    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than
+    `least`.
 
-    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
-    scipy.stats.trim_mean does; below .5.
+    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at
+    either end, as scipy.stats.trim_mean does; below .5.
     """
     count = chosen.sum(axis=0)
     cut = (trim * count).astype(int)
@@ -171,9 +175,12 @@ class Evidence:
         victim: signals of the model under attack.
         shadows: of each of S shadow models.
         member: (S, N) bool, whom each shadow was trained on (IN; all others are OUT).
-        calibration_mask: (S, N) bool, which records each shadow has as members or non-members to learn an attack from.
-        target: (N,) bool, the records in question; all others are the population, known non-members.
-        online: whether shadows were trained on targets too, so that each target has shadows with and without it.
+        calibration_mask: (S, N) bool, which records each shadow has as members or non-members to
+            learn an attack from.
+        target: (N,) bool, the records in question; all others are the population, known
+            non-members.
+        online: whether shadows were trained on targets too, so that each target has shadows with
+            and without it.
         records, record_ids: a data set, and the numbers (N,) of these records in it; None where
             unknown.
         generated: the victim's signals on generated records, and these records' labels; None where
@@ -192,7 +199,7 @@ class Evidence:
     generated: tuple[Signals, np.ndarray] | None = None
 
     @classmethod
-    def from_posteriors(  # many keywords: a user has these arrays, each of which may be left out
+    def from_posteriors(  # many parameters: arrays that a user may have
         cls,
         labels,
         *,
@@ -204,15 +211,18 @@ class Evidence:
         x=None,
         sensitivity=None,
         generated=None,
-    ) -> Evidence:
-        """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
+    ) -> Evidence:  # long: every array is explained
+        """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member
+        (S, N) bool.
 
-        Tensors and nested lists will do; see `attackers.arrays` for what is converted and tolerated.
+        Tensors and nested lists will do; see `attackers.arrays` for what is converted and
+        tolerated.
 
         Args:
             target: (N,) bool, default all.
-            calibration_mask: (S, N) bool, whom each shadow has as members or non-members to learn an attack
-                from; default the targets where a shadow was trained on one, else the population.
+            calibration_mask: (S, N) bool, whom each shadow has as members or non-members to learn
+                an attack from; default the targets where a shadow was trained on one, else the
+                population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
             generated: the victim's posteriors (m, C) on generated records, and their labels (m,);
@@ -281,8 +291,8 @@ class Evidence:
 def _membership(
     member, target, calibration_mask, *, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checked `member` (S, N), `target` (N,) and `calibration_mask` (S, N) of S shadows and N records,
-    with the defaults of `Evidence.from_posteriors`."""
+    """Checked `member` (S, N), `target` (N,) and `calibration_mask` (S, N) of S shadows and N
+    records, with the defaults of `Evidence.from_posteriors`."""
     member = arrays.flags("member", member, shape, "(S, N)")
     if not member.any():
         raise ValueError(
@@ -358,7 +368,8 @@ class Verdict:
     Attributes:
         scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with
             or without the record (in no split of the bench), which counts as a non-member.
-        threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
+        threshold: a number, or (n,) where it depends on the record's class; from shadow models
+            alone.
         chosen: the attack's settings that were chosen on the shadow models, by name.
     """
 

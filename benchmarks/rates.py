@@ -48,7 +48,8 @@ class Plain(Dataset):
 def plain_rates(
     name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num_cls: int
 ) -> tuple[float, float]:
-    """Records a second of training and of sensitivity queries, as a user of plain PyTorch would write them."""
+    """Records a second of training and of sensitivity queries, as a user of plain PyTorch would
+    write them."""
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     torch.set_num_threads(available_cores())
     shape = IMAGE if x.ndim == 4 else x.shape[1:]
@@ -96,7 +97,8 @@ def plain_rates(
 def our_rates(
     name: str, x: np.ndarray, y: np.ndarray, device: torch.device, num_cls: int
 ) -> tuple[float, float]:
-    """The same by this code: on a CPU a model on each core, on a GPU one. Summed over the models."""
+    """The same by this code: on a CPU a model on each core, on a GPU one. Summed over the
+    models."""
     images = x.ndim == 4
     records = Records(
         torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2) if images else x)),
@@ -135,9 +137,10 @@ def our_rates(
 def training(
     device: str, *, tables: int = 20_000, images: int | None = None, names=tuple(models.MODELS)
 ) -> list[dict]:
-    """A row a network: so many records of random tables or images, by this code and by plain PyTorch."""
-    place = choose_device(device)
-    images = images or (256 if place.type == "cpu" else 25_600)
+    """A row a network: so many records of random tables or images, by this code and by plain
+    PyTorch."""
+    where = choose_device(device)
+    images = images or (256 if where.type == "cpu" else 25_600)
     draw = np.random.default_rng(0)
     rows = []
     for name in names:
@@ -146,10 +149,10 @@ def training(
         else:
             x, num_cls = draw.integers(2, size=(tables, *COLUMNS), dtype=np.uint8), 30
         y = draw.integers(num_cls, size=len(x))
-        ours = our_rates(name, x, y, place, num_cls)
+        ours = our_rates(name, x, y, where, num_cls)
         _, plain = next(
             parallel_map(  # in a process, too: this one stays fit to fork
-                lambda *_: plain_rates(name, x, y, place, num_cls), ["plain"], workers=2
+                lambda *_: plain_rates(name, x, y, where, num_cls), ["plain"], workers=2
             )
         )
         row = {"network": name, "records": len(x), "train": ours[0], "train_plain": plain[0]}

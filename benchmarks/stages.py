@@ -19,7 +19,12 @@ def stage(
 ) -> tuple[float, int | None]:
     """Wall seconds of a stage on Location; and, if asked to watch it, which takes time, the peak of
     its processes' memory in bytes."""
-    command: list[str | Path] = [sys.executable, PROJECT / f"{name}.py", device, PROJECT / "config/location.json"]
+    command: list[str | Path] = [
+        sys.executable,
+        PROJECT / f"{name}.py",
+        device,
+        PROJECT / "config/location.json",
+    ]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--results", results, *words], stdout=subprocess.DEVNULL)
     memory = _Memory(process.pid) if watch_memory else None
@@ -29,7 +34,8 @@ def stage(
 
 
 class _Memory(threading.Thread):
-    """Watches the memory of a process and its children, shared pages divided among them (Linux only)."""
+    """Watches the memory of a process and its children, shared pages divided among them (Linux
+    only)."""
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)

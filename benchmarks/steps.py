@@ -1,4 +1,5 @@
-"""Single computations beside the obvious algorithm: threshold search, private step, SAMIA's step."""
+"""Single computations beside the obvious algorithm: threshold search, private step, SAMIA's
+step."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from transformer import SelfAttentionAttack
 
 
 def quadratic_threshold(members: np.ndarray, others: np.ndarray) -> float:
-    """Tries every value as the threshold, and counts anew for each; for as many members as others."""
+    """Tries every value as the threshold, and counts anew for each; for as many members as
+    others."""
     values = np.concatenate([members, others])
     quality = [
         np.count_nonzero(members >= value) + np.count_nonzero(others < value) for value in values
@@ -40,14 +42,14 @@ def threshold(
         draw = np.random.default_rng(n)
         members, others = draw.normal(0.5, 1, n // 2), draw.normal(0, 1, n // 2)
         start = time.perf_counter()
-        found = best_threshold(members, others)
+        value = best_threshold(members, others)
         row = {"records": n, "seconds": time.perf_counter() - start, "quadratic_seconds": None}
         if n <= quadratic_up_to:
             start = time.perf_counter()
             expected = quadratic_threshold(members, others)
             row["quadratic_seconds"] = time.perf_counter() - start
-            if found != expected:
-                raise SystemExit(f"the searches disagree for {n} records: {found} and {expected}")
+            if value != expected:
+                raise SystemExit(f"the searches disagree for {n} records: {value}, {expected}")
         rows.append(row)
     return rows
 
@@ -58,17 +60,17 @@ def private(
     """Seconds of a batch's sum of clipped gradients and of a step's noise, the fastest of some; on
     one thread."""
     torch.set_num_threads(1)
-    place, rows = choose_device(device), []
+    where, rows = choose_device(device), []
     for name, size in cases:
         shape = IMAGE if name == "resnet18" else COLUMNS
-        network = models.build(name, shape=shape, num_cls=10, generator=torch.Generator()).to(place)
+        network = models.build(name, shape=shape, num_cls=10, generator=torch.Generator()).to(where)
         if name == "columnfc":
             # Opacus sees records in training mode only, torch.func knows none of our generators
             layers = [layer for layer in network.children() if not isinstance(layer, Dropout)]
             network = torch.nn.Sequential(*layers)
         else:
             network.eval()
-        x, y = torch.rand(size, *shape, device=place), torch.randint(10, (size,), device=place)
+        x, y = torch.rand(size, *shape, device=where), torch.randint(10, (size,), device=where)
         weights = sum(parameter.numel() for parameter in network.parameters()) * 3 // 10
         ways = {
             "seconds": lambda: clipped_sum(network, x, y, max_grad_norm=1.0),
@@ -80,7 +82,7 @@ def private(
         }
         if name == "columnfc":
             ways["opacus"] = _with_opacus(network, x, y)
-        times = {way: min(seconds(run, place) for _ in range(repeats)) for way, run in ways.items()}
+        times = {way: min(seconds(run, where) for _ in range(repeats)) for way, run in ways.items()}
         row = {"network": name, "records": size, "opacus": None, "kept_weights": weights}
         rows.append(row | times)
     return rows
@@ -113,19 +115,20 @@ def _with_opacus(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> 
 
 
 def samia(device: str, *, classes=(10, 30, 100), steps: int = 30) -> list[dict]:
-    """Seconds of a step on a batch of 128: median over `steps`, after a tenth as many to warm up."""
-    place, rows = choose_device(device), []
+    """Seconds of a step on a batch of 128: median over `steps`, after a tenth as many to warm
+    up."""
+    where, rows = choose_device(device), []
     draw = torch.Generator().manual_seed(0)
     for num_cls in classes:
-        x = torch.rand(128, num_cls, 3, generator=draw).to(place)
-        y = torch.randint(2, (128,), generator=draw).to(place)
+        x = torch.rand(128, num_cls, 3, generator=draw).to(where)
+        y = torch.randint(2, (128,), generator=draw).to(where)
         row: dict = {"classes": num_cls, "slices": None}
         for way, threads in (("slices", 1), ("whole", available_cores())):
-            if way == "slices" and place.type != "cpu":
+            if way == "slices" and where.type != "cpu":
                 continue
             torch.set_num_threads(threads)
             step = _samia_step(x, y, whole=way == "whole")
-            times = [seconds(step, place) for _ in range(steps + steps // 10)][steps // 10 :]
+            times = [seconds(step, where) for _ in range(steps + steps // 10)][steps // 10 :]
             row[way] = float(np.median(times))
         rows.append(row)
     return rows

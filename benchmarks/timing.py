@@ -43,8 +43,8 @@ def machine(device: str) -> dict:
         if info.exists()
         else [platform.processor()]
     )
-    place = choose_device(device)
-    gpu = _gpu_name(place.index) if place.type == "cuda" else None
+    where = choose_device(device)
+    gpu = _gpu_name(where.index) if where.type == "cuda" else None
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": names[0],
@@ -63,7 +63,8 @@ def _gpu_name(index: int) -> str:
 
 
 def rate(run, count: int, device: torch.device, together=None) -> float:
-    """Records a second of the second of two runs, which begins when all processes are ready for it."""
+    """Records a second of the second of two runs, which begins when all processes are ready for
+    it."""
     seconds(run, device)
     if together is not None:
         together.wait()

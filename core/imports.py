@@ -12,10 +12,11 @@ _set_aside: dict[str, ModuleType] = {}  # our modules whose names belong to othe
 
 
 def import_own(module: str) -> ModuleType:
-    """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets` has.
+    """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets`
+    has.
 
-    While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a name is another
-    package's again where that was imported before or comes first on the path.
+    While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a
+    name is another package's again where that was imported before or comes first on the path.
     """
     others = {
         name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])
@@ -40,7 +41,8 @@ def import_own(module: str) -> ModuleType:
 
 
 def set_aside(module: ModuleType) -> None:
-    """Keep a module of ours that was loaded by its path, for whoever imports it by its name through `import_own`."""
+    """Keep a module of ours that was loaded by its path, for whoever imports it by its name through
+    `import_own`."""
     _set_aside[module.__name__] = module
 
 

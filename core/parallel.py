@@ -43,8 +43,7 @@ def parallel_map(
     `workers` = 1 the tasks run in this process, one after the other. Results must not depend on
     which it is: a task draws its randomness from its own generators, and runs on `threads` threads.
     What does not survive a fork must not have been used before: a GPU, OpenMP on several threads
-    and, where torch sees a GPU, a backward pass. With several workers a stage leaves all of that to
-    them.
+    and, where torch sees a GPU, a backward pass.
 
     Args:
         task: called with a name and `progress` (see `console.epoch_bar`); its result is pickled.
@@ -54,11 +53,10 @@ def parallel_map(
     Raises:
         UserError: a task's own, or a process has died.
     """
-    names = list(names)
-    if workers == 1 or not names:
-        yield from _one_after_the_other(task, names, goes_on)
+    rounds = [list(names)]
+    if workers == 1 or not rounds[0]:
+        yield from _one_after_the_other(task, rounds[0], goes_on)
         return
-    rounds = [names]
     while rounds:
         together = rounds.pop(0)
         left, begun = dict.fromkeys(together), set[str]()
@@ -153,7 +151,8 @@ def _begin(threads: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have this process end with its parent, also where that is killed: nothing may go on holding locks."""
+    """Have this process end with its parent, also where that is killed: nothing may go on holding
+    locks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -188,8 +187,8 @@ def _show(bars: dict, begun: set[str]) -> None:
 
 
 def tune_malloc() -> None:
-    """Have glibc keep freed memory for what comes next. Handed back, the kernel would zero it page by page again:
-    that took a sixth of SAMIA's time. Other C libraries are left as they are."""
+    """Have glibc keep freed memory for what comes next. Handed back, the kernel would zero it page
+    by page again: that took a sixth of SAMIA's time. Other C libraries are left as they are."""
     if hasattr(os, "fork") and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for trim_or_mmap_threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

@@ -27,10 +27,11 @@ class Guarantee:
 
     Attributes:
         noise_multiplier, sampling_rate, steps, delta: what it follows from.
-        pyvacy, rdp, prv: epsilon by each accountant; None where one was left out (see `prv_epsilon`). pyvacy's is too
-            low for much noise (even negative, above a noise multiplier of about 8: it goes to orders at which its sums
-            fail), so that it counts only where the PRV accountant, which is all but exact, is left out and the noise
-            multiplier is below `PYVACY_BELOW`.
+        pyvacy, rdp, prv: epsilon by each accountant; None where one was left out (see
+            `prv_epsilon`). pyvacy's is too low for much noise (even negative, above a noise
+            multiplier of about 8: it goes to orders at which its sums fail), so that it counts only
+            where the PRV accountant, which is all but exact, is left out and the noise multiplier
+            is below `PYVACY_BELOW`.
         n: train records; 0 where it is not known, as of models from before it was stored.
     """
 
@@ -55,7 +56,8 @@ class Guarantee:
 
 
 def caveat(privacy: dict | None) -> str:
-    """What must stand beside the epsilon of a model, as its manifest has it; "" where there is nothing to say.
+    """What must stand beside the epsilon of a model, as its manifest has it; "" where there is
+    nothing to say.
 
     Models from before there was secret noise say nothing of it: theirs followed from the seed.
     """
@@ -77,8 +79,9 @@ def prv_epsilon(
 ) -> float | None:
     """Epsilon by the PRV accountant (Gopi et al., NeurIPS 2021), or None where it is left out.
 
-    It is left out where `rdp`, epsilon by RDP, is above `PRV_MAX_RDP`, where its grid would have more than
-    `PRV_MAX_POINTS` points (which is known before any is made), and where it finds no finite number.
+    It is left out where `rdp`, epsilon by RDP, is above `PRV_MAX_RDP`, where its grid would have
+    more than `PRV_MAX_POINTS` points (which is known before any is made), and where it finds no
+    finite number.
     """
     if not rdp <= PRV_MAX_RDP:
         return None
@@ -111,7 +114,8 @@ def _epsilon(accountant, noise_multiplier: float, rate: float, steps: int, delta
 def guarantee(
     *, n: int, batch_size: int, noise_multiplier: float, epochs: int, delta: float | None
 ) -> Guarantee:
-    """Of all planned steps, stopped early or not: a time to stop that depends on the data buys nothing.
+    """Of all planned steps, stopped early or not: a time to stop that depends on the data buys
+    nothing.
 
     Args:
         n: records; each step draws each of them with probability batch_size / n.
@@ -148,11 +152,13 @@ def guarantee(
 
 
 def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
-    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or removing a record.
+    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or
+    removing a record.
 
-    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both exchanged (Kairouz
-    et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A split has a fixed number of members:
-    where one record is none, another is one, an exchange; so e = 2 epsilon and d = delta (1 + exp(epsilon)).
+    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both
+    exchanged (Kairouz et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A
+    split has a fixed number of members: where one record is none, another is one, an exchange; so e
+    = 2 epsilon and d = delta (1 + exp(epsilon)).
     """
     import numpy as np
 
@@ -163,10 +169,12 @@ def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
 def beyond_guarantee(
     decision: np.ndarray, member: np.ndarray, *, epsilon: float, delta: float, tests: int = 1
 ) -> bool:
-    """Whether an attack is surely better than (epsilon, delta)-private training allows; then that is not what was done.
+    """Whether an attack is surely better than (epsilon, delta)-private training allows; then that
+    is not what was done.
 
-    With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 + exp(epsilon)), or the same
-    of (TNR, FNR), by Clopper-Pearson intervals of the rates; an exchange of records as in `advantage_bound`.
+    With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 +
+    exp(epsilon)), or the same of (TNR, FNR), by Clopper-Pearson intervals of the rates; an exchange
+    of records as in `advantage_bound`.
 
     Args:
         decision, member: (n,) bool, who is called a member, and who is one.

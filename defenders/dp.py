@@ -1,4 +1,5 @@
-"""DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single record sways."""
+"""DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single
+record sways."""
 
 from __future__ import annotations
 
@@ -25,17 +26,19 @@ MIXING = (nn.modules.batchnorm._BatchNorm,)
 class PrivateSGD(Objective):
     """Plain SGD on gradients that are clipped record by record, summed and drowned in noise.
 
-    A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients by `batch_size`
-    and adds normal noise of standard deviation strength * max_grad_norm / batch_size. Pruned weights have no part in
-    it. BatchNorm keeps the running statistics that it came with.
+    A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients
+    by `batch_size` and adds normal noise of standard deviation strength * max_grad_norm /
+    batch_size. Pruned weights have no part in it. BatchNorm keeps the running statistics that it
+    came with.
 
     Args:
         strength: the noise multiplier.
         dp_engine: whose optimiser adds the noise, "pyvacy" or "opacus".
         dp_lr: learning rate.
         max_grad_norm: what the L2 norm of a record's gradient is clipped to.
-        dp_noise: "secret", and noise and samples come from the operating system; or "seeded", and they follow from
-            `key` and the train records, so that the same training gives the same weights and nothing is guaranteed.
+        dp_noise: "secret", and noise and samples come from the operating system; or "seeded", and
+            they follow from `key` and the train records, so that the same training gives the same
+            weights and nothing is guaranteed.
         key: of seeded noise: 16 bytes or more; of secret noise nothing depends on it.
 
     Raises ValueError where seeded noise has too short a key.
@@ -63,7 +66,8 @@ class PrivateSGD(Objective):
             return
         if len(self.key) < 16:
             raise ValueError(f"key must have 16 bytes or more, not {len(self.key)}")
-        # neighbouring sets of records must not share noise: it would cancel where two trainings are compared
+        # neighbouring sets of records must not share noise: it would cancel where two trainings are
+        # compared
         digest = hashlib.sha256(self.key)
         for array in (data.records.x[data.train], data.records.y[data.train]):
             digest.update(array.cpu().numpy().tobytes())
@@ -90,11 +94,11 @@ class PrivateSGD(Objective):
                 max_grad_norm=self.max_grad_norm,
                 expected_batch_size=self.expected,
             )
-        # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard deviation
-        # strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has been done: not even where
-        # all n records are drawn, whose sum over the expected number is n / expected * max_grad_norm long at most. So
-        # both are multiplied by K = 2 n / expected, of which the noise keeps nothing:
-        # strength * K max_grad_norm / (K expected).
+        # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard
+        # deviation strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has
+        # been done: not even where all n records are drawn, whose sum over the expected number is n
+        # / expected * max_grad_norm long at most. So both are multiplied by K = 2 n / expected, of
+        # which the noise keeps nothing: strength * K max_grad_norm / (K expected).
         scale = 2 * self.count / self.expected
         return PyvacySGD(
             scale * self.max_grad_norm,
@@ -117,7 +121,8 @@ class PrivateSGD(Objective):
     def batches(
         self, indices: torch.Tensor, size: int, *generators: torch.Generator
     ) -> Iterator[torch.Tensor]:
-        """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless.
+        """As many Poisson samples as an epoch has batches; some may be empty, and are steps
+        nevertheless.
 
         `generators` are left alone: which records were drawn is as secret as the noise.
         """
@@ -159,13 +164,16 @@ class PrivateSGD(Objective):
 def clipped_sum(
     network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, max_grad_norm: float
 ) -> tuple[torch.Tensor, dict[torch.Tensor, torch.Tensor]]:
-    """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
+    """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the
+    mean loss before.
 
-    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where all parameters are those
-    of linear layers that see a vector a record, no record's gradient is written out ("ghost clipping", Li et al.,
-    ICLR 2022); else one record after the other is worked on.
+    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where
+    all parameters are those of linear layers that see a vector a record, no record's gradient is
+    written out ("ghost clipping", Li et al., ICLR 2022); else one record after the other is worked
+    on.
 
-    Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all others.
+    Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all
+    others.
     """
     if any(isinstance(module, MIXING) and module.training for module in network.modules()):
         raise UserError(

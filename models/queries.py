@@ -19,7 +19,8 @@ QUERY_BATCH = 1024
 
 
 def posteriors(logits: torch.Tensor) -> torch.Tensor:
-    """Softmax of logits (n, C) in float64: a difference of posteriors next to 1 keeps its digits."""
+    """Softmax of logits (n, C) in float64: a difference of posteriors next to 1 keeps its
+    digits."""
     return torch.softmax(logits.double(), dim=1)
 
 
@@ -40,7 +41,8 @@ def sensitivity(
 
 
 class QueriesInBatches:
-    """Queries a network, and remembers how many records fit into one forward pass without gradients.
+    """Queries a network, and remembers how many records fit into one forward pass without
+    gradients.
 
     Args:
         size: of a batch; None = by the memory of the network's device.

@@ -11,7 +11,8 @@ _MASK = "pruning_mask"  # the attribute of a parameter that holds its mask
 
 
 def compute_masks(network: nn.Module, *, pruner: str, sparsity: float) -> dict[str, torch.Tensor]:
-    """Masks {parameter name: bool tensor on the CPU, False = pruned} for `network`, which is not changed.
+    """Masks {parameter name: bool tensor on the CPU, False = pruned} for `network`, which is not
+    changed.
 
     A pruned filter or channel takes its bias along.
 
@@ -77,7 +78,8 @@ def attach_masks(network: nn.Module, masks: dict[str, torch.Tensor]) -> None:
 
 
 def mask_of(parameter: torch.Tensor) -> torch.Tensor | None:
-    """The mask that `attach_masks` gave this parameter, bool of its shape; None where it has none."""
+    """The mask that `attach_masks` gave this parameter, bool of its shape; None where it has
+    none."""
     return getattr(parameter, _MASK, None)
 
 

@@ -61,12 +61,14 @@ def mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def read(
     kind: str, folder: Path, address: str, files: str, *, inside: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of torchvision's data set `kind`, train part first; torchvision tests the MD5 digests.
+    """x and y of torchvision's data set `kind`, train part first; torchvision tests the MD5
+    digests.
 
     Args:
         address, files, inside: what a user without a network fetches, and the folder for it.
     Raises:
-        UserError: nothing can be had, or an archive in the folder is damaged, which is not replaced.
+        UserError: nothing can be had, or an archive in the folder is damaged, which is not
+            replaced.
     """
     absent = [path for path in _archives(kind, folder) if not os.path.lexists(path)]
     try:

@@ -58,7 +58,7 @@ def tiny_records(n, columns=12, num_cls=3):
     )
 
 
-def started(
+def started(  # many parameters: tests set one or two of them
     *, engine="pyvacy", count, expected, noise=1.0, lr=0.5, max_grad_norm=1.0, seed=0, records=None
 ):
     """A defender at the start of a training; `seed` None: with secret noise."""

@@ -20,7 +20,8 @@ class Diverged(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained. `early_stop` = 0 trains for all epochs; `milestones` divide lr by ten."""
+    """How a network is trained. `early_stop` = 0 trains for all epochs; `milestones` divide lr by
+    ten."""
 
     epochs: int
     batch_size: int = 128
@@ -54,8 +55,8 @@ class TrainSet:
 
 @dataclass
 class TrainingHistory:
-    """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev after
-    each one.
+    """What a training came to: the epoch that was kept (0 = the start) and the accuracy on dev
+    after each one.
 
     An objective may put another selection metric in the place of that accuracy (see
     `Objective.selection_metric`).

@@ -75,7 +75,8 @@ class Objective:
         x: torch.Tensor,
         y: torch.Tensor,
     ) -> torch.Tensor:
-        """Take a step on a batch; returns its loss, without gradients: a scalar, or (K,) of a stack.
+        """Take a step on a batch; returns its loss, without gradients: a scalar, or (K,) of a
+        stack.
 
         `loss` is this objective's, in the precision of the training, for a stack of each model.
         """
@@ -95,7 +96,8 @@ class Objective:
         return F.cross_entropy(logits, y)
 
     def selection_metric(self, model: Model, records: Records, dev: torch.Tensor) -> list[float]:
-        """What is highest in the best epoch, for a model or each of a stack: the accuracy on dev."""
+        """What is highest in the best epoch, for a model or each of a stack: the accuracy on
+        dev."""
         return model.accuracies(records, dev)
 
     def privacy(self, *, n: int, batch_size: int, epochs: int, delta: float | None) -> dict | None:

@@ -70,7 +70,8 @@ class TrainingRun:
         return all(history.stopped for history in self.histories)
 
     def train_epoch(self, loss: Callable) -> None:
-        """One pass over the train records; `loss(network, x, y)` in the precision of the training."""
+        """One pass over the train records; `loss(network, x, y)` in the precision of the
+        training."""
         network, indices = self.model.network.train(), self.data.train
         # summed on the device, read once an epoch
         losses = torch.zeros(len(self.histories), device=self.model.device)

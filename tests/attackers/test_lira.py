@@ -99,7 +99,8 @@ def test_scores_equal_scipys_densities_record_by_record(fix_variance):
     assert 10 < known < 45 and len(online) == len(offline) == 45
 
 
-def gaussian_models(draw, *, shadows, mu_out, mu_in, sigma_out, sigma_in, truth):
+# many parameters: those of two normal distributions
+def gaussian_models(draw, *, shadows, truth, mu_in, mu_out=0.0, sigma_in=1.0, sigma_out=1.0):
     """phi of victim and shadows from N(mu_in, sigma_in) with the record, N(mu_out, sigma_out) without."""
     n = len(truth)
     member = balanced_member(draw, shadows, n)
@@ -138,9 +139,7 @@ def test_the_roc_of_gaussian_records_is_the_analytic_one(fix_variance):
     """AUC is Phi(d / sqrt 2) and TPR at FPR a is Phi(d + Phi^-1(a)), within four standard errors."""
     draw, d, n = np.random.default_rng(6), 1.5, 4000
     truth = np.arange(n) % 2 == 0
-    phi = gaussian_models(
-        draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth
-    )
+    phi = gaussian_models(draw, shadows=400, mu_in=d, truth=truth)
     scores, half = lira.online_score(phi, fix_variance=fix_variance), n // 2
     exact = norm.cdf(d / math.sqrt(2))
     q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)  # Hanley & McNeil 1982
@@ -157,9 +156,7 @@ def test_where_all_records_are_separated_alike_the_offline_score_orders_them_as_
     """Its AUC is the analytic one too."""
     draw, d = np.random.default_rng(7), 1.5
     truth = np.arange(4000) % 2 == 0
-    phi = gaussian_models(
-        draw, shadows=400, mu_out=0.0, mu_in=d, sigma_out=1.0, sigma_in=1.0, truth=truth
-    )
+    phi = gaussian_models(draw, shadows=400, mu_in=d, truth=truth)
     scores = lira.offline_score(phi, fix_variance=True)
     assert auc(scores, truth) == pytest.approx(norm.cdf(d / math.sqrt(2)), abs=0.025)
     assert np.corrcoef(scores, phi.victim)[0, 1] > 0.99

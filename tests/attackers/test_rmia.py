@@ -249,7 +249,7 @@ def test_the_gamma_that_is_chosen_has_the_best_threshold_of_all_shadows_together
     assert len(set(rates.values())) > 1
 
 
-def evidence_made_for(
+def evidence_made_for(  # many parameters: tests set one or two of them
     *, a=None, temperature=1.0, wild=False, online=False, seed=0, n=4000, shadows=10
 ):
     """Evidence in which one setting is best by construction.
