@@ -1,18 +1,22 @@
-"""Membership inference attacks.
+"""Membership inference attacks, as functions on arrays.
 
-An attack is a function `attack(evidence, *, device, seed, progress, fit_or_load, **own options) -> {name: Verdict}`:
+An attack is a function
+`attack(evidence, *, device, seed, progress, fit_or_load, **options) -> {name: Verdict}`:
 
-    evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was trained on
+    evidence  `Evidence`: the signals of victim and shadow models, and whom each shadow was
+              trained on
     device    where an attack network is trained
     seed      of all its randomness
-    progress     called with (epochs, label) before a training, see `console.epoch_bar`
-    fit_or_load  called with (name, cache_key, train) where a network is trained on shadow models alone: returns its weights,
-              those of an earlier attack or of `train(callbacks)`; see `store.Store.network`
+    progress  called with (epochs, label) before a training, see `console.epoch_bar`
+    fit_or_load  called with (name, cache_key, train) where a network is trained on shadow models
+              alone: returns its weights, those of an earlier attack or of `train(callbacks)`
 
 All of these but `evidence` may be left out. Used without models or options:
 
     from attackers import Evidence, attack
-    evidence = Evidence.from_posteriors(labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member)
+    evidence = Evidence.from_posteriors(
+        labels, victim=victim_posteriors, shadows=shadow_posteriors, member=shadow_member
+    )
     verdict = attack("lira", evidence)["lira"]
     verdict.scores, verdict.threshold, verdict.member
 
@@ -22,6 +26,7 @@ That works beside other packages called `datasets` or `models` too: see `core.im
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 
 def _find_import_own():
@@ -30,6 +35,7 @@ def _find_import_own():
     loaded = sys.modules.get("core.imports")
     if loaded is None or Path(loaded.__file__ or "").resolve() != path:
         spec = importlib.util.spec_from_file_location("core.imports", path)
+        assert spec is not None and spec.loader is not None  # of a .py file there are both
         loaded = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
         loaded.set_aside(loaded)
@@ -37,15 +43,19 @@ def _find_import_own():
 
 
 import_own = _find_import_own()
-Registry = import_own("core.registry").Registry
-signals = import_own("attackers.signals")
-Evidence, Signals, Verdict = signals.Evidence, signals.Signals, signals.Verdict
+if TYPE_CHECKING:
+    from attackers.signals import Evidence, Signals, Verdict
+    from core.registry import Registry
+else:  # the same, also where other packages have our modules' names
+    Registry = import_own("core.registry").Registry
+    signals = import_own("attackers.signals")
+    Evidence, Signals, Verdict = signals.Evidence, signals.Signals, signals.Verdict
 
 __all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
 
 ATTACKS = Registry("attack")
-# reports: the names of its verdicts, where they are not its own
-# sensitivity, generated: whether it needs these answers too
+# reports: the names of its verdicts, where they differ from its name
+# sensitivity, generated: whether it needs these outputs of the models too
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads; they change no other's lines
@@ -134,14 +144,14 @@ ATTACKS.register(
 ATTACKS.register(
     "blindmi",
     "attackers.blindmi:blindmi",
-    "moves answers towards generated non-members' (Hui et al. 2021)",
+    "moves outputs towards generated non-members' (Hui et al. 2021)",
     generated=True,
     version=2,
 )
 ATTACKS.register(
     "blindmi_scaled",
     "attackers.blindmi:blindmi_scaled",
-    "blindmi with one kernel as wide as the answers are apart, not 19 fixed ones",
+    "blindmi with one kernel as wide as the outputs are apart, not 19 fixed ones",
     generated=True,
 )
 
@@ -152,14 +162,15 @@ VERDICTS = {
 
 
 def version(verdict: str) -> int:
-    """That of the definition of the attack that a verdict comes from; 1 where the attack is not known here."""
+    """The version of the attack that a verdict comes from; 1 where the attack is not registered."""
     return ATTACKS[VERDICTS[verdict]].options.get("version", 1) if verdict in VERDICTS else 1
 
 
 def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
-    """What the attack of this name says of the targets, by the name of each verdict.
+    """The verdicts of the attack of this name on the targets, by the name of each verdict.
 
-    Raises TypeError where `how` is no option of this attack.
+    Raises:
+        TypeError: a keyword is no option of this attack.
     """
     unknown = set(how) - {
         "device",
@@ -177,14 +188,14 @@ def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
     """Why an attack cannot be made in this split with so many shadow models; None where it can."""
     if name == "lira_online" and not online:
         return (
-            "lira_online needs shadow models that were trained on the victim's records, which those of the paper's "
-            "split were not: use lira, or start with `pretrain.py --split inout --shadow_num 16` in another "
-            "--results folder"
+            "lira_online needs shadow models that were trained on the victim's records, which those "
+            "of the paper's split were not: use lira, or start with `pretrain.py --split inout "
+            "--shadow_num 16` in another --results folder"
         )
     needed = ATTACKS[name].options.get("shadows", (1, 1))[online]
     if shadow_num < needed:
         return (
-            f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the victim against "
-            f"the others, of which too few would be left for a record"
+            f"{name} needs at least {needed} shadow models here, not {shadow_num}: each plays the "
+            f"victim against the others, of which too few would be left for a record"
         )
     return None

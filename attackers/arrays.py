@@ -1,8 +1,8 @@
 """Checks of arrays that come from elsewhere.
 
-Every function takes an argument's name and its value, and returns a numpy array of it. What can be converted without
-loss is; values that rounding explains are tolerated; all else is a ValueError in one line that names the argument and
-the first bad value, and says what would be right.
+Every function takes an argument's name and its value, and returns a numpy array of it. What can be
+converted without loss is; values that rounding explains are tolerated; all else is a ValueError in
+one line that names the argument and the first bad value, and says what would be right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ MOST_SLACK = 0.25  # of a row's sum, however many classes and few decimals
 
 
 def plain(name: str, value) -> np.ndarray:
-    """A numpy array of numbers or booleans, of arrays, nested sequences, or tensors of any device and precision.
+    """A numpy array of numbers or booleans, of arrays, nested sequences, or tensors of any device
+    and precision.
 
     Raises:
         ValueError: naming the first value that is no number.
@@ -44,7 +45,8 @@ def plain(name: str, value) -> np.ndarray:
 
 
 def shaped(name: str, value, shape: tuple[int | None, ...], words: str) -> np.ndarray:
-    """A `plain` array of this shape, in which None is any length but 0; `words` are the shape's for the message."""
+    """A `plain` array of this shape, in which None is any length but 0; `words` are the shape's for
+    the message."""
     array = plain(name, value)
     fits = array.ndim == len(shape) and all(
         have > 0 if want is None else have == want for have, want in zip(array.shape, shape)
@@ -56,10 +58,11 @@ def shaped(name: str, value, shape: tuple[int | None, ...], words: str) -> np.nd
 
 
 def posteriors(name: str, value, shape: tuple[int | None, ...], words: str) -> np.ndarray:
-    """Posteriors (..., C) of this shape, as they are but for values that rounding has taken out of 0..1.
+    """Posteriors (..., C) of this shape, as they are but for values that rounding has taken out of
+    0..1.
 
-    Rows need not sum to 1 exactly. A UserWarning says that they look rounded: to a bfloat16's digits, or to so few
-    decimals that this explains by how much a row's sum differs from 1.
+    Rows need not sum to 1 exactly. A UserWarning says that they look rounded: to a bfloat16's
+    digits, or to so few decimals that this explains by how much a row's sum differs from 1.
 
     Raises:
         ValueError: values that are no probabilities, rows that are no distribution.
@@ -86,7 +89,8 @@ def posteriors(name: str, value, shape: tuple[int | None, ...], words: str) -> n
 
 
 def classes(name: str, value, n: int, num_cls: int) -> np.ndarray:
-    """Class numbers (n,) from 0 to num_cls - 1 as int64, of integers or other numbers that are whole."""
+    """Class numbers (n,) from 0 to num_cls - 1 as int64, of integers or other numbers that are
+    whole."""
     array = shaped(name, value, (n,), "class numbers of shape (N,)")
     _refuse(name, array, ~np.isfinite(array), "class numbers are whole")
     _refuse(name, array, array != np.floor(array), "class numbers are whole")
@@ -106,7 +110,8 @@ def flags(name: str, value, shape: tuple[int, ...], words: str) -> np.ndarray:
 def sensitivities(
     name: str, value, shape: tuple[int, ...], words: str, where: np.ndarray
 ) -> np.ndarray:
-    """Sensitivities (..., C) as float32, finite and not negative in the rows that are needed, `where` (...,) bool."""
+    """Sensitivities (..., C) as float32, finite and not negative in the rows that are needed,
+    `where` (...,) bool."""
     array = _float32(shaped(name, value, shape, words))
     _refuse(
         name,
@@ -175,7 +180,8 @@ def _refuse(name: str, array: np.ndarray, bad: np.ndarray, right: str) -> None:
 
 
 def _distributions(name: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """One model's posteriors (N, C), and the sums of their rows where they look rounded, else None."""
+    """One model's posteriors (N, C), and the sums of their rows where they look rounded, else
+    None."""
     low, high = array.min(), array.max()
     if not (low >= -COARSE_SLACK and high <= 1 + COARSE_SLACK):  # nor is NaN
         _refuse(
@@ -199,7 +205,8 @@ def _distributions(name: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _slack_of_decimals(array: np.ndarray) -> float:
-    """By how much a row's sum may differ from 1 where all values are rounded to as few decimals as these; else 0."""
+    """By how much a row's sum may differ from 1 where all values are rounded to as few decimals as
+    these; else 0."""
     for decimals in range(1, 5):
         if np.abs(array - np.round(array, decimals)).max() <= 1e-6:
             return min(array.shape[1] * 0.5 * 10.0**-decimals, MOST_SLACK)

@@ -1,5 +1,6 @@
-"""BlindMI-Diff with generated non-members, BlindMI-Diff-w (Hui et al., "Practical Blind Membership Inference Attack via
-Differential Comparisons", NDSS 2021), by its authors' code (github.com/hyhmia/BlindMI, BlindMI_Diff_W.py)."""
+"""BlindMI-Diff with generated non-members, BlindMI-Diff-w (Hui et al., "Practical Blind Membership
+Inference Attack via Differential Comparisons", NDSS 2021), by its authors' code
+(github.com/hyhmia/BlindMI, BlindMI_Diff_W.py)."""
 
 from __future__ import annotations
 
@@ -24,10 +25,12 @@ BATCHES = 512  # whose kernel matrices are in memory at a time: 6.5 MB each
 
 
 def generate(records: Records, record_ids: np.ndarray, *, seed: int) -> Records:
-    """Non-members made of 20 of the records of these numbers, drawn with replacement, with their labels.
+    """Non-members made of 20 of the records of these numbers, drawn with replacement, with their
+    labels.
 
-    Images become their Sobel gradient, see `sobel`. Tables have no counterpart in the authors' code: of binary ones a
-    tenth of the entries is flipped, to others normal noise of each column's standard deviation is added.
+    Images become their Sobel gradient, see `sobel`. Tables have no counterpart in the authors'
+    code: of binary ones a tenth of the entries is flipped, to others normal noise of each column's
+    standard deviation is added.
     """
     import torch
 
@@ -46,8 +49,8 @@ def generate(records: Records, record_ids: np.ndarray, *, seed: int) -> Records:
 def sobel(images: np.ndarray) -> np.ndarray:
     """Sobel gradients (n, C, H, W) uint8 of images (n, C, H, W) uint8, channel by channel.
 
-    |gx| / 2 + |gy| / 2, each cut off at 255 before and halves rounded to even, borders mirrored at their last pixel:
-    OpenCV's Sobel, convertScaleAbs and addWeighted, with their defaults.
+    |gx| / 2 + |gy| / 2, each cut off at 255 before and halves rounded to even, borders mirrored at
+    their last pixel: OpenCV's Sobel, convertScaleAbs and addWeighted, with their defaults.
     """
     from scipy import ndimage
 
@@ -56,9 +59,8 @@ def sobel(images: np.ndarray) -> np.ndarray:
         smooth = ndimage.correlate1d(
             images.astype(np.float32), [1, 2, 1], axis=other, mode="mirror"
         )
-        return np.abs(ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")).clip(
-            max=255
-        )
+        gradient = ndimage.correlate1d(smooth, [-1, 0, 1], axis=axis, mode="mirror")
+        return np.abs(gradient).clip(max=255)
 
     return np.rint(along(2, 3) / 2 + along(3, 2) / 2).astype(np.uint8)
 
@@ -71,7 +73,8 @@ def features(signals: Signals, labels: np.ndarray) -> np.ndarray:
 
 
 def summed(squares: np.ndarray) -> np.ndarray:
-    """The authors' kernel: the sum of the Gaussian ones of all sigmas, of squared distances (B, n, n)."""
+    """The authors' kernel: the sum of the Gaussian ones of all sigmas, of squared distances (B, n,
+    n)."""
     total = np.zeros_like(squares)
     for sigma in SIGMAS:
         total += np.exp(squares / (-2 * sigma))
@@ -79,7 +82,8 @@ def summed(squares: np.ndarray) -> np.ndarray:
 
 
 def scaled(squares: np.ndarray) -> np.ndarray:
-    """One Gaussian kernel, of squared distances (B, n, n): exp(-squared distance / its mean over two points)."""
+    """One Gaussian kernel, of squared distances (B, n, n): exp(-squared distance / its mean over
+    two points)."""
     n = squares.shape[1]
     width = squares.sum(axis=(1, 2), keepdims=True) / (n * (n - 1))
     return np.exp(-squares / np.maximum(width, 1e-12))
@@ -88,30 +92,27 @@ def scaled(squares: np.ndarray) -> np.ndarray:
 def members_among(
     batches: np.ndarray, outside: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray] = summed
 ) -> np.ndarray:
-    """Who of each batch is a member, (B, b) bool, given features of batches (B, b, d) and of non-members (m, d).
+    """Who of each batch is a member, (B, b) bool, given features of batches (B, b, d) and of
+    non-members (m, d).
 
-    All are presumed to be. In each sweep those leave whose move to the non-members, each by itself, would raise the
-    squared MMD (biased) between the two sets as they were before the sweep; the non-members stay the m they are. The
-    sweeps end when nobody leaves. The last presumed member of a batch cannot leave by itself, as an empty set has no
-    distance; in one sweep all may.
+    All are presumed to be. In each sweep those leave whose move to the non-members, each by itself,
+    would raise the squared MMD (biased) between the two sets as they were before the sweep; the
+    non-members stay the m they are. The sweeps end when nobody leaves. The last presumed member of
+    a batch cannot leave by itself, as an empty set has no distance; in one sweep all may.
     """
     b, m = batches.shape[1], len(outside)
-    points = np.concatenate(
-        [batches, np.broadcast_to(outside, (len(batches), *outside.shape))], axis=1
-    )
+    outside_each = np.broadcast_to(outside, (len(batches), *outside.shape))
+    points = np.concatenate([batches, outside_each], axis=1)
     matrix = kernel(((points[:, :, None] - points[:, None]) ** 2).sum(axis=3))
     among, itself = matrix[:, :b, :b], matrix[0, 0, 0]  # of a point with itself
-    to_outside, of_outside = (
-        matrix[:, :b, b:].sum(axis=2),
-        matrix[:, b:, b:].sum(axis=(1, 2))[:, None],
-    )
+    to_outside = matrix[:, :b, b:].sum(axis=2)
+    of_outside = matrix[:, b:, b:].sum(axis=(1, 2))[:, None]
     inside = np.ones(batches.shape[:2], bool)
     moved = True
     while moved:
         count = inside.sum(axis=1, keepdims=True)
-        to_inside = (among @ inside[..., None])[
-            ..., 0
-        ]  # (B, b): of each point with all presumed members, summed
+        # (B, b): of each point with all presumed members, summed
+        to_inside = (among @ inside[..., None])[..., 0]
         within = (to_inside * inside).sum(axis=1, keepdims=True)
         across = (to_outside * inside).sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):  # empty sets, from which nobody leaves
@@ -137,10 +138,11 @@ def blindmi(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]:
 
 
 def blindmi_scaled(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]:
-    """The same with one kernel as wide as the points of a batch are apart, in place of the authors' fixed ones.
+    """The same with one kernel as wide as the points of a batch are apart, in place of the authors'
+    fixed ones.
 
-    Their narrow kernels, in which scattered members are as far from each other as from any non-member, make members
-    leave wherever a victim's answers to its members are not all alike.
+    Their narrow kernels, in which scattered members are as far from each other as from any
+    non-member, make members leave wherever a victim's outputs for its members are not all alike.
     """
     return {"blindmi_scaled": _differential(evidence, scaled, seed)}
 
@@ -150,13 +152,12 @@ def _differential(
 ) -> Verdict:
     if evidence.generated is None:
         raise UserError(
-            "blindmi needs the victim's answers for generated non-members (Evidence.generated)"
+            "blindmi needs the victim's outputs for generated non-members (Evidence.generated)"
         )
     targets = features(evidence.victim, evidence.labels)[evidence.target]
     outside = features(*evidence.generated)
-    order = np.random.default_rng((seed, *b"blindmi")).permutation(
-        len(targets)
-    )  # not the stream of `generate`
+    # not the stream of `generate`
+    order = np.random.default_rng((seed, *b"blindmi")).permutation(len(targets))
     whole = len(order) // COUNT * COUNT
     batches = np.split(order[:whole].reshape(-1, COUNT), range(BATCHES, whole // COUNT, BATCHES))
     member = np.zeros(len(targets), bool)

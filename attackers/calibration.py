@@ -15,13 +15,15 @@ def threshold_attack(
     *,
     per_class: bool = False,
 ) -> Verdict:
-    """Score the targets; the threshold is what serves best where each shadow in turn plays the victim.
+    """Score the targets; the threshold is what serves best where each shadow in turn plays the
+    victim.
 
     Args:
         statistic: (signals, labels) -> (N,), one number a record and model.
-        score: takes what was measured, returns a number for each of its targets; NaN where it cannot tell.
-        per_class: a threshold for each class, by the shadows' records of that class; the global one for a class
-            without members or without non-members.
+        score: takes what was measured, returns a number for each of its targets; NaN where it
+            cannot tell.
+        per_class: a threshold for each class, by the shadows' records of that class; the global one
+            for a class without members or without non-members.
     Raises:
         NotApplicable: the shadows are too few for one to play the victim.
     """
@@ -40,12 +42,15 @@ def threshold_attack(
 def pooled_scores(
     played: Statistic, score: Callable[[Statistic], np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    """The scores (m,) of all shadows' targets, each shadow in turn as the victim, and who of them is a member (m,).
+    """The scores (m,) of all shadows' targets, each shadow in turn as the victim, and who of them
+    is a member (m,).
 
-    Scores that are NaN are left out; the third array, (M,) bool of all targets in this order, tells of which they are.
+    Scores that are NaN are left out; the third array, (M,) bool of all targets in this order, tells
+    of which they are.
 
     Raises:
-        NotApplicable: too few shadows for one to play the victim: of members or of non-members no score is known.
+        NotApplicable: too few shadows for one to play the victim: of members or of non-members no
+            score is known.
     """
     scores, member = (
         np.concatenate(parts)
@@ -69,11 +74,12 @@ def identity_score(measured: Statistic) -> np.ndarray:
 def class_thresholds(
     values: np.ndarray, labels: np.ndarray, member: np.ndarray, *, num_cls: int, default: float
 ) -> np.ndarray:
-    """The best threshold of each class, (C,); `default` for a class without members or without non-members."""
+    """The best threshold of each class, (C,); `default` for a class without members or without
+    non-members."""
     limits = np.full(num_cls, default)
     for label in range(num_cls):
-        here = labels == label
-        ins, outs = values[here & member], values[here & ~member]
+        of_class = labels == label
+        ins, outs = values[of_class & member], values[of_class & ~member]
         if len(ins) and len(outs):
             limits[label] = best_threshold(ins, outs)
     return limits
@@ -82,8 +88,8 @@ def class_thresholds(
 def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
     """The value among both that maximises (TPR + TNR) / 2 where value >= threshold means member.
 
-    Of equally good ones the first counts, in the order members, then others, as in the published code,
-    whose search over all pairs this replaces by one sort: O(n log n).
+    Of equally good ones the first counts, in the order members, then others, as in the published
+    code, whose search over all pairs this replaces by one sort: O(n log n).
     """
     return best_threshold_and_rate(members, others)[0]
 
@@ -93,13 +99,11 @@ def best_threshold_and_rate(members: np.ndarray, others: np.ndarray) -> tuple[fl
     values = np.concatenate([members, others])
     order = np.argsort(values, kind="stable")
     in_order = values[order]
-    first = np.searchsorted(
-        in_order, in_order, side="left"
-    )  # of each run of ties: `>=` takes all of them
+    # the first of each run of ties: `>=` takes all of them
+    first = np.searchsorted(in_order, in_order, side="left")
     members_below = np.concatenate([[0], np.cumsum(order < len(members))])[first]
     # TPR + TNR times both counts, in integers: equally good is exactly equal
     quality = (len(members) - members_below) * len(others) + (first - members_below) * len(members)
     best = quality.max()
-    return float(values[order[quality == best].min()]), float(
-        best / (2 * len(members) * len(others))
-    )
+    threshold = float(values[order[quality == best].min()])
+    return threshold, float(best / (2 * len(members) * len(others)))

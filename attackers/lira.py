@@ -1,4 +1,5 @@
-"""The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First Principles", S&P 2022)."""
+"""The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First
+Principles", S&P 2022)."""
 
 from functools import partial
 
@@ -13,14 +14,15 @@ FIX_VARIANCE_BELOW = 64  # with fewer shadow models than this, all records share
 RESOLUTION = 1e-6  # of phi, whose logits are float32: a smaller standard deviation is none
 
 
-def fitted(
+def gaussian_fit(
     phi: np.ndarray, chosen: np.ndarray, *, fix_variance: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of phi (S, n) over the chosen shadows of each record, both (n,).
 
-    With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i - 1). NaN where
-    fewer than two shadows are chosen. (The authors' code takes the median for the centre, and as the shared standard
-    deviation that of all IN values about their grand mean, the spread between records included, for IN and OUT.)
+    With `fix_variance` all records share one: the squares of the residuals phi - mu over sum(n_i -
+    1). NaN where fewer than two shadows are chosen. (The authors' code takes the median for the
+    centre, and as the shared standard deviation that of all IN values about their grand mean, the
+    spread between records included, for IN and OUT.)
     """
     mu = mean_where(phi, chosen, least=MIN_SHADOWS)
     freedom = np.where(np.isnan(mu), 0, chosen.sum(axis=0) - 1)
@@ -33,26 +35,28 @@ def fitted(
 
 
 def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
-    """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a non-member is.
+    """z = (phi_victim - mu_out) / sigma_out, (n,) of the targets: how unlikely so high a phi of a
+    non-member is.
 
-    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z = 38 and would tie
-    the surest members. The authors' code takes -log N(phi; mu_out, sigma_out): there a low phi speaks for a member too.
+    The order is that of the paper's 1 - Pr[Z > phi] = Phi(z), whose logarithm rounds to 0 beyond z
+    = 38 and would tie the surest members. The authors' code takes -log N(phi; mu_out, sigma_out):
+    there a low phi speaks for a member too.
     """
     target = phi.target
-    mu, sigma = fitted(phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance)
+    mu, sigma = gaussian_fit(
+        phi.shadows[:, target], ~phi.member[:, target], fix_variance=fix_variance
+    )
     return (phi.victim[target] - mu) / sigma
 
 
 def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
-    """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the targets."""
+    """log N(phi_victim; mu_in, sigma_in) - log N(phi_victim; mu_out, sigma_out), (n,) of the
+    targets."""
     target = phi.target
-    of_shadows, member, of_victim = (
-        phi.shadows[:, target],
-        phi.member[:, target],
-        phi.victim[target],
-    )
-    inside = fitted(of_shadows, member, fix_variance=fix_variance)
-    outside = fitted(of_shadows, ~member, fix_variance=fix_variance)
+    of_shadows, member = phi.shadows[:, target], phi.member[:, target]
+    of_victim = phi.victim[target]
+    inside = gaussian_fit(of_shadows, member, fix_variance=fix_variance)
+    outside = gaussian_fit(of_shadows, ~member, fix_variance=fix_variance)
     return norm.logpdf(of_victim, *inside) - norm.logpdf(of_victim, *outside)
 
 
@@ -73,7 +77,8 @@ def _lira(
 
 
 def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:
-    """Online where shadows were trained on targets too, else offline; `fix_variance` by default below 64 shadows."""
+    """Online where shadows were trained on targets too, else offline; `fix_variance` by default
+    below 64 shadows."""
     return _lira("lira", evidence, online=evidence.online, fix_variance=fix_variance)
 
 
@@ -84,8 +89,9 @@ def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) ->
     """
     if not evidence.online:
         raise NotApplicable(
-            "no shadow model was trained on any target record, so that nothing is known of how models "
-            "answer for their members: use lira, or a split in which they are (pretrain.py --split inout)"
+            "no shadow model was trained on any target record, so that nothing is known of how "
+            "models answer for their members: use lira, or a split in which they are "
+            "(pretrain.py --split inout)"
         )
     return _lira("lira_online", evidence, online=True, fix_variance=fix_variance)
 
@@ -93,5 +99,6 @@ def lira_online(evidence: Evidence, *, fix_variance: bool | None = None, **_) ->
 def lira_offline(
     evidence: Evidence, *, fix_variance: bool | None = None, **_
 ) -> dict[str, Verdict]:
-    """How unlikely the answer is for a model without the record, also where models with it are known."""
+    """How unlikely the outputs are for a model without the record, also where models with it are
+    known."""
     return _lira("lira_offline", evidence, online=False, fix_variance=fix_variance)

@@ -1,4 +1,5 @@
-"""Attacks on the loss: the baselines that others are held against, and two ways to account for difficulty."""
+"""Attacks on the loss: the baselines that others are held against, and two ways to account for
+difficulty."""
 
 import numpy as np
 
@@ -16,13 +17,15 @@ def loss(evidence: Evidence, **_) -> dict[str, Verdict]:
 
 
 def gap(evidence: Evidence, **_) -> dict[str, Verdict]:
-    """1 where the victim is right, 0 where it is wrong (Yeom et al., CSF 2018); needs no shadow models."""
+    """1 where the victim is right, 0 where it is wrong (Yeom et al., CSF 2018); needs no shadow
+    models."""
     right = (evidence.victim.logits.argmax(axis=1) == evidence.labels)[evidence.target]
     return {"gap": Verdict(right.astype(np.float64), 0.5)}
 
 
 def calibrated_score(loss: Statistic) -> np.ndarray:
-    """Mean loss under the shadows trained without a record, minus the victim's: positive = easier than it should be.
+    """Mean loss under the shadows trained without a record, minus the victim's: positive = easier
+    than it should be.
 
     (n,) of the targets; NaN where fewer than two shadows are OUT.
     """
@@ -46,6 +49,7 @@ def population_score(loss: Statistic) -> np.ndarray:
 
 
 def attack_p(evidence: Evidence, **_) -> dict[str, Verdict]:
-    """Attack P: the loss against that of the population, known non-members (Ye et al., CCS 2022)."""
+    """Attack P: the loss against that of the population, known non-members (Ye et al., CCS
+    2022)."""
     evidence.need_population()
     return {"attack_p": threshold_attack(evidence, cross_entropy, population_score)}

@@ -1,13 +1,13 @@
 """Attacks that train a network on the shadow models' signals to tell members from non-members."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import Module
 from torch.nn import functional as F
 
-import base_model
 from core import console
 from attackers import version
 from attackers.signals import Evidence, Signals, Verdict, always_fit
@@ -16,6 +16,7 @@ from core.devices import generator
 from datasets import Records
 from models.layers import initialise
 from models.perceptron import perceptron, posterior_and_class
+from models.queries import posteriors
 from transformer import SelfAttentionAttack
 
 CONFIG = TrainConfig(
@@ -29,7 +30,8 @@ def nn_posterior(posterior, sensitivity, labels):
 
 
 def nn_top3_posteriors(posterior, sensitivity, labels):
-    """The three largest posteriors in falling order, (n, 3); all of them where there are fewer classes."""
+    """The three largest posteriors in falling order, (n, 3); all of them where there are fewer
+    classes."""
     return posterior.topk(min(3, posterior.shape[1]), dim=1).values
 
 
@@ -45,20 +47,31 @@ def samia_features(posterior, sensitivity, labels):
     )
 
 
-def _features(
-    signals: Signals, labels: np.ndarray, rows: np.ndarray, select: Callable
-) -> torch.Tensor:
-    posterior = base_model.posteriors(torch.from_numpy(signals.logits[rows])).float()
-    sensitivity = (
-        None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
-    )
-    return select(posterior, sensitivity, torch.from_numpy(labels[rows]))
+@dataclass(frozen=True)
+class NeuralAttack:
+    """An attack network and what it sees.
+
+    Attributes:
+        name: of the attack.
+        select: posterior (n, C), sensitivity (n, C) or None, labels (n,) -> features (n, ...).
+        build: features -> a network of two logits, (non-member, member), for such features.
+    """
+
+    name: str
+    select: Callable[..., torch.Tensor]
+    build: Callable[[torch.Tensor], Module]
+
+    def features(self, signals: Signals, labels: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """The features of the records `rows` (N,) bool under one model."""
+        posterior = posteriors(torch.from_numpy(signals.logits[rows])).float()
+        sensitivity = (
+            None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
+        )
+        return self.select(posterior, sensitivity, torch.from_numpy(labels[rows]))
 
 
-def _train_and_score(
-    name: str,
-    select: Callable,
-    build: Callable[[torch.Tensor], Module],
+def _train_and_score(  # many parameters: those of every attack, see `attackers`
+    kind: NeuralAttack,
     evidence: Evidence,
     *,
     device="cpu",
@@ -67,17 +80,19 @@ def _train_and_score(
     fit_or_load: Callable = always_fit,
     **_,
 ) -> dict[str, Verdict]:
-    """Train on the pooled shadow records for all epochs; the score is the logit of member minus non-member."""
+    """Train on the pooled shadow records for all epochs; the score is the logit of member minus
+    non-member."""
+    name = kind.name
     features = torch.cat(
         [
-            _features(shadow, evidence.labels, mask, select)
+            kind.features(shadow, evidence.labels, mask)
             for shadow, mask in zip(evidence.shadows, evidence.calibration_mask)
         ]
     )
     member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
     records = Records(x=features, y=member, num_cls=2).to(device)
     draw = generator(seed, "mia", name)
-    network = build(features)
+    network = kind.build(features)
     initialise(network, draw)
     attack = BaseModel(network, device=device, generator=draw)
 
@@ -92,16 +107,12 @@ def _train_and_score(
         close()
         return network.state_dict()
 
-    network.load_state_dict(
-        fit_or_load(
-            name, [seed, CONFIG, version(name), network, features.numpy(), member.numpy()], train
-        )
-    )
-    x = _features(evidence.victim, evidence.labels, evidence.target, select)
-    questions = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
-    logits = (
-        attack.logits(questions, torch.arange(len(questions), device=device)).double().cpu().numpy()
-    )
+    cache_key = [seed, CONFIG, version(name), network, features.numpy(), member.numpy()]
+    network.load_state_dict(fit_or_load(name, cache_key, train))
+    x = kind.features(evidence.victim, evidence.labels, evidence.target)
+    targets = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
+    outputs = attack.logits(targets, torch.arange(len(targets), device=device))
+    logits = outputs.double().cpu().numpy()
     return {name: Verdict(logits[:, 1] - logits[:, 0], 0.0)}
 
 
@@ -109,29 +120,37 @@ def _perceptron_for(features: torch.Tensor) -> Module:
     return perceptron(inputs=features.shape[1])
 
 
-def nn(evidence, **how):
+def _samia_for(features: torch.Tensor) -> Module:
+    return SelfAttentionAttack(num_cls=features.shape[1])
+
+
+NN = NeuralAttack("nn", nn_posterior, _perceptron_for)
+NN_TOP3 = NeuralAttack("nn_top3", nn_top3_posteriors, _perceptron_for)
+NN_CLS = NeuralAttack("nn_cls", nn_cls_features, _perceptron_for)
+SAMIA = NeuralAttack("samia", samia_features, _samia_for)
+
+
+def nn(evidence: Evidence, **how) -> dict[str, Verdict]:
     """The posterior (Shokri et al., S&P 2017)."""
-    return _train_and_score("nn", nn_posterior, _perceptron_for, evidence, **how)
+    return _train_and_score(NN, evidence, **how)
 
 
-def nn_top3(evidence, **how):
+def nn_top3(evidence: Evidence, **how) -> dict[str, Verdict]:
     """The three largest posteriors (Salem et al., NDSS 2019)."""
-    return _train_and_score("nn_top3", nn_top3_posteriors, _perceptron_for, evidence, **how)
+    return _train_and_score(NN_TOP3, evidence, **how)
 
 
-def nn_cls(evidence, **how):
+def nn_cls(evidence: Evidence, **how) -> dict[str, Verdict]:
     """Posterior and class (Nasr et al., CCS 2018)."""
-    return _train_and_score("nn_cls", nn_cls_features, _perceptron_for, evidence, **how)
+    return _train_and_score(NN_CLS, evidence, **how)
 
 
-def samia(evidence, **how):
-    """Self-attention over the classes (Yuan & Zhang 2022, section 5)."""
+def samia(evidence: Evidence, **how) -> dict[str, Verdict]:
+    """Self-attention over the classes (Yuan & Zhang 2022, section 5).
+
+    Raises:
+        UserError: sensitivities are not known.
+    """
     if evidence.victim.sensitivity is None:
         raise console.UserError("samia needs sensitivities, which posteriors alone don't tell")
-    return _train_and_score(
-        "samia",
-        samia_features,
-        lambda features: SelfAttentionAttack(num_cls=features.shape[1]),
-        evidence,
-        **how,
-    )
+    return _train_and_score(SAMIA, evidence, **how)

@@ -23,32 +23,34 @@ SENSITIVITY_DRAWS, SENSITIVITY_EPSILON = 10, 1e-3  # of the sensitivity
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """The answers of one model to queries for N records.
+    """The outputs of one model for N records.
 
     Attributes:
-        logits: (N, C); of posteriors that were given without them, the logarithms.
-        sensitivity: (N, C), see `BaseModel.sensitivity`; NaN where not asked for; None where nowhere.
-        given: (N, C), the posteriors as they were given; None where they follow from the logits.
+        logits: (N, C); where only posteriors are known, their logarithms.
+        sensitivity: (N, C), see `BaseModel.sensitivity`; NaN in rows for which it was not computed;
+            None where it was computed for none.
+        exact_posteriors: (N, C), where they do not follow from the logits; else None.
     """
 
     logits: np.ndarray
     sensitivity: np.ndarray | None = None
-    given: np.ndarray | None = None
+    exact_posteriors: np.ndarray | None = None
 
     @classmethod
     def from_posteriors(cls, posteriors: np.ndarray) -> Signals:
-        """What is known where only posteriors (N, C) are."""
-        given = np.asarray(posteriors, dtype=np.float64)
-        return cls(np.log(np.maximum(given, LOG_FLOOR)), given=given)
+        """The signals of a model of which only posteriors (N, C) are known."""
+        exact = np.asarray(posteriors, dtype=np.float64)
+        return cls(np.log(np.maximum(exact, LOG_FLOOR)), exact_posteriors=exact)
 
     def posteriors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Posteriors p and their complements 1 - p, both (N, C) float64 and from logits with all digits next to 0.
+        """Posteriors p and their complements 1 - p, both (N, C) float64; from logits, with all
+        digits next to 0.
 
-        The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S / (1 + S)
-        there, where 1.0 - p would be rounded to 0 for a confident model.
+        The largest posterior is 1 / (1 + S), S the sum of all others' exp(z - z_max); so 1 - p is S
+        / (1 + S) there, where 1.0 - p would be rounded to 0 for a confident model.
         """
-        if self.given is not None:
-            return self.given, 1.0 - self.given
+        if self.exact_posteriors is not None:
+            return self.exact_posteriors, 1.0 - self.exact_posteriors
         z = self.logits.astype(np.float64)
         rows, top = np.arange(len(z)), z.argmax(axis=1)
         e = np.exp(z - z[rows, top][:, None])
@@ -70,7 +72,8 @@ def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def log_odds(signals: Signals, labels: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
-    """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022, section IV-C).
+    """phi = log p_y - log sum_{c != y} p_c, (N,), from logits in float64 (Carlini et al., S&P 2022,
+    section IV-C).
 
     `temperature` divides the logits before.
     """
@@ -87,15 +90,16 @@ def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """One number a record and model: what an attack sees once its statistic is taken of all signals.
+    """One number a record and model: an attack's statistic of all signals.
 
     Attributes:
         victim: (N,), of the model under attack.
         every_shadow: (S, N), of each shadow model.
         every_member: (S, N) bool, whom each was trained on (IN; all others are OUT).
         calibration_mask: (S, N) bool, which records each has as its members or non-members.
-        target: (N,) bool, the records in question; all others are the population, known non-members.
-        playing: the shadow that is the victim here; None where the victim is.
+        target: (N,) bool, the records in question; all others are the population, known
+            non-members.
+        as_victim: the shadow that plays the victim; None where the victim is attacked.
     """
 
     victim: np.ndarray
@@ -109,10 +113,10 @@ class Statistic:
     def references(self) -> np.ndarray:
         """(S,) bool, the shadows that the victim is compared with.
 
-        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just those of its
-        targets that it was not trained on itself. Where shadows are dealt in such pairs (the in/out split), each
-        record is IN half of the others then, whether or not it is a member; with the partner among them, the count
-        would tell.
+        Of a shadow that plays the victim, neither itself nor its partner: a shadow trained on just
+        those of its targets that it was not trained on itself. Where shadows are dealt in such
+        pairs (the in/out split), each record is IN half of the others then, whether or not it is a
+        member; with the partner among them, the count would tell.
         """
         if self.as_victim is None:
             return np.ones(len(self.every_shadow), dtype=bool)
@@ -131,7 +135,8 @@ class Statistic:
         return self.every_member if self.references.all() else self.every_member[self.references]
 
     def leave_one_out(self) -> Iterator[tuple[Statistic, np.ndarray]]:
-        """Each shadow in turn as the victim against its `references`, and who of its targets is a member.
+        """Each shadow in turn as the victim against its `references`, and who of its targets is a
+        member.
 
         Its targets are its own records, its population all that are not.
         """
@@ -143,10 +148,11 @@ class Statistic:
 def mean_where(
     values: np.ndarray, chosen: np.ndarray, *, least: int, trim: float = 0.0
 ) -> np.ndarray:
-    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than `least`.
+    """Mean of values (S, n) over the chosen of each column, (n,); NaN where they are fewer than
+    `least`.
 
-    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at either end, as
-    scipy.stats.trim_mean does; below .5.
+    `trim`: the share of a column's chosen, rounded down to a whole number, that is left out at
+    either end, as scipy.stats.trim_mean does; below .5.
     """
     count = chosen.sum(axis=0)
     cut = (trim * count).astype(int)
@@ -160,7 +166,7 @@ def mean_where(
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that an attacker has. Who of the targets is a member of the victim is not in it.
+    """All that an attacker has, without the truth: who of the targets is a member of the victim.
 
     N records are the targets, in the order of their numbers in the data set, and the population.
 
@@ -169,11 +175,16 @@ class Evidence:
         victim: signals of the model under attack.
         shadows: of each of S shadow models.
         member: (S, N) bool, whom each shadow was trained on (IN; all others are OUT).
-        calibration_mask: (S, N) bool, which records each shadow has as members or non-members to learn an attack from.
-        target: (N,) bool, the records in question; all others are the population, known non-members.
-        online: whether shadows were trained on targets too, so that each target has shadows with and without it.
-        records, record_ids: a data set, and the numbers (N,) of these records in it; None where they are not known.
-        generated: the victim's signals on records that were made up, and their labels; None where there are none.
+        calibration_mask: (S, N) bool, which records each shadow has as members or non-members to
+            learn an attack from.
+        target: (N,) bool, the records in question; all others are the population, known
+            non-members.
+        online: whether shadows were trained on targets too, so that each target has shadows with
+            and without it.
+        records, record_ids: a data set, and the numbers (N,) of these records in it; None where
+            unknown.
+        generated: the victim's signals on generated records, and these records' labels; None where
+            none were generated.
     """
 
     labels: np.ndarray
@@ -188,7 +199,7 @@ class Evidence:
     generated: tuple[Signals, np.ndarray] | None = None
 
     @classmethod
-    def from_posteriors(
+    def from_posteriors(  # many parameters: arrays that a user may have
         cls,
         labels,
         *,
@@ -200,21 +211,25 @@ class Evidence:
         x=None,
         sensitivity=None,
         generated=None,
-    ) -> Evidence:
-        """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member (S, N) bool.
+    ) -> Evidence:  # long: every array is explained
+        """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member
+        (S, N) bool.
 
-        Tensors and nested lists will do; see `attackers.arrays` for what is converted and tolerated.
+        Tensors and nested lists will do; see `attackers.arrays` for what is converted and
+        tolerated.
 
         Args:
             target: (N,) bool, default all.
-            calibration_mask: (S, N) bool, whom each shadow has as members or non-members to learn an attack
-                from; default the targets where a shadow was trained on one, else the population.
+            calibration_mask: (S, N) bool, whom each shadow has as members or non-members to learn
+                an attack from; default the targets where a shadow was trained on one, else the
+                population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
-            generated: the victim's posteriors (m, C) on records that were made up, and their labels (m,); for blindmi.
+            generated: the victim's posteriors (m, C) on generated records, and their labels (m,);
+                for blindmi.
         Raises:
-            ValueError: shapes that don't fit, labels that are no classes, posteriors that are none; it names the
-                argument and the first bad value.
+            ValueError: shapes that don't fit, labels that are no classes, posteriors that are none;
+                it names the argument and the first bad value.
         """
         victim = arrays.posteriors("victim", victim, (None, None), "posteriors (N, C)")
         n, num_cls = victim.shape
@@ -225,27 +240,9 @@ class Evidence:
             (None, n, num_cls),
             f"posteriors (S, N, C) of the victim's N = {n} records and C = {num_cls} classes",
         )
-        member = arrays.flags("member", member, shadows.shape[:2], "(S, N)")
-        if not member.any():
-            raise ValueError(
-                "member: no shadow model was trained on any of these records, so nothing can be learnt"
-            )
-        target = (
-            np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
+        member, target, calibration_mask = _membership(
+            member, target, calibration_mask, shape=shadows.shape[:2]
         )
-        if not target.any():
-            raise ValueError("target: none of the records is one")
-        online = bool(member[:, target].any())
-        if calibration_mask is None:
-            calibration_mask = np.broadcast_to(target if online else ~target, member.shape)
-        else:
-            calibration_mask = arrays.flags(
-                "calibration_mask", calibration_mask, member.shape, "(S, N)"
-            )
-            if not calibration_mask.any():
-                raise ValueError(
-                    "calibration_mask: no shadow model has any of these records, so nothing can be learnt"
-                )
         of_victim, *of_shadows = (Signals.from_posteriors(one) for one in (victim, *shadows))
         if sensitivity is not None:
             of_victim, of_shadows = _with_sensitivity(
@@ -258,7 +255,7 @@ class Evidence:
             member,
             calibration_mask,
             target,
-            online,
+            bool(member[:, target].any()),
             None if x is None else _records(x, labels, num_cls),
             np.arange(n),
             None if generated is None else _generated(generated, num_cls),
@@ -275,7 +272,8 @@ class Evidence:
         """Raise NotApplicable where there is none."""
         if self.target.all():
             raise NotApplicable(
-                "this attack needs population records, known non-members: all records here are targets"
+                "this attack needs population records, known non-members: all records here are "
+                "targets"
             )
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
@@ -290,6 +288,31 @@ class Evidence:
         )
 
 
+def _membership(
+    member, target, calibration_mask, *, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Checked `member` (S, N), `target` (N,) and `calibration_mask` (S, N) of S shadows and N
+    records, with the defaults of `Evidence.from_posteriors`."""
+    member = arrays.flags("member", member, shape, "(S, N)")
+    if not member.any():
+        raise ValueError(
+            "member: no shadow model was trained on any of these records, so nothing can be learnt"
+        )
+    n = shape[1]
+    target = np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
+    if not target.any():
+        raise ValueError("target: none of the records is one")
+    if calibration_mask is None:
+        online = member[:, target].any()
+        return member, target, np.broadcast_to(target if online else ~target, shape)
+    calibration_mask = arrays.flags("calibration_mask", calibration_mask, shape, "(S, N)")
+    if not calibration_mask.any():
+        raise ValueError(
+            "calibration_mask: no shadow model has any of these records, so nothing can be learnt"
+        )
+    return member, target, calibration_mask
+
+
 def _with_sensitivity(
     victim: Signals,
     shadows: list[Signals],
@@ -297,7 +320,8 @@ def _with_sensitivity(
     target: np.ndarray,
     calibration_mask: np.ndarray,
 ) -> tuple[Signals, list[Signals]]:
-    """The same signals with a pair of sensitivities, which are needed of targets and of the shadows' own records."""
+    """The same signals with a pair of sensitivities, which targets and the records of each shadow's
+    `calibration_mask` need."""
     words = "the victim's (N, C) and the shadows' (S, N, C)"
     of_victim, of_shadows = arrays.pair("sensitivity", sensitivity, words)
     shape = victim.logits.shape
@@ -318,13 +342,12 @@ def _with_sensitivity(
 
 def _generated(generated, num_cls: int) -> tuple[Signals, np.ndarray]:
     """Signals and labels (m,) of a pair of posteriors (m, C) and labels."""
-    answers, labels = arrays.pair("generated", generated, "posteriors (m, C) and labels (m,)")
-    answers = arrays.posteriors(
-        "generated[0]", answers, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes"
+    outputs, labels = arrays.pair("generated", generated, "posteriors (m, C) and labels (m,)")
+    outputs = arrays.posteriors(
+        "generated[0]", outputs, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes"
     )
-    return Signals.from_posteriors(answers), arrays.classes(
-        "generated[1]", labels, len(answers), num_cls
-    )
+    labels = arrays.classes("generated[1]", labels, len(outputs), num_cls)
+    return Signals.from_posteriors(outputs), labels
 
 
 def _records(x, labels: np.ndarray, num_cls: int) -> Records:
@@ -340,13 +363,14 @@ def _records(x, labels: np.ndarray, num_cls: int) -> Records:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """An attack's word on the n targets: member where score >= threshold.
+    """An attack's decision on n targets: member where score >= threshold.
 
     Attributes:
-        scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with or without the
-            record for a word on it (in no split of the bench), which counts as a non-member.
-        threshold: a number, or (n,) where it depends on the record's class; from shadow models alone.
-        chosen: the attack's settings that were chosen on the shadow models, by name; those that were given are not.
+        scores: (n,) float64, larger = rather a member; NaN where too few shadows were trained with
+            or without the record (in no split of the bench), which counts as a non-member.
+        threshold: a number, or (n,) where it depends on the record's class; from shadow models
+            alone.
+        chosen: the attack's settings that were chosen on the shadow models, by name.
     """
 
     scores: np.ndarray
@@ -360,5 +384,5 @@ class Verdict:
 
 
 def always_fit(name: str, cache_key: list, train: Callable[[list], dict]) -> dict:
-    """An attack's `fit_or_load` (see `attackers`) where there is no results folder."""
+    """An attack's `fit_or_load` (see `attackers`) that stores nothing and trains every time."""
     return train([])

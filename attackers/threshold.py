@@ -9,12 +9,14 @@ from attackers.signals import LOG_FLOOR, Evidence, Signals, Verdict
 
 
 def confidence(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Conf: the posterior of the true class. p and 1 - p are (n, C), labels (n,); so below. Returns (n,)."""
+    """Conf: the posterior of the true class. p and 1 - p are (n, C), labels (n,); so below. Returns
+    (n,)."""
     return p[np.arange(len(p)), labels]
 
 
 def negative_entropy(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Xent: sum_i p_i ln p_i, the negated entropy. Its name is the reference's; the label is not used."""
+    """Xent: sum_i p_i ln p_i, the negated entropy. Its name is the reference's; the label is not
+    used."""
     return (p * _log(p)).sum(axis=1)
 
 

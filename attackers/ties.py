@@ -3,7 +3,9 @@
 import numpy as np
 
 MOST = 0.9  # from this share of equal scores on, figures rest on a few targets
-FEW = 0.01  # targets that are called members, or non-members: with fewer, the threshold does not fit this victim
+# targets that are called members, or non-members: with fewer, the threshold does not fit this
+# victim
+FEW = 0.01
 
 
 def tied_share(scores: np.ndarray) -> float | None:
@@ -18,23 +20,35 @@ def tied_share(scores: np.ndarray) -> float | None:
 
 
 def without_meaning(figures: dict) -> dict:
-    """The same figures, each None but for counts: of equal scores nothing can be measured, not even that it is 50."""
-    kept = ("members", "non_members", "equal_scores", "called_members", "intervals")
+    """The same figures, each None but for counts: of equal scores nothing can be measured, not even
+    that it is 50."""
+    unchanged = ("members", "non_members", "equal_scores", "called_members", "intervals")
     return {
-        name: value if name in kept else [None] * len(value) if name.startswith("class_") else None
+        name: value
+        if name in unchanged
+        else [None] * len(value)
+        if name.startswith("class_")
+        else None
         for name, value in figures.items()
     }
 
 
 def remark(line: dict) -> str | None:
-    """What is to be said beside the figures of a verdict (see `metrics.measures`); None where nothing is."""
+    """What is to be said beside the figures of a verdict (see `metrics.measures`); None where
+    nothing is."""
     share = line.get("equal_scores")
     if share is None:  # decisions, or a line from before this was recorded
         return None
     if share == 1:
-        return "all targets have the same score: this says nothing, neither that there is a leak nor that there is none"
+        return (
+            "all targets have the same score: this says nothing, neither that there is a leak nor "
+            "that there is none"
+        )
     if share > MOST:
-        return f"{min(99.9, 100 * share):.1f} % of the targets have the same score: the figures rest on the others"
+        return (
+            f"{min(99.9, 100 * share):.1f} % of the targets have the same score: the figures rest "
+            f"on the others"
+        )
     called = line["called_members"]
     if min(called, 1 - called) < FEW:
         kind = "members" if called > 0.5 else "non-members"

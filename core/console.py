@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 
 class UserError(Exception):
-    """Something that the user can mend: one line that says what is wrong and what would be right; a line for each
-    argument."""
+    """Something that the user can mend: one line that says what is wrong and what would be right; a
+    line for each argument."""
 
 
 class NotApplicable(UserError):
@@ -21,8 +21,8 @@ class NotApplicable(UserError):
 
 
 def stage(main):
-    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for each of its
-    arguments) and exit status 2."""
+    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for
+    each of its arguments) and exit status 2."""
 
     @functools.wraps(main)
     def run(argv=None) -> int:
@@ -37,7 +37,8 @@ def stage(main):
 
 
 def _status_of(error: BaseException) -> int:
-    """The exit status of a stage that this has ended, of which one line is printed. Raises what is not expected."""
+    """The exit status of a stage that this has ended, of which one line is printed. Raises what is
+    not expected."""
     if isinstance(error, KeyboardInterrupt) or interrupts.struck():
         interrupts.say_interrupted()
         return interrupts.STATUS
@@ -50,7 +51,8 @@ def _status_of(error: BaseException) -> int:
         return 2
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be imported here
         print(
-            "error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, or the cpu",
+            "error: the GPU's memory is too small: try a smaller --batch_size or fewer --workers, "
+            "or the cpu",
             file=sys.stderr,
         )
         return 2
@@ -69,7 +71,8 @@ def say(line: str) -> None:
 
 
 def progress(*, total: int, label: str, unit: str = "epoch") -> tqdm:
-    """A progress bar on stderr; silent where stderr is not a terminal, so that logs stay readable."""
+    """A progress bar on stderr; silent where stderr is not a terminal, so that logs stay
+    readable."""
     return tqdm(
         total=total, desc=f"{label:<18}", unit=unit, leave=False, disable=None, dynamic_ncols=True
     )

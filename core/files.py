@@ -1,4 +1,5 @@
-"""How files are written and read: whole or not at all, with digests, without pickle, one process at a time."""
+"""How files are written and read: whole or not at all, with digests, without pickle, one process at
+a time."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,8 +87,8 @@ def sealed(facts: dict) -> dict:
 
 def tested(text: str) -> dict:
     facts = json.loads(text)
-    said = facts.pop("sha256")
-    if sealed(facts)["sha256"] != said:
+    digest = facts.pop("sha256")
+    if sealed(facts)["sha256"] != digest:
         raise ValueError("its digest is another")
     return facts
 
@@ -101,10 +103,13 @@ def read_sealed(path: Path) -> dict:
 
 
 def packed_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> bytes:
-    """The bytes of an .npz file: arrays, and as JSON text under `facts` these facts and digests of the arrays."""
+    """The bytes of an .npz file: arrays, and as JSON text under `facts` these facts and digests of
+    the arrays."""
     buffer = io.BytesIO()
     digests = {name: _digest(array) for name, array in arrays.items()}
-    np.savez(buffer, facts=np.array(json.dumps(sealed(facts | {"arrays": digests}))), **arrays)
+    text = np.array(json.dumps(sealed(facts | {"arrays": digests})))
+    content: dict[str, Any] = {"facts": text, **arrays}
+    np.savez(buffer, **content)
     return buffer.getvalue()
 
 
@@ -142,10 +147,12 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: float, makes: Iterable[str] = ()):
-    """Hold a folder's lock of this name; it is gone with the process that holds it, however that ends.
+    """Hold a folder's lock of this name; it is gone with the process that holds it, however that
+    ends.
 
     Args:
-        makes: files whose names start so are made under this lock: what is half written of them is removed.
+        makes: files whose names start so are made under this lock: what is half written of them is
+            removed.
     Raises:
         UserError: another process holds it after `wait` seconds.
     """
@@ -213,6 +220,6 @@ def user_error_if_damaged(path: Path):
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes
         raise UserError(
-            f"cannot read {path} ({type(error).__name__}): it is damaged; remove it and give the command "
-            f"again that made it"
+            f"cannot read {path} ({type(error).__name__}): it is damaged; remove it and give the "
+            f"command again that made it"
         )

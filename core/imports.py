@@ -5,16 +5,18 @@ import sys
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 
 _ROOT = Path(__file__).resolve().parent.parent
-_set_aside: dict[str, object] = {}  # our modules whose names belong to other packages
+_set_aside: dict[str, ModuleType] = {}  # our modules whose names belong to other packages
 
 
-def import_own(module: str):
-    """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets` has.
+def import_own(module: str) -> ModuleType:
+    """Import a module of this repository, whoever else has its name, as Hugging Face's `datasets`
+    has.
 
-    While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a name is another
-    package's again where that was imported before or comes first on the path.
+    While it is imported, `sys.modules` and `sys.path` know our modules by their names. Behind it, a
+    name is another package's again where that was imported before or comes first on the path.
     """
     others = {
         name: loaded for name, loaded in sys.modules.items() if _is_other(name.partition(".")[0])
@@ -38,8 +40,9 @@ def import_own(module: str):
         sys.modules.update(others)
 
 
-def set_aside(module) -> None:
-    """Keep a module of ours that was loaded by its path, for whoever imports it by its name through `import_own`."""
+def set_aside(module: ModuleType) -> None:
+    """Keep a module of ours that was loaded by its path, for whoever imports it by its name through
+    `import_own`."""
     _set_aside[module.__name__] = module
 
 

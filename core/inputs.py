@@ -1,4 +1,5 @@
-"""What users name and write: paths, and objects in JSON files. What is wrong with them is said in one line."""
+"""What users name and write: paths, and objects in JSON files. An error is one line that says what
+is wrong with them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 def expand_home(path: str) -> str:
     """The path with a leading `~` or `~user` replaced by that home folder.
 
-    Raises UserError where there is none: a folder named "~" would be made, which `rm -r ~` does not remove.
+    Raises UserError where there is none: a folder named "~" would be made, which `rm -r ~` does not
+    remove.
     """
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
@@ -35,8 +37,8 @@ def path_argument(text: str) -> str:
 
 
 def locate(path: str | Path, what: str, *, beside: Iterable[Path] = ()) -> str:
-    """The path of a file that is looked for in the working folder, then in the folders `beside`, then in this
-    repository, so that what comes along is found from anywhere.
+    """The path of a file that is looked for in the working folder, then in the folders `beside`,
+    then in this repository, so that what comes along is found from anywhere.
 
     Raises UserError where it is nowhere; `what` names the file's kind.
     """
@@ -65,10 +67,11 @@ def check_folder(what: str, path: str | Path) -> None:
 
 
 def read_object(path: str | Path, what: str) -> dict:
-    """The object in a JSON file, found by `locate`: UTF-8 with or without a byte order mark (RFC 8259).
+    """The object in a JSON file, found by `locate`: UTF-8 with or without a byte order mark (RFC
+    8259).
 
-    Raises UserError where there is none, a key stands twice in an object, or a number is NaN or infinite; `what` names
-    the file's kind.
+    Raises UserError where there is none, a key stands twice in an object, or a number is NaN or
+    infinite; `what` names the file's kind.
     """
     path = locate(path, what)
     try:
@@ -78,10 +81,10 @@ def read_object(path: str | Path, what: str) -> dict:
     if not content.strip():
         raise UserError(f"{what} {path} is empty: a JSON object of options is needed")
     try:
-        said = json.loads(
+        parsed = json.loads(
             _text(content), object_pairs_hook=_each_key_once, parse_constant=_no_number
         )
-        json.dumps(said, ensure_ascii=False).encode()
+        json.dumps(parsed, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(
             f"{what} {path} is not JSON: {error}{_hint(error.doc, error.pos)}"
@@ -94,11 +97,11 @@ def read_object(path: str | Path, what: str) -> dict:
         raise UserError(f"{what} {path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not JSON: {error}") from error
-    if not isinstance(said, dict):
+    if not isinstance(parsed, dict):
         raise UserError(
-            f"{what} {path} must be a JSON object of options, not a {type(said).__name__}"
+            f"{what} {path} must be a JSON object of options, not a {type(parsed).__name__}"
         )
-    return said
+    return parsed
 
 
 def _text(content: bytes) -> str:
@@ -113,12 +116,12 @@ def _text(content: bytes) -> str:
 
 def _each_key_once(pairs: list[tuple[str, object]]) -> dict:
     """The object of these pairs, of which json would take the last without a word."""
-    said: dict = {}
+    parsed: dict = {}
     for key, value in pairs:
-        if key in said:
+        if key in parsed:
             raise UserError(f"key {key!r} stands twice")
-        said[key] = value
-    return said
+        parsed[key] = value
+    return parsed
 
 
 def _no_number(word: str):

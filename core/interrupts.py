@@ -1,8 +1,9 @@
 """What Ctrl-C does to a script of this bench, from its first import to the end of its process.
 
-While a stage's `main` runs it raises KeyboardInterrupt, so that half written files and other processes are put away.
-Before and after that nothing has to be put away, and the process ends at once. In either case one line is printed.
-Nothing is changed for a program that only imports these modules.
+While a stage's `main` runs it raises KeyboardInterrupt, so that half written files and other
+processes are put away. Before and after that nothing has to be put away, and the process ends at
+once. In either case one line is printed. Nothing is changed for a program that only imports these
+modules.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ import sys
 from contextlib import contextmanager
 
 STATUS = 130  # as a shell reports a process that SIGINT has ended
-_state = {"struck": False, "said": False}
+_state = {"struck": False, "printed": False}
 
 
 def say_interrupted() -> None:
     """Print the line."""
-    _state["said"] = True
+    _state["printed"] = True
     print("interrupted", file=sys.stderr)
 
 
 def struck() -> bool:
-    """Whether Ctrl-C has been pressed while `main` ran. Libraries turn KeyboardInterrupt into errors of their own, as
-    extension modules do that are being imported."""
+    """Whether Ctrl-C has been pressed while `main` ran. Libraries turn KeyboardInterrupt into
+    errors of their own, as extension modules do that are being imported."""
     return _state["struck"]
 
 
 def _leave(*_) -> None:
-    if not _state["said"]:
+    if not _state["printed"]:
         os.write(2, b"interrupted\n")  # print may be at work already, or its stream closed
     os._exit(STATUS)
 
@@ -41,7 +42,8 @@ def _raise(*_) -> None:
 
 @contextmanager
 def raised():
-    """Ctrl-C raises KeyboardInterrupt while this is open, and ends the process at once behind it."""
+    """Ctrl-C raises KeyboardInterrupt while this is open, and ends the process at once behind
+    it."""
     if signal.getsignal(signal.SIGINT) is not _leave:
         yield
         return
@@ -54,13 +56,15 @@ def raised():
 
 @contextmanager
 def blocked():
-    """Processes that are started while this is open never see Ctrl-C: who started them ends them."""
+    """Processes that are started while this is open never see Ctrl-C: who started them ends
+    them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # first: where multiprocessing starts it, SIGINT is let through again
+    # first: where multiprocessing starts it, SIGINT is let through again
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -73,7 +77,8 @@ def _silent_when_struck(hook):
 
 
 def _in_a_script() -> bool:
-    """Whether the process was started to run a script of this repository, and nobody else has changed Ctrl-C."""
+    """Whether the process was started to run a script of this repository, and nobody else has
+    changed Ctrl-C."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     return (

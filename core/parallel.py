@@ -8,16 +8,21 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from core import console
 from core.console import UserError
 
-_task: Callable | None = None  # what the forked processes run, and whom they tell of an epoch
-_told = None
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
+# What the forked processes run, and the queue by which they report: set before they are forked.
+_task: Callable
+_reports: SimpleQueue
 
 
 class WorkerDied(UserError):
@@ -31,39 +36,32 @@ def parallel_map(
     workers: int,
     threads: int = 1,
     goes_on: tuple[type[Exception], ...] = (),
-) -> Iterator[tuple[str, object]]:
+) -> Iterator[tuple[str, Any]]:
     """Yield (name, task(name, progress)) as each is done, in up to `workers` processes.
 
-    The processes are forked: they share the records in memory, and need no time to start. With `workers` = 1
-    the tasks run here, one after the other. Results must not depend on which it is: a task draws its randomness from
-    generators of its own, and runs on `threads` threads. What does not survive a fork must not have been used
-    before: a GPU, OpenMP on several threads and, where torch sees a GPU, a backward pass. With several workers a
-    stage leaves all of that to them.
+    The processes are forked: they share the records in memory, and need no time to start. With
+    `workers` = 1 the tasks run in this process, one after the other. Results must not depend on
+    which it is: a task draws its randomness from its own generators, and runs on `threads` threads.
+    What does not survive a fork must not have been used before: a GPU, OpenMP on several threads
+    and, where torch sees a GPU, a backward pass.
 
     Args:
-        task: called with a name and `progress` (see `console.epoch_bar`); what it returns is pickled.
-        goes_on: errors of a task that are yielded in place of its result, while the others go on. With `WorkerDied`,
-            tasks that were at work when a process died are run again, one at a time.
+        task: called with a name and `progress` (see `console.epoch_bar`); its result is pickled.
+        goes_on: errors of a task that are yielded in place of its result, while the others go on.
+            With `WorkerDied`, tasks that were at work when a process died are run again, one at a
+            time.
     Raises:
         UserError: a task's own, or a process has died.
     """
-    names = list(names)
-    if workers == 1 or not names:
-        for name in names:
-            try:
-                result = task(name, console.epoch_bar)
-            except goes_on as error:
-                result = error
-            yield name, result
+    rounds = [list(names)]
+    if workers == 1 or not rounds[0]:
+        yield from _one_after_the_other(task, rounds[0], goes_on)
         return
-
-    rounds = [names]
     while rounds:
         together = rounds.pop(0)
-        left, begun = dict.fromkeys(together), set()
-        with closing(
-            _in_processes(task, together, begun, workers=workers, threads=threads)
-        ) as results:
+        left, begun = dict.fromkeys(together), set[str]()
+        results = _in_processes(task, together, begun, workers=workers, threads=threads)
+        with closing(results):
             try:
                 for name, result in results:
                     if isinstance(result, Exception) and not isinstance(result, goes_on):
@@ -83,39 +81,47 @@ def parallel_map(
             rounds += [[name] for name in alone] + [others] * bool(others)
 
 
+def _one_after_the_other(
+    task: Callable, names: list[str], goes_on: tuple[type[Exception], ...]
+) -> Iterator[tuple[str, Any]]:
+    """`parallel_map` without other processes."""
+    for name in names:
+        try:
+            result = task(name, console.epoch_bar)
+        except goes_on as error:
+            result = error
+        yield name, result
+
+
 def _in_processes(
     task: Callable, names: list[str], begun: set[str], *, workers: int, threads: int
-) -> Iterator[tuple[str, object]]:
+) -> Generator[tuple[str, Any], None, None]:
     """Yield (name, result or the error) as each is done; adds to `begun` whose task has begun.
 
     Raises BrokenProcessPool where a process has died.
     """
-    global _task, _told
+    global _task, _reports
     context = multiprocessing.get_context("fork")
-    _task, _told = task, context.SimpleQueue()
+    _task, _reports = task, context.SimpleQueue()
     pool = ProcessPoolExecutor(
         min(workers, len(names)), mp_context=context, initializer=_begin, initargs=(threads,)
     )
-    bars = {}
+    bars: dict[str, tuple[Callable, Callable]] = {}
     try:
-        with (
-            _interrupt_held_back()
-        ):  # one that strikes while processes start would leave some unknown
+        with _interrupt_held_back():  # one while processes start would leave some unknown
             waiting = {pool.submit(_run, name): name for name in names}
         while waiting:
             done, _ = wait(waiting, timeout=0.05, return_when="FIRST_COMPLETED")
             _show(bars, begun)
-            errors = {future: future.exception() for future in done}
-            for future in sorted(
-                done, key=lambda future: isinstance(errors[future], BrokenProcessPool)
-            ):
-                if isinstance(errors[future], BrokenProcessPool):
+            broken = {future: isinstance(future.exception(), BrokenProcessPool) for future in done}
+            for future in sorted(done, key=broken.__getitem__):
+                if broken[future]:
                     _show(bars, begun)
-                    raise errors[future]
-                yield (
-                    waiting.pop(future),
-                    future.result() if errors[future] is None else errors[future],
-                )
+                error = future.exception()
+                if error is None or broken[future]:
+                    yield waiting.pop(future), future.result()  # raises that the pool is broken
+                else:
+                    yield waiting.pop(future), error
     finally:  # also when the caller gives up or Ctrl-C strikes: nothing runs on
         for process in list((pool._processes or {}).values()):
             process.kill()
@@ -145,28 +151,29 @@ def _begin(threads: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have this process end with its parent, also where that is killed: nothing may go on holding locks."""
+    """Have this process end with its parent, also where that is killed: nothing may go on holding
+    locks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _run(name: str):
-    _told.put((name, None, None, None))
-    return _task(name, _tell)
+    _reports.put((name, None, None, None))
+    return _task(name, _report_epochs)
 
 
-def _tell(epochs: int, label: str):
-    """A worker's `progress`: passes on what happens to the parent's bars."""
+def _report_epochs(epochs: int, label: str):
+    """A worker's `progress`: has the parent's bars follow its training."""
 
     def on_epoch(epoch, accuracy):
-        _told.put((label, epochs, epoch, accuracy))
+        _reports.put((label, epochs, epoch, accuracy))
 
-    return on_epoch, lambda: _told.put((label, epochs, None, None))
+    return on_epoch, lambda: _reports.put((label, epochs, None, None))
 
 
 def _show(bars: dict, begun: set[str]) -> None:
-    while not _told.empty():
-        label, epochs, epoch, accuracy = _told.get()
+    while not _reports.empty():
+        label, epochs, epoch, accuracy = _reports.get()
         if epochs is None:
             begun.add(label)
             continue
@@ -180,8 +187,8 @@ def _show(bars: dict, begun: set[str]) -> None:
 
 
 def tune_malloc() -> None:
-    """Have glibc keep freed memory for what comes next. Handed back, the kernel would zero it page by page again:
-    that took a sixth of SAMIA's time. Other C libraries are left as they are."""
+    """Have glibc keep freed memory for what comes next. Handed back, the kernel would zero it page
+    by page again: that took a sixth of SAMIA's time. Other C libraries are left as they are."""
     if hasattr(os, "fork") and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for trim_or_mmap_threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

@@ -35,7 +35,8 @@ class Registry:
     def register(
         self, name: str, target: str, about: str, *, alias: str | None = None, **options
     ) -> None:
-        """Add a name, and perhaps a second one for the same thing. Raises ValueError where either is taken."""
+        """Add a name, and perhaps a second one for the same thing. Raises ValueError where either
+        is taken."""
         for taken in {name, alias} & (set(self._entries) | set(self._aliases)):
             raise ValueError(f"{self.noun} {taken!r} is registered twice")
         self._entries[name] = Entry(about, target, options)
@@ -49,12 +50,14 @@ class Registry:
         return self._entries[self.check(name)]
 
     def check(self, name: str) -> str:
-        """Return the registered form of `name`. Raises UserError with the choices and the nearest name."""
+        """Return the registered form of `name`. Raises UserError with the choices and the nearest
+        name."""
         name = self._aliases.get(name, name)
         if name not in self._entries:
             choices = ", ".join(repr(known) for known in self._entries)
             raise UserError(
-                f"unknown {self.noun} {name!r}{nearest(str(name), self._entries)} (choices: {choices})"
+                f"unknown {self.noun} {name!r}{nearest(str(name), self._entries)} "
+                f"(choices: {choices})"
             )
         return name
 

@@ -1,4 +1,5 @@
-"""Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch, or the step."""
+"""Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch,
+or the step."""
 
 from core.registry import Registry
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.console import UserError
 
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 NO_GUARANTEE = "no guarantee: the noise follows from the seed"
-PYVACY_BELOW = (
-    0.5  # the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
-)
-PRV_MAX_RDP = (
-    100.0  # where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
-)
+# the noise multiplier below which pyvacy's epsilon counts; for much noise it is too low
+PYVACY_BELOW = 0.5
+# where RDP's epsilon is so large, a smaller one by PRV would guarantee nothing either
+PRV_MAX_RDP = 100.0
 PRV_MAX_POINTS = 5_000_000  # of PRV's grid, which takes up to 230 bytes and 2 microseconds a point
 
 
@@ -29,10 +27,11 @@ class Guarantee:
 
     Attributes:
         noise_multiplier, sampling_rate, steps, delta: what it follows from.
-        pyvacy, rdp, prv: epsilon by each accountant; None where one was left out (see `prv_epsilon`). pyvacy's is too
-            low for much noise (even negative, above a noise multiplier of about 8: it goes to orders at which its sums
-            fail), so that it counts only where the PRV accountant, which is all but exact, is left out and the noise
-            multiplier is below `PYVACY_BELOW`.
+        pyvacy, rdp, prv: epsilon by each accountant; None where one was left out (see
+            `prv_epsilon`). pyvacy's is too low for much noise (even negative, above a noise
+            multiplier of about 8: it goes to orders at which its sums fail), so that it counts only
+            where the PRV accountant, which is all but exact, is left out and the noise multiplier
+            is below `PYVACY_BELOW`.
         n: train records; 0 where it is not known, as of models from before it was stored.
     """
 
@@ -48,18 +47,17 @@ class Guarantee:
     @property
     def epsilon(self) -> float:
         """The smallest valid one."""
-        others = (
-            [self.prv]
-            if self.prv is not None
-            else [self.pyvacy]
-            if self.noise_multiplier < PYVACY_BELOW
-            else []
-        )
-        return max(0.0, min([self.rdp, *others]))
+        valid = [self.rdp]
+        if self.prv is not None:
+            valid.append(self.prv)
+        elif self.noise_multiplier < PYVACY_BELOW:
+            valid.append(self.pyvacy)
+        return max(0.0, min(valid))
 
 
 def caveat(privacy: dict | None) -> str:
-    """What must stand beside the epsilon of a model, as its manifest has it; "" where there is nothing to say.
+    """What must stand beside the epsilon of a model, as its manifest has it; "" where there is
+    nothing to say.
 
     Models from before there was secret noise say nothing of it: theirs followed from the seed.
     """
@@ -81,8 +79,9 @@ def prv_epsilon(
 ) -> float | None:
     """Epsilon by the PRV accountant (Gopi et al., NeurIPS 2021), or None where it is left out.
 
-    It is left out where `rdp`, epsilon by RDP, is above `PRV_MAX_RDP`, where its grid would have more than
-    `PRV_MAX_POINTS` points (which is known before any is made), and where it finds no finite number.
+    It is left out where `rdp`, epsilon by RDP, is above `PRV_MAX_RDP`, where its grid would have
+    more than `PRV_MAX_POINTS` points (which is known before any is made), and where it finds no
+    finite number.
     """
     if not rdp <= PRV_MAX_RDP:
         return None
@@ -106,9 +105,8 @@ def _epsilon(accountant, noise_multiplier: float, rate: float, steps: int, delta
     """Epsilon by an accountant of Opacus."""
     accountant.history = [(noise_multiplier, rate, steps)]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of orders that could have been better: the bound is one nevertheless
+        # of orders that could have been better: the bound is one nevertheless
+        warnings.simplefilter("ignore")
         return float(accountant.get_epsilon(delta))
 
 
@@ -116,7 +114,8 @@ def _epsilon(accountant, noise_multiplier: float, rate: float, steps: int, delta
 def guarantee(
     *, n: int, batch_size: int, noise_multiplier: float, epochs: int, delta: float | None
 ) -> Guarantee:
-    """Of all planned steps, stopped early or not: a time to stop that depends on the data buys nothing.
+    """Of all planned steps, stopped early or not: a time to stop that depends on the data buys
+    nothing.
 
     Args:
         n: records; each step draws each of them with probability batch_size / n.
@@ -125,7 +124,7 @@ def guarantee(
     """
     rate, steps = min(1.0, batch_size / n), epochs * math.ceil(n / batch_size)
     delta = default_delta(n) if delta is None else delta
-    how = {
+    facts: dict[str, Any] = {
         "n": n,
         "noise_multiplier": noise_multiplier,
         "sampling_rate": rate,
@@ -133,7 +132,7 @@ def guarantee(
         "delta": delta,
     }
     if steps == 0:
-        return Guarantee(**how, pyvacy=0.0, rdp=0.0, prv=0.0)
+        return Guarantee(**facts, pyvacy=0.0, rdp=0.0, prv=0.0)
     from opacus.accountants import RDPAccountant
     from pyvacy.analysis import moments_accountant
 
@@ -149,15 +148,17 @@ def guarantee(
     prv = prv_epsilon(
         noise_multiplier=noise_multiplier, rate=rate, steps=steps, delta=delta, rdp=rdp
     )
-    return Guarantee(**how, pyvacy=pyvacy, rdp=rdp, prv=prv)
+    return Guarantee(**facts, pyvacy=pyvacy, rdp=rdp, prv=prv)
 
 
 def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
-    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or removing a record.
+    """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or
+    removing a record.
 
-    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both exchanged (Kairouz
-    et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A split has a fixed number of members:
-    where one record is none, another is one, an exchange; so e = 2 epsilon and d = delta (1 + exp(epsilon)).
+    For models that are (e, d)-indistinguishable FNR + exp(e) FPR >= 1 - d, and the same with both
+    exchanged (Kairouz et al., ICML 2015), so that TPR - FPR <= (exp(e) - 1 + 2 d) / (exp(e) + 1). A
+    split has a fixed number of members: where one record is none, another is one, an exchange; so e
+    = 2 epsilon and d = delta (1 + exp(epsilon)).
     """
     import numpy as np
 
@@ -168,10 +169,12 @@ def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
 def beyond_guarantee(
     decision: np.ndarray, member: np.ndarray, *, epsilon: float, delta: float, tests: int = 1
 ) -> bool:
-    """Whether an attack is surely better than (epsilon, delta)-private training allows; then that is not what was done.
+    """Whether an attack is surely better than (epsilon, delta)-private training allows; then that
+    is not what was done.
 
-    With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 + exp(epsilon)), or the same
-    of (TNR, FNR), by Clopper-Pearson intervals of the rates; an exchange of records as in `advantage_bound`.
+    With 95 % confidence over all `tests` (Bonferroni), TPR > exp(2 epsilon) FPR + delta (1 +
+    exp(epsilon)), or the same of (TNR, FNR), by Clopper-Pearson intervals of the rates; an exchange
+    of records as in `advantage_bound`.
 
     Args:
         decision, member: (n,) bool, who is called a member, and who is one.

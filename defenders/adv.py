@@ -19,13 +19,14 @@ ATTACK_STEPS = 7  # to one step of the classifier
 
 
 class AdversarialRegularization(Objective):
-    """Classify well while an attack that learns alongside takes members for non-members (Nasr et al. 2018, eq. 7).
+    """Classify well while an attack that learns alongside takes members for non-members (Nasr et
+    al. 2018, eq. 7).
 
-    The attack (the perceptron of `nn_cls`) sees posterior and class, and learns to tell train records from
-    dev records, a batch of each a step. The classifier then minimises
-    cross-entropy - strength * (the attack's cross-entropy on the batch as members). As in the code of Yuan & Zhang,
-    whose term is unbounded, the attack's own loss is multiplied by the strength too (Nasr et al. maximise the
-    attack's gain, log h, and leave it out).
+    The attack (the perceptron of `nn_cls`) sees posterior and class, and learns to tell train
+    records from dev records, a batch of each a step. The classifier then minimises
+    cross-entropy - strength * (the attack's cross-entropy on the batch as members). As in the code
+    of Yuan & Zhang, whose term is unbounded, the attack's own loss is multiplied by the strength
+    too (Nasr et al. maximise the attack's gain, log h, and leave it out).
     """
 
     def setup(self, data, *, batch_size, generator):
@@ -55,8 +56,8 @@ class AdversarialRegularization(Objective):
     def set_state(self, state: dict) -> None:
         self.attack.load_state_dict(state["attack"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for draw, own in zip(dropout_generators(self.attack), state["dropout"], strict=True):
-            set_generator_state(draw, own)
+        for draw, saved in zip(dropout_generators(self.attack), state["dropout"], strict=True):
+            set_generator_state(draw, saved)
         for batches_left, queue in (
             (self.members, state["members"]),
             (self.others, state["others"]),

@@ -1,10 +1,11 @@
-"""DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single record sways."""
+"""DP-SGD (Abadi et al., "Deep Learning with Differential Privacy", CCS 2016): a step that no single
+record sways."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -16,26 +17,28 @@ from base_model import Objective
 from core.console import UserError, say
 from defenders.accounting import NO_GUARANTEE, guarantee
 from defenders.noise import SecretStream, SeededStream, normals, uniforms
+from pruner.mask import mask_of
 
-MIXING = (
-    nn.modules.batchnorm._BatchNorm,
-)  # layers in which records meet while they are in training mode
+# layers in which records meet while they are in training mode
+MIXING = (nn.modules.batchnorm._BatchNorm,)
 
 
 class PrivateSGD(Objective):
     """Plain SGD on gradients that are clipped record by record, summed and drowned in noise.
 
-    A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients by `batch_size`
-    and adds normal noise of standard deviation strength * max_grad_norm / batch_size. Pruned weights have no part in
-    it. BatchNorm keeps the running statistics that it came with.
+    A step draws each record with probability `batch_size / n`, divides the sum of clipped gradients
+    by `batch_size` and adds normal noise of standard deviation strength * max_grad_norm /
+    batch_size. Pruned weights have no part in it. BatchNorm keeps the running statistics that it
+    came with.
 
     Args:
         strength: the noise multiplier.
         dp_engine: whose optimiser adds the noise, "pyvacy" or "opacus".
         dp_lr: learning rate.
         max_grad_norm: what the L2 norm of a record's gradient is clipped to.
-        dp_noise: "secret", and noise and samples come from the operating system; or "seeded", and they follow from
-            `key` and the train records, so that the same training gives the same weights and nothing is guaranteed.
+        dp_noise: "secret", and noise and samples come from the operating system; or "seeded", and
+            they follow from `key` and the train records, so that the same training gives the same
+            weights and nothing is guaranteed.
         key: of seeded noise: 16 bytes or more; of secret noise nothing depends on it.
 
     Raises ValueError where seeded noise has too short a key.
@@ -63,7 +66,8 @@ class PrivateSGD(Objective):
             return
         if len(self.key) < 16:
             raise ValueError(f"key must have 16 bytes or more, not {len(self.key)}")
-        # neighbouring sets of records must not share noise: it would cancel where two trainings are compared
+        # neighbouring sets of records must not share noise: it would cancel where two trainings are
+        # compared
         digest = hashlib.sha256(self.key)
         for array in (data.records.x[data.train], data.records.y[data.train]):
             digest.update(array.cpu().numpy().tobytes())
@@ -73,10 +77,10 @@ class PrivateSGD(Objective):
         from defenders.engines import OpacusOptimizer, PyvacySGD
 
         # counted once, since a GPU makes whoever asks wait
-        masks = {parameter: getattr(parameter, "kept", None) for parameter in network.parameters()}
-        self.kept_counts = {
-            parameter: parameter.numel() if kept is None else int(kept.sum())
-            for parameter, kept in masks.items()
+        masks = {parameter: mask_of(parameter) for parameter in network.parameters()}
+        self.weight_counts = {
+            parameter: parameter.numel() if mask is None else int(mask.sum())
+            for parameter, mask in masks.items()
         }
         parameters, how = (
             list(network.parameters()),
@@ -90,11 +94,11 @@ class PrivateSGD(Objective):
                 max_grad_norm=self.max_grad_norm,
                 expected_batch_size=self.expected,
             )
-        # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard deviation
-        # strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has been done: not even where
-        # all n records are drawn, whose sum over the expected number is n / expected * max_grad_norm long at most. So
-        # both are multiplied by K = 2 n / expected, of which the noise keeps nothing:
-        # strength * K max_grad_norm / (K expected).
+        # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard
+        # deviation strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has
+        # been done: not even where all n records are drawn, whose sum over the expected number is n
+        # / expected * max_grad_norm long at most. So both are multiplied by K = 2 n / expected, of
+        # which the noise keeps nothing: strength * K max_grad_norm / (K expected).
         scale = 2 * self.count / self.expected
         return PyvacySGD(
             scale * self.max_grad_norm,
@@ -107,17 +111,18 @@ class PrivateSGD(Objective):
 
     def noise(self, parameter: nn.Parameter, std: float) -> torch.Tensor:
         """Normal noise for a parameter, 0 on its pruned weights."""
-        kept = getattr(parameter, "kept", None)
-        values = torch.from_numpy(std * normals(self.stream, self.kept_counts[parameter]))
+        mask = mask_of(parameter)
+        values = torch.from_numpy(std * normals(self.stream, self.weight_counts[parameter]))
         values = values.to(parameter.device, parameter.dtype)
-        if kept is None:
+        if mask is None:
             return values.view(parameter.shape)
-        return torch.zeros_like(parameter).masked_scatter_(kept, values)
+        return torch.zeros_like(parameter).masked_scatter_(mask, values)
 
     def batches(
         self, indices: torch.Tensor, size: int, *generators: torch.Generator
     ) -> Iterator[torch.Tensor]:
-        """As many Poisson samples as an epoch has batches; some may be empty, and are steps nevertheless.
+        """As many Poisson samples as an epoch has batches; some may be empty, and are steps
+        nevertheless.
 
         `generators` are left alone: which records were drawn is as secret as the noise.
         """
@@ -137,7 +142,7 @@ class PrivateSGD(Objective):
         return value
 
     def privacy(self, *, n, batch_size, epochs, delta):
-        given = guarantee(
+        bound = guarantee(
             n=n,
             batch_size=min(batch_size, n),
             noise_multiplier=self.strength,
@@ -145,7 +150,7 @@ class PrivateSGD(Objective):
             delta=delta,
         )
         noise = {"noise": "seeded", "warning": NO_GUARANTEE} if self.seeded else {"noise": "secret"}
-        return noise | {"epsilon": given.epsilon} | asdict(given)
+        return noise | {"epsilon": bound.epsilon} | asdict(bound)
 
     def state(self) -> dict:
         return {"stream": self.stream.state()}
@@ -158,14 +163,17 @@ class PrivateSGD(Objective):
 
 def clipped_sum(
     network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, max_grad_norm: float
-) -> tuple[torch.Tensor, dict[nn.Parameter, torch.Tensor]]:
-    """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the mean loss before.
+) -> tuple[torch.Tensor, dict[torch.Tensor, torch.Tensor]]:
+    """The sum of each record's gradient, clipped to `max_grad_norm`: {parameter: tensor}; and the
+    mean loss before.
 
-    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where all parameters are those
-    of linear layers that see a vector a record, no record's gradient is written out ("ghost clipping", Li et al.,
-    ICLR 2022); else one record after the other is worked on.
+    A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where
+    all parameters are those of linear layers that see a vector a record, no record's gradient is
+    written out ("ghost clipping", Li et al., ICLR 2022); else one record after the other is worked
+    on.
 
-    Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all others.
+    Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all
+    others.
     """
     if any(isinstance(module, MIXING) and module.training for module in network.modules()):
         raise UserError(
@@ -181,18 +189,24 @@ def clipped_sum(
         for module in network.modules()
         if next(module.parameters(recurse=False), None) is not None
     ]
-    own = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
-    if all(isinstance(layer, nn.Linear) for layer in layers) and len(own) == len(
-        parameters
-    ):  # none is shared
-        found = ghost_clipped_sum(network, layers, x, y, max_grad_norm)
-        if found is not None:
-            return found
+    in_layers = sum(1 for layer in layers for _ in layer.parameters(recurse=False))
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    if len(linear) == len(layers) and in_layers == len(parameters):  # none is shared
+        result = ghost_clipped_sum(network, linear, x, y, max_grad_norm)
+        if result is not None:
+            return result
     return clipped_sum_loop(network, parameters, x, y, max_grad_norm)
 
 
-def ghost_clipped_sum(network, layers, x, y, max_grad_norm):
-    """None where a layer is not seen once, with one vector a record."""
+def ghost_clipped_sum(
+    network: nn.Module,
+    layers: list[nn.Linear],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    max_grad_norm: float,
+) -> tuple[torch.Tensor, dict[torch.Tensor, torch.Tensor]] | None:
+    """`clipped_sum` of a network whose parameters are those of linear layers; None where a layer is
+    not called once, with one vector a record."""
     seen: dict[nn.Module, tuple] = {}
     calls = []
 
@@ -212,40 +226,47 @@ def ghost_clipped_sum(network, layers, x, y, max_grad_norm):
     with torch.no_grad():
         squares = torch.zeros_like(losses)
         for layer, gradient in zip(layers, below):
-            # of record r, dL/dW_ij = gradient_ri input_rj: the squares of those kept are summed as a product
-            kept = _kept(layer.weight)
-            squares += ((gradient**2 @ kept) * seen[layer][0] ** 2).sum(dim=1)
+            # of record r, dL/dW_ij = gradient_ri input_rj: the squares of those that are not pruned
+            # are summed as a product
+            squares += ((gradient**2 @ _weight_mask(layer.weight)) * seen[layer][0] ** 2).sum(dim=1)
             if layer.bias is not None:
-                squares += (gradient**2 * _kept(layer.bias)).sum(dim=1)
+                squares += (gradient**2 * _weight_mask(layer.bias)).sum(dim=1)
         scale = max_grad_norm / squares.sqrt().clamp(min=max_grad_norm)
         sums = {}
         for layer, gradient in zip(layers, below):
             scaled = gradient * scale[:, None]
-            sums[layer.weight] = scaled.T @ seen[layer][0] * _kept(layer.weight)
+            sums[layer.weight] = scaled.T @ seen[layer][0] * _weight_mask(layer.weight)
             if layer.bias is not None:
-                sums[layer.bias] = scaled.sum(dim=0) * _kept(layer.bias)
+                sums[layer.bias] = scaled.sum(dim=0) * _weight_mask(layer.bias)
     return losses.detach().mean(), sums
 
 
-def clipped_sum_loop(network, parameters, x, y, max_grad_norm):
-    """`clipped_sum` of any network."""
+def clipped_sum_loop(
+    network: nn.Module,
+    parameters: Sequence[torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    max_grad_norm: float,
+) -> tuple[torch.Tensor, dict[torch.Tensor, torch.Tensor]]:
+    """`clipped_sum` of any network, one record after the other."""
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    total = 0
+    total = torch.zeros((), device=x.device)
     for number in range(len(y)):
         loss = F.cross_entropy(network(x[number : number + 1]), y[number : number + 1])
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
-            gradients = [
-                gradient * _kept(parameter) for gradient, parameter in zip(gradients, parameters)
+            kept = [
+                gradient * _weight_mask(parameter)
+                for gradient, parameter in zip(gradients, parameters)
             ]
-            norm = torch.nn.utils.get_total_norm(gradients)
+            norm = torch.nn.utils.get_total_norm(kept)
             scale = max_grad_norm / norm.clamp(min=max_grad_norm)
-            torch._foreach_add_(sums, torch._foreach_mul(gradients, scale))
+            torch._foreach_add_(sums, torch._foreach_mul(kept, scale))
             total = total + loss
     return total / len(y), dict(zip(parameters, sums))
 
 
-def _kept(parameter: nn.Parameter) -> torch.Tensor:
-    """1 where a parameter is kept, 0 where it is pruned."""
-    kept = getattr(parameter, "kept", None)
-    return torch.ones_like(parameter) if kept is None else kept.to(parameter.dtype)
+def _weight_mask(parameter: torch.Tensor) -> torch.Tensor:
+    """1 where a parameter is kept, 0 where it is pruned; of its shape and type."""
+    mask = mask_of(parameter)
+    return torch.ones_like(parameter) if mask is None else mask.to(parameter.dtype)

@@ -1,13 +1,14 @@
 """The private optimisers of Opacus and pyvacy, which add noise that is drawn elsewhere.
 
-Both take `draw(parameter, std)`, which returns noise of standard deviation `std` for a parameter, like it in shape,
-type and device. Importing this file imports both libraries, which takes seconds.
+Both take `draw(parameter, std)`, which returns noise of standard deviation `std` for a parameter,
+like it in shape, type and device. Importing this file imports both libraries, which takes seconds.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
@@ -17,7 +18,8 @@ Draw = Callable[[torch.nn.Parameter, float], torch.Tensor]
 
 
 class OpacusOptimizer(DPOptimizerFastGradientClipping):
-    """Opacus's optimiser for gradients that are a clipped sum already, as ghost clipping needs it."""
+    """Opacus's optimiser for gradients that are a clipped sum already, as ghost clipping needs
+    it."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, draw: Draw, **how):
         super().__init__(optimizer, **how)
@@ -32,6 +34,8 @@ class OpacusOptimizer(DPOptimizerFastGradientClipping):
 
 class PyvacySGD(DPSGD):
     """pyvacy's SGD, on whichever device its parameters are."""
+
+    noise: Any
 
     def __init__(
         self,
@@ -49,7 +53,8 @@ class PyvacySGD(DPSGD):
 
 
 class _InTurn:
-    """In place of the torch distribution from which pyvacy samples noise, one parameter after the other."""
+    """In place of the torch distribution from which pyvacy samples noise, one parameter after the
+    other."""
 
     def __init__(self, parameters: list, std: float, draw: Draw):
         self.parameters, self.std, self.draw = itertools.cycle(parameters), std, draw

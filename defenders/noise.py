@@ -1,4 +1,5 @@
-"""Random numbers for private training: from the operating system or, for replication, from a key."""
+"""Random numbers for private training: from the operating system or, for replication, from a
+key."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ CHUNK = 2**13  # normals made at once: their bytes and floats stay in the proces
 class SecretStream:
     """Bytes of the operating system's cryptographic generator.
 
-    On Linux that is ChaCha20 under a 256-bit key of the kernel. Nothing of it is held by this process, so that there
-    is nothing to store, and forked processes share no stream.
+    On Linux that is ChaCha20 under a 256-bit key of the kernel. Nothing of it is held by this
+    process, so that there is nothing to store, and forked processes share no stream.
     """
 
     def read(self, count: int) -> bytes:
@@ -59,7 +60,8 @@ Stream = SecretStream | SeededStream
 
 
 def uniforms(stream: Stream, count: int) -> np.ndarray:
-    """(count,) float64, uniform over the multiples of 2^-53 in (0, 1); 2^-54 takes the place of 0."""
+    """(count,) float64, uniform over the multiples of 2^-53 in (0, 1); 2^-54 takes the place of
+    0."""
     whole = np.frombuffer(stream.read(8 * count), dtype="<u8") >> np.uint64(11)
     return np.maximum(whole, 0.5) * 2.0**-53
 
@@ -67,10 +69,10 @@ def uniforms(stream: Stream, count: int) -> np.ndarray:
 def normals(stream: Stream, count: int) -> np.ndarray:
     """(count,) float64 standard normals.
 
-    Each is the sum of four divided by 2, all four by the inverse distribution function of uniforms of their own: of one
-    alone, the least significant bits tell what was added to it (Mironov, CCS 2012; Jin et al., S&P 2022), whereas
-    whoever tries out the summands has 2^159 possibilities (Holohan & Braghin, ESORICS 2021, as Opacus does in its
-    secure mode).
+    Each is the sum of four divided by 2, all four by the inverse distribution function of uniforms
+    of their own: of one alone, the least significant bits tell what was added to it (Mironov, CCS
+    2012; Jin et al., S&P 2022), whereas whoever tries out the summands has 2^159 possibilities
+    (Holohan & Braghin, ESORICS 2021, as Opacus does in its secure mode).
     """
     sums = np.empty(count)
     for first in range(0, count, CHUNK):

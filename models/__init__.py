@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # torch is imported where it is used, so that --help answers 
 
 MODELS = Registry("network")
 _IMAGE_LAYERS = ("Conv2d", "BatchNorm2d", "Linear")
-# smallest: the side of the smallest image that survives the network's poolings (0 = a table will do)
+# smallest: the side of the smallest image that survives the network's poolings (0 = a table will
+# do)
 MODELS.register(
     "resnet18",
     "models.image:resnet18",
@@ -50,7 +51,8 @@ MODELS.register(
 def build(
     name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.Generator
 ) -> nn.Module:
-    """Return network `name` for records of `shape`, with weights and dropout drawn from `generator`.
+    """Return network `name` for records of `shape`, with weights and dropout drawn from
+    `generator`.
 
     Args:
         shape: of one record, (C, H, W) for an image or (D,) for a table.
@@ -88,5 +90,6 @@ def check_fit(name: str, shape: tuple[int, ...]) -> None:
 
 
 def input_dim(name: str, shape: tuple[int, ...]) -> int:
-    """The config's `input_dim` that fits: channels for an image network, columns (flattened) for columnfc."""
+    """The config's `input_dim` that fits: channels for an image network, columns (flattened) for
+    columnfc."""
     return shape[0] if MODELS[name].options["smallest"] else math.prod(shape)

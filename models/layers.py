@@ -1,4 +1,4 @@
-"""Weight initialisation and dropout, both drawn from generators of their own."""
+"""Weight initialisation and dropout, both drawn from explicit generators."""
 
 import numpy as np
 import torch
@@ -8,13 +8,15 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Xavier-normal weights and zero bias for convolutions and linear layers; 1 and 0 for normalisations.
+    """Xavier-normal weights and zero bias for convolutions and linear layers; 1 and 0 for
+    normalisations.
 
     A module that starts otherwise has a method `initialise(generator)`, which is called instead.
     """
     for module in network.modules():
-        if hasattr(module, "initialise"):
-            module.initialise(generator)
+        start = getattr(module, "initialise", None)
+        if callable(start):
+            start(generator)
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_normal_(module.weight, generator=generator)
             if module.bias is not None:
@@ -33,7 +35,8 @@ Generator = (
 class Dropout(nn.Module):
     """Dropout whose mask comes from a generator of its own (torch's draws from the global one).
 
-    The probability is rounded to 1/65536: one 64-bit draw makes four decisions, which is what makes it cheap.
+    The probability is rounded to 1/65536: one 64-bit draw makes four decisions, which is what makes
+    it cheap.
     """
 
     def __init__(self, p: float):
@@ -42,22 +45,34 @@ class Dropout(nn.Module):
         self.drop_threshold = round(p * 2**16)  # of 2^16 draws
         if not 0 <= self.drop_threshold < 2**16:
             raise ValueError(f"dropout needs a probability in [0, 1), not {p}")
-        self.generator: Generator | None = None
+        self._generator: Generator | None = None
 
     def forward(self, x: torch.Tensor, generator: Generator | None = None) -> torch.Tensor:
-        """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the place of its own."""
+        """Each element times 0 with probability p, else times 1 / (1 - p); `generator` may take the
+        place of its own."""
         if not self.training or self.drop_threshold == 0:
             return x
-        bits = random_bits(x.numel(), generator or self.generator, x.device)
+        source = self.generator if generator is None else generator
+        bits = random_bits(x.numel(), source, x.device)
         return x * self.mask_from_bits(bits, x.dtype).view(x.shape)
 
     def mask_from_bits(self, draws: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """From random bits (int16, overwritten) to a mask."""
         last = self.drop_threshold - 1 - 2**15  # the largest draw that drops
-        kept = draws.clamp_(last, last + 1).sub_(
-            last
-        )  # 0 or 1; on a CPU far faster than by way of bool
-        return kept.to(dtype).mul_(2**16 / (2**16 - self.drop_threshold))
+        # 0 or 1; on a CPU far faster than by way of bool
+        mask = draws.clamp_(last, last + 1).sub_(last)
+        return mask.to(dtype).mul_(2**16 / (2**16 - self.drop_threshold))
+
+    @property
+    def generator(self) -> Generator:
+        """What masks are drawn from. Raises RuntimeError where `seed_dropout` was not called."""
+        if self._generator is None:
+            raise RuntimeError("this dropout has no generator: call seed_dropout on its network")
+        return self._generator
+
+    @generator.setter
+    def generator(self, generator: Generator) -> None:
+        self._generator = generator
 
     @property
     def generators(self) -> list[Generator]:
@@ -85,7 +100,8 @@ def dropout_generator(seed: int, device: torch.device | str) -> Generator:
 
 
 def generator_state(generator: Generator):
-    """What `set_generator_state` needs to have a generator go on from here: plain numbers or a tensor."""
+    """What `set_generator_state` needs to have a generator go on from here: plain numbers or a
+    tensor."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     return generator.state["state"]["state"].tolist()
@@ -95,19 +111,21 @@ def set_generator_state(generator: Generator, state) -> None:
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     else:
-        generator.state = generator.state | {"state": {"state": np.array(state, dtype=np.uint64)}}
+        counters = {"state": np.array(state, dtype=np.uint64)}
+        generator.state = {**generator.state, "state": counters}
 
 
 def dropout_generators(network: nn.Module) -> list[Generator]:
     """The generators that a network's dropout draws from, each once."""
-    found = [
+    generators = [
         generator for module in network.modules() for generator in getattr(module, "generators", ())
     ]
-    return list({id(generator): generator for generator in found}.values())
+    return list({id(generator): generator for generator in generators}.values())
 
 
 def seed_dropout(network: nn.Module, *, seed: int) -> None:
-    """Replace each nn.Dropout by ours, and let all of them draw from one generator seeded by `seed`.
+    """Replace each nn.Dropout by ours, and let all of them draw from one generator seeded by
+    `seed`.
 
     The generator is for the device of the network's weights; call again after moving the network.
     """

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 
 def perceptron(*, inputs: int) -> nn.Module:
-    """512-256-128-2 with ReLU, dropout .2 behind the first two layers; logits of (non-member, member)."""
+    """512-256-128-2 with ReLU, dropout .2 behind the first two layers; logits of (non-member,
+    member)."""
     return nn.Sequential(
         nn.Linear(inputs, 512),
         nn.ReLU(),

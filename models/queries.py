@@ -14,13 +14,35 @@ if TYPE_CHECKING:
     from datasets import Records
 
 PROBE = 64  # records by which a GPU's memory for queries is gauged
-QUERY_BATCH = (
-    1024  # records a forward pass on the CPU, or of a stack; changes no result beyond rounding
-)
+# records a forward pass on the CPU, or of a stack; changes no result beyond rounding
+QUERY_BATCH = 1024
+
+
+def posteriors(logits: torch.Tensor) -> torch.Tensor:
+    """Softmax of logits (n, C) in float64: a difference of posteriors next to 1 keeps its
+    digits."""
+    return torch.softmax(logits.double(), dim=1)
+
+
+def sensitivity(
+    network: nn.Module, x: torch.Tensor, *, draws: int, epsilon: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Sensitivity of each posterior to noise on the inputs x (n, ...): (n, C), float32.
+
+    s(x) = mean over `draws` of |p(x + epsilon u) - p(x)| / epsilon, u ~ N(0, I) drawn from
+    `generator` on the device of x (Yuan & Zhang 2022, section 4).
+    """
+    posterior = posteriors(network(x))
+    change = torch.zeros_like(posterior)
+    for _ in range(draws):
+        noise = torch.empty_like(x).normal_(generator=generator)
+        change += (posteriors(network(noise.mul_(epsilon).add_(x))) - posterior).abs_()
+    return (change / (draws * epsilon)).float()
 
 
 class QueriesInBatches:
-    """Queries a network, and remembers how many records fit into one forward pass without gradients.
+    """Queries a network, and remembers how many records fit into one forward pass without
+    gradients.
 
     Args:
         size: of a batch; None = by the memory of the network's device.
@@ -37,7 +59,8 @@ class QueriesInBatches:
         indices: torch.Tensor,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """`query(part)` of all of `indices`, in evaluation mode; a GPU without memory gets smaller batches.
+        """`query(batch)` of all of `indices`, in evaluation mode; a GPU whose memory runs out gets
+        smaller batches.
 
         Args:
             generator: what `query` draws from, so that a second try draws the same.
@@ -46,28 +69,31 @@ class QueriesInBatches:
         """
         self.network.eval()
         while True:
-            size, state = 2 * PROBE, generator and generator.get_state()
+            size = 2 * PROBE
+            state = None if generator is None else generator.get_state()
             try:
                 size = self.batch_size(records)
-                return torch.cat([query(part) for part in indices.split(size, dim=-1)], dim=-2)
-            except torch.cuda.OutOfMemoryError:
+                return torch.cat([query(batch) for batch in indices.split(size, dim=-1)], dim=-2)
+            except torch.cuda.OutOfMemoryError as error:
                 if size == 1:
                     raise UserError(
-                        "the GPU's memory is too small for a single query: is another process using it?"
-                    )
+                        "the GPU's memory is too small for a single query: is another process "
+                        "using it?"
+                    ) from error
             self.size = size // 2
             if generator is not None and state is not None:
                 generator.set_state(state)
 
     def batch_size(self, records: Records) -> int:
-        """On a GPU, as many as fill a quarter of its memory by what a small batch takes, rounded down to a power of 2."""
+        """The records of one forward pass; on a GPU see `fitting_batch`."""
         if self.size is None:
             self.size = fitting_batch(self.network, records, self.device)
         return self.size
 
 
 def fitting_batch(network: nn.Module, records: Records, device: torch.device) -> int:
-    """Records whose forward pass takes a quarter of a GPU's memory: a power of 2."""
+    """Records whose forward pass takes a quarter of a GPU's memory, by what a small batch takes;
+    rounded down to a power of 2."""
     probe = torch.zeros(PROBE, dtype=torch.int64, device=device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

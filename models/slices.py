@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from core.parallel import available_cores
@@ -26,14 +27,17 @@ def in_slices(
 ) -> torch.Tensor:
     """`function(x, generator)` of a batch on the CPU, from slices of it.
 
-    Small operations gain nothing from torch's own threads (two took 0.9 times as long as one): see the benchmark
-    `python benchmarks/speed.py cpu --parts samia`.
+    Small operations gain nothing from torch's own threads (two took 0.9 times as long as one): see
+    the benchmark `python benchmarks/speed.py cpu --parts samia`.
 
     Args:
-        function: treats the records of a batch one by one; draws its randomness from the generator that it is given.
+        function: treats the records of a batch one by one; draws its randomness from the generator
+            that it is given.
         parameters: those that `function` uses, which get the sum of the slices' gradients.
         generator: seeds one generator a slice, so that the threads' timing changes nothing.
     """
+    if not isinstance(generator, np.random.BitGenerator):
+        raise TypeError("slices are worked on by the CPU, whose dropout draws from numpy")
     seeds = generator.random_raw(-(-len(x) // SLICE)).tolist()
     return _InSlices.apply(function, seeds, x, *parameters)
 

@@ -1,5 +1,7 @@
 """Several perceptrons of one shape as one network, worked on by batched matrix products."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 
@@ -15,24 +17,26 @@ def fits(network: nn.Module) -> bool:
     )
 
 
-def stacked(networks: list[nn.Sequential]) -> nn.Sequential:
-    """One network of K: (K, B, ...) to (K, B, C). Its parameters have their names and a dimension K in front."""
-    layers = []
-    for copies in zip(*networks, strict=True):
-        kind = {
-            nn.Linear: StackedLinear,
-            Dropout: StackedDropout,
-            nn.Flatten: lambda _: nn.Flatten(2),
-        }
-        layers.append(kind.get(type(copies[0]), lambda copies: copies[0])(copies))
-    return nn.Sequential(*layers)
+def stacked(networks: Sequence[nn.Module]) -> nn.Sequential:
+    """One network of K for which `fits` is true: (K, B, ...) to (K, B, C).
+
+    Its parameters have their names and a dimension K in front.
+    """
+    stacked_layer: dict[type, Callable[[tuple], nn.Module]] = {
+        nn.Linear: StackedLinear,
+        Dropout: StackedDropout,
+        nn.Flatten: lambda _: nn.Flatten(2),
+        nn.ReLU: lambda _: nn.ReLU(),
+    }
+    layers = zip(*(network.children() for network in networks), strict=True)
+    return nn.Sequential(*(stacked_layer[type(copies[0])](copies) for copies in layers))
 
 
-def unstack(network: nn.Sequential, networks: list[nn.Sequential]) -> None:
+def unstack(network: nn.Module, networks: Sequence[nn.Module]) -> None:
     """Write the weights of a stack back into the networks that it was made of."""
     weights = network.state_dict()
-    for number, own in enumerate(networks):
-        own.load_state_dict({name: tensor[number] for name, tensor in weights.items()})
+    for number, one in enumerate(networks):
+        one.load_state_dict({name: tensor[number] for name, tensor in weights.items()})
 
 
 class StackedLinear(nn.Module):
@@ -54,9 +58,8 @@ class StackedDropout(nn.Module):
 
     def __init__(self, copies: tuple[Dropout, ...]):
         super().__init__()
-        self.copies = (
-            copies  # in a tuple they are no submodules: `seed_dropout` and `train` pass them by
-        )
+        # in a tuple they are no submodules: `seed_dropout` and `train` pass them by
+        self.copies = copies
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rule = self.copies[0]

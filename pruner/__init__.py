@@ -1,5 +1,6 @@
-"""Pruning, after Torch-Pruning's split: a score (what is unimportant), a selection (how many go, and from where)
-and a mask (kept through fine-tuning). A pruner combines a score with a selection."""
+"""Pruning, after Torch-Pruning's split: a score (what is unimportant), a selection (how many go,
+and from where) and a mask (kept through fine-tuning). A pruner combines a score with a
+selection."""
 
 from core.registry import Registry
 

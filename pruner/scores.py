@@ -1,11 +1,13 @@
-"""What is unimportant: a score for each thing that can go, smallest first. None where a module has no such thing."""
+"""What is unimportant: a score for each thing that can go, smallest first. None where a module has
+no such thing."""
 
 import torch
 from torch import nn
 
 
 def weights(module: nn.Module) -> torch.Tensor | None:
-    """Magnitude of each weight of a convolution or linear layer (Han et al., NeurIPS 2015), shaped as the weight."""
+    """Magnitude of each weight of a convolution or linear layer (Han et al., NeurIPS 2015), shaped
+    as the weight."""
     return module.weight.detach().abs() if isinstance(module, (nn.Conv2d, nn.Linear)) else None
 
 
@@ -20,9 +22,11 @@ def filters_l2(module: nn.Module) -> torch.Tensor | None:
 
 
 def channels(module: nn.Module) -> torch.Tensor | None:
-    """|gamma| of each channel of a BatchNorm2d (Liu et al., ICCV 2017), (channels,); none where it has but one."""
-    several = isinstance(module, nn.BatchNorm2d) and module.num_features > 1
-    return module.weight.detach().abs() if several else None
+    """|gamma| of each channel of a BatchNorm2d (Liu et al., ICCV 2017), (channels,); none where it
+    has but one."""
+    if not isinstance(module, nn.BatchNorm2d) or module.num_features == 1:
+        return None
+    return module.weight.detach().abs()
 
 
 def _filter_norm(module: nn.Module, order: int) -> torch.Tensor | None:

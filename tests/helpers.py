@@ -9,6 +9,7 @@ import filelock
 import numpy as np
 
 from attackers import ATTACKS, VERDICTS, Evidence
+from datasets import DATASETS, load
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
@@ -24,6 +25,12 @@ def table_arrays(n=240, columns=12, num_cls=3, seed=0):
     wrong = draw.random(n) < 0.2
     y[wrong] = draw.integers(num_cls, size=wrong.sum())
     return x.astype(np.float32), y
+
+
+def load_named(name, root):
+    """A named data set whose files lie in `root`."""
+    facts = DATASETS[name].options
+    return load(name, data_root=root, num_cls=facts["num_cls"], input_dim=facts["shape"][0])
 
 
 def config_writer(folder):

@@ -186,7 +186,7 @@ def assert_nothing_told(found, member):
     for name, verdict in found.items():
         assert verdict.scores.shape == member.shape and np.isfinite(verdict.scores).all(), name
         assert within_chance(metrics.balanced_accuracy(verdict.member, member), len(member)), name
-        assert abs(beyond_chance(metrics.area(verdict.scores, member), member)) <= 1, name
+        assert abs(beyond_chance(metrics.auc(verdict.scores, member), member)) <= 1, name
 
 
 @pytest.mark.parametrize("name, kind", made_in())
@@ -211,7 +211,7 @@ def test_the_same_models_are_attacked_with_success_when_membership_is_theirs(nam
     for verdict_name, verdict in found.items():
         accuracy = metrics.balanced_accuracy(verdict.member, member)
         assert accuracy > 0.5 and not within_chance(accuracy, len(member)), verdict_name
-        assert beyond_chance(metrics.area(verdict.scores, member), member) > 1, verdict_name
+        assert beyond_chance(metrics.auc(verdict.scores, member), member) > 1, verdict_name
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------
@@ -316,4 +316,4 @@ def test_nor_do_thresholds_know_members_of_the_shadow_models(name, kind, monkeyp
     )
     attack(name, null_evidence(kind, n=3000, shadows=6)[0])
     scores, member, _ = known[-1]
-    assert len(scores) > 3000 and abs(beyond_chance(metrics.area(scores, member), member)) <= 1
+    assert len(scores) > 3000 and abs(beyond_chance(metrics.auc(scores, member), member)) <= 1

@@ -1,5 +1,6 @@
 """The losses of the defences against numbers worked out by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -124,9 +125,9 @@ def test_adv_learns_and_teaches_in_bfloat16_too():
         generator=draw,
         objective=defender,
     )
-    for before, after in zip(
-        answers[:7], answers[1:8]
-    ):  # seven steps, then the classifier's look at the attack
+    for before, after in itertools.pairwise(
+        answers[:8]
+    ):  # seven steps, then the classifier's query
         assert not torch.equal(before[0], after[0])
     assert len(weights) == 8 and not torch.equal(weights[0], weights[1])
     logits = []

@@ -100,7 +100,7 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("adv", remade(defenders.adv, "posterior_and_class", plain)),
     ("adv", remade(defenders.adv, "perceptron", immovable)),
     ("dp opacus", remade(defenders.dp.PrivateSGD, "noise", plain)),
-    ("dp images", (defenders.dp, "_kept", lambda parameter: torch.ones(parameter.shape))),
+    ("dp images", (defenders.dp, "_weight_mask", lambda parameter: torch.ones(parameter.shape))),
     ("dp pyvacy", remade(defenders.dp.PrivateSGD, "build_optimizer", added_on_the_cpu)),
     (
         "stack",
@@ -210,7 +210,7 @@ def torchs_likelihood(self, logits, y):
             "stack",
             remade(Records, "batch", lambda batch: tuple(part.cpu().cuda() for part in batch)),
         ),
-        ("nn", remade(base_model, "batches", lambda orders: (order.cpu() for order in orders))),
+        ("nn", remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders))),
         ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood)),
     ],
 )

@@ -1,119 +1,13 @@
-"""What attacks are judged by, against scikit-learn, scipy, pairs counted one by one and simulations."""
+"""Confidence intervals: against their definitions, and how often they cover in simulations."""
 
 import math
 
 import numpy as np
 import pytest
+from metric_cases import SEEDS, by_pairs, some, tied
 from scipy.stats import beta, binom, binomtest, norm
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from attackers import Verdict, metrics
-
-SEEDS = range(12)
-
-
-def tied(seed):
-    """Scores with many ties, members' larger on the whole, and who is a member."""
-    draw = np.random.default_rng(seed)
-    member = draw.random(draw.integers(20, 90)) < draw.uniform(0.2, 0.8)
-    member[:2] = [True, False]
-    levels = int(draw.integers(1, 12))
-    return np.floor(levels * (draw.normal(size=len(member)) + member)) / levels, member
-
-
-def by_pairs(scores, member):
-    """AUC by its definition: the share of pairs of a member and a non-member in order, of equal ones half."""
-    pairs = [(m > o) + (m == o) / 2 for m in scores[member] for o in scores[~member]]
-    return sum(pairs) / len(pairs)
-
-
-def balanced(decision, member):
-    """(TPR + TNR) / 2 from its definition."""
-    return (
-        (decision & member).sum() / member.sum() + (~decision & ~member).sum() / (~member).sum()
-    ) / 2
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_area_equals_a_count_of_pairs(seed):
-    scores, member = tied(seed)
-    assert len(np.unique(scores)) < len(scores)
-    assert metrics.area(scores, member) == pytest.approx(by_pairs(scores, member), abs=1e-12)
-    assert metrics.area(scores, member) == pytest.approx(roc_auc_score(member, scores), abs=1e-12)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_balanced_accuracy_is_the_mean_of_two_rates(seed):
-    scores, member = tied(seed)
-    found = metrics.balanced_accuracy(scores >= 0.5, member)
-    assert found == pytest.approx(balanced(scores >= 0.5, member)) and isinstance(found, float)
-    assert found == pytest.approx(balanced_accuracy_score(member, scores >= 0.5))
-
-
-# ---- TPR at a low FPR ------------------------------------------------------------------------------------------------
-
-
-def tpr_by_thresholds(scores, member, limit):
-    """The largest TPR of all thresholds that let at most this share of non-members pass."""
-    best = 0.0
-    for threshold in [*scores, math.inf]:
-        said = scores >= threshold
-        if said[~member].sum() <= limit * (~member).sum() + 1e-9:
-            best = max(best, said[member].mean())
-    return best
-
-
-@pytest.mark.parametrize("limit", [0.5, 0.1, 0.01])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_tpr_at_an_fpr_is_the_largest_of_all_thresholds(seed, limit):
-    scores, member = tied(seed)
-    assert metrics.tpr_at_fpr(scores, member, limit=limit) == pytest.approx(
-        tpr_by_thresholds(scores, member, limit)
-    )
-
-
-def test_a_tpr_worked_by_hand_without_interpolation():
-    # non-members 10, 8, 6, 5, 4, 3, 2, 1, 0, -1; one of ten may pass, so the threshold is above 8
-    others = [10, 8, 6, 5, 4, 3, 2, 1, 0, -1]
-    for members, exact in [
-        ([12, 9, 9, 7], 0.75),
-        ([12, 8, 8, 8], 0.25),
-        ([12, 10, 8, 8], 0.5),
-        ([7, 7, 7, 7], 0),
-    ]:
-        scores, member = np.array(members + others, float), np.arange(14) < 4
-        assert metrics.tpr_at_fpr(scores, member, limit=0.1) == exact
-        assert metrics.tpr_at_fpr(scores, member, limit=0.15) == exact  # between one and two of ten
-    scores, member = np.array([5, 5, 1] + 2 * [5] + 8 * [0], float), np.arange(13) < 3
-    assert (
-        metrics.tpr_at_fpr(scores, member, limit=0.1) == 0
-    )  # whoever ties passes with them: two of ten
-
-
-@pytest.mark.parametrize("count", [10, 30, 70, 1000, 10_000])
-def test_exactly_the_limit_may_pass(count):
-    """That no rounding keeps out the last non-member whom the limit lets pass."""
-    for limit in metrics.FPRS:
-        passing = round(count * limit)
-        if passing / count == pytest.approx(limit):
-            others = np.arange(count)[::-1]
-            members = np.array([count - passing - 0.5] * 3 + [count - passing - 1.5])
-            scores, member = np.concatenate([members, others]), np.arange(count + 4) < 4
-            assert metrics.tpr_at_fpr(scores, member, limit=limit) == 0.75
-
-
-def test_the_tpr_of_gaussian_scores_is_the_analytic_one():
-    draw, n, d = np.random.default_rng(0), 200_000, 1.0
-    member = np.arange(2 * n) < n
-    scores = draw.normal(size=2 * n) + d * member
-    for limit in metrics.FPRS:
-        cut = norm.ppf(limit)
-        rate, slope = norm.cdf(d + cut), norm.pdf(d + cut) / norm.pdf(cut)
-        spread = math.sqrt((rate * (1 - rate) + slope**2 * limit * (1 - limit)) / n)
-        assert abs(metrics.tpr_at_fpr(scores, member, limit=limit) - rate) < 4 * spread
-
-
-# ---- intervals -------------------------------------------------------------------------------------------------------
+from attackers import metrics
 
 
 @pytest.mark.parametrize("n", [1, 7, 100, 4321])
@@ -176,10 +70,10 @@ def test_delongs_variance_is_that_of_the_areas_of_many_data_sets():
 def test_intervals_of_an_area_worked_by_hand():
     """Where all pairs are in order, that of as many successes as twice the smaller group has records."""
     member = np.arange(15) < 5
-    assert metrics.area_interval(member.astype(float), member) == pytest.approx(
+    assert metrics.auc_interval(member.astype(float), member) == pytest.approx(
         [0.025 ** (1 / 10), 1]
     )
-    assert metrics.area_interval(-1.0 * member, member) == pytest.approx([0, 1 - 0.025 ** (1 / 10)])
+    assert metrics.auc_interval(-1.0 * member, member) == pytest.approx([0, 1 - 0.025 ** (1 / 10)])
     # members 1, 3 and non-members 0, 2: AUC 3/4; shares of pairs 1/2, 1 and 1, 1/2: variance 2 (1/8) / 2 = 1/8
     scores, member = np.array([1.0, 3, 0, 2]), np.arange(4) < 2
     trials = 0.75 * 0.25 / 0.125
@@ -187,8 +81,8 @@ def test_intervals_of_an_area_worked_by_hand():
         beta.ppf(0.025, 0.75 * trials, 0.25 * trials + 1),
         beta.ppf(0.975, 0.75 * trials + 1, 0.25 * trials),
     ]
-    assert metrics.area_interval(scores, member) == pytest.approx(expected)
-    assert metrics.area_interval(np.array([1.0, 0.0]), np.array([True, False])) == pytest.approx(
+    assert metrics.auc_interval(scores, member) == pytest.approx(expected)
+    assert metrics.auc_interval(np.array([1.0, 0.0]), np.array([True, False])) == pytest.approx(
         [0.025**0.5, 1]
     )
 
@@ -197,9 +91,9 @@ def test_the_interval_of_an_area_of_many_records_is_delongs():
     draw, member = np.random.default_rng(1), np.arange(8000) < 4000
     scores = draw.normal(size=8000) + member
     half = norm.ppf(0.975) * math.sqrt(metrics.delong(scores, member)[1])
-    found = metrics.area_interval(scores, member)
+    found = metrics.auc_interval(scores, member)
     assert found == pytest.approx(
-        [metrics.area(scores, member) + sign * half for sign in (-1, 1)], abs=0.04 * half
+        [metrics.auc(scores, member) + sign * half for sign in (-1, 1)], abs=0.04 * half
     )
 
 
@@ -282,8 +176,6 @@ def test_the_interval_of_a_tpr_is_clopper_and_pearsons_where_the_threshold_is_kn
 
 
 # What was used before, kept to show that it does not cover.
-
-
 def former_tpr_interval(scores, member, *, limit):
     """Clopper & Pearson's interval of the members above the threshold, as if that were known."""
     count = round(metrics.tpr_at_fpr(scores, member, limit=limit) * member.sum())
@@ -369,24 +261,24 @@ def test_the_former_interval_of_an_accuracy_does_not_cover_at_the_edge(n, right,
     assert former < most
 
 
-def members_by(family, area):
+def members_by(family, auc):
     """Draws (draw, m) of members' scores, and (draw, n) of non-members', whose AUC is this."""
     if family == "exponential":
         return (
-            lambda draw, m: draw.exponential(area / (1 - area), m)
+            lambda draw, m: draw.exponential(auc / (1 - auc), m)
         ), lambda draw, n: draw.exponential(size=n)
     if (
         family == "mixture"
     ):  # a share of the members is above all non-members, the rest is as they are
         return (
-            lambda draw, m: draw.random(m) + (draw.random(m) < 2 * area - 1)
+            lambda draw, m: draw.random(m) + (draw.random(m) < 2 * auc - 1)
         ), lambda draw, n: draw.random(n)
     if family == "binary":  # ties: all but 2 % of the non-members have the same score
         return (
-            lambda draw, m: (draw.random(m) < 2 * area - 0.98) * 1.0
+            lambda draw, m: (draw.random(m) < 2 * auc - 0.98) * 1.0
         ), lambda draw, n: (draw.random(n) < 0.02) * 1.0
     sd = {"normal": 1.0, "narrow": 0.3, "wide": 3.0}[family]
-    shift = norm.ppf(area) * math.sqrt(1 + sd**2)
+    shift = norm.ppf(auc) * math.sqrt(1 + sd**2)
     return (lambda draw, m: draw.normal(shift, sd, m)), lambda draw, n: draw.normal(size=n)
 
 
@@ -397,16 +289,16 @@ FAMILIES = ("normal", "narrow", "wide", "exponential", "mixture", "binary")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_interval_of_an_area_covers(family, members, others):
     member = np.arange(members + others) < members
-    for area in (0.6, 0.9, 0.98):
-        ins, outs = members_by(family, area)
+    for auc in (0.6, 0.9, 0.98):
+        ins, outs = members_by(family, auc)
         inside, above, below = coverage(
-            lambda draw: metrics.area_interval(
+            lambda draw: metrics.auc_interval(
                 np.concatenate([ins(draw, members), outs(draw, others)]), member
             ),
-            area,
+            auc,
             np.random.default_rng(5).spawn(200),
         )
-        assert inside >= 0.92 and max(above, below) <= 0.06, area
+        assert inside >= 0.92 and max(above, below) <= 0.06, auc
 
 
 @pytest.mark.parametrize("family", ["normal", "wide", "exponential", "mixture"])
@@ -425,8 +317,7 @@ def test_the_former_interval_of_an_area_does_not_cover_at_the_edge(family):
         < 0.88
     )
     assert (
-        coverage(lambda draw: metrics.area_interval(scores(draw), member), 0.98, draws[1])[0]
-        >= 0.92
+        coverage(lambda draw: metrics.auc_interval(scores(draw), member), 0.98, draws[1])[0] >= 0.92
     )
 
 
@@ -511,130 +402,3 @@ def test_intervals_of_thirty_thousand_records_take_no_time():
     start = time.process_time()
     metrics.measures(verdict, member, labels, num_cls=3)
     assert time.process_time() - start < 2
-
-
-# ---- all of them -----------------------------------------------------------------------------------------------------
-
-
-def some(members=60, others=200, num_cls=3, seed=0, scores=None):
-    """A verdict, who is a member, and the classes."""
-    draw = np.random.default_rng(seed)
-    member = draw.permutation(np.arange(members + others) < members)
-    scores = draw.normal(size=len(member)) + member if scores is None else scores(draw, member)
-    return Verdict(scores, 0.5), member, draw.integers(num_cls, size=len(member))
-
-
-def test_every_figure_is_that_of_its_own_function():
-    verdict, member, labels = some(others=1000)
-    found = metrics.measures(verdict, member, labels, num_cls=3)
-    assert found["members"] == 60 and found["non_members"] == 1000
-    assert found["accuracy"] == pytest.approx(balanced(verdict.scores >= 0.5, member))
-    assert found["auc"] == metrics.area(verdict.scores, member)
-    for name in ("accuracy", "auc"):
-        low, high = found[f"{name}_interval"]
-        assert low < found[name] < high
-    for limit, name in [(0.1, "tpr_at_0.1"), (0.01, "tpr_at_0.01")]:
-        assert found[name] == metrics.tpr_at_fpr(verdict.scores, member, limit=limit)
-        assert found[f"{name}_interval"] == metrics.tpr_interval(
-            verdict.scores, member, limit=limit
-        )
-        assert found[f"{name}_interval"][0] <= found[name] <= found[f"{name}_interval"][1]
-    assert found["tpr_at_0.001"] is None and found["tpr_at_0.001_interval"] is None
-
-
-def test_figures_are_plain_numbers_for_json():
-    verdict, member, labels = some(others=1000)
-    for name, value in metrics.measures(verdict, member, labels, num_cls=3).items():
-        for one in value if isinstance(value, list) else [value]:
-            assert type(one) in (int, float, type(None)), name
-
-
-@pytest.mark.parametrize("limit, fewest", [("0.1", 100), ("0.01", 1000), ("0.001", 10_000)])
-def test_a_tpr_is_told_from_ten_non_members_over_the_fpr(limit, fewest):
-    for others in (fewest - 1, fewest):
-        verdict, member, labels = some(others=others)
-        found = metrics.measures(verdict, member, labels, num_cls=3)
-        assert (
-            (found[f"tpr_at_{limit}"] is None)
-            == (found[f"tpr_at_{limit}_interval"] is None)
-            == (others < fewest)
-        )
-
-
-@pytest.mark.parametrize("values", [[0.0, 1.0], [1.0], [-3.0, 7.5]])
-def test_binary_scores_have_no_tpr_at_a_low_fpr(values):
-    verdict, member, labels = some(
-        others=1000, scores=lambda draw, member: draw.choice(values, size=len(member))
-    )
-    found = metrics.measures(verdict, member, labels, num_cls=3)
-    assert found["tpr_at_0.1"] is found["tpr_at_0.1_interval"] is found["tpr_at_0.01"] is None
-    if len(values) == 1:
-        assert found["auc"] is found["auc_interval"] is None  # see test_ties.py
-    else:
-        assert found["auc"] == pytest.approx(by_pairs(verdict.scores, member))
-    three = np.where(np.arange(1060) == np.flatnonzero(member)[0], 99, verdict.scores)
-    found = metrics.measures(Verdict(three, 0.5), member, labels, num_cls=3)
-    assert (found["tpr_at_0.1"] is None) == (values == [1.0])
-
-
-def test_figures_of_a_class_are_of_its_records_alone():
-    verdict, member, labels = some(seed=1, num_cls=4)
-    verdict = Verdict(verdict.scores, np.array([0.2, 0.5, 0.8, 1.1])[labels])
-    labels[(labels == 2) & ~member] = 1  # members only
-    labels[(labels == 3) & member] = 0  # non-members only
-    found = metrics.measures(verdict, member, labels, num_cls=5)  # and none of the last
-    assert len(found["class_accuracy"]) == len(found["class_auc"]) == 5
-    for label in (0, 1):
-        rights, here = {True: [], False: []}, labels == label
-        for i in np.flatnonzero(here):
-            rights[bool(member[i])].append((verdict.scores[i] >= verdict.threshold[i]) == member[i])
-        accuracy = sum(sum(kind) / len(kind) for kind in rights.values()) / 2
-        assert found["class_accuracy"][label] == pytest.approx(accuracy)
-        assert found["class_auc"][label] == pytest.approx(
-            by_pairs(verdict.scores[here], member[here])
-        )
-    assert found["class_accuracy"][2:] == found["class_auc"][2:] == [None] * 3
-
-
-@pytest.mark.parametrize("value", [0.0, 3.5])
-def test_a_score_that_all_share_has_an_area_and_an_interval_around_it(value):
-    verdict, member, labels = some(
-        others=60, scores=lambda draw, member: np.full(len(member), value)
-    )
-    found = metrics.measures(verdict, member, labels, num_cls=3)
-    assert metrics.area(verdict.scores, member) == 0.5
-    assert sum(metrics.area_interval(verdict.scores, member)) == pytest.approx(1)
-    assert found["auc"] is found["auc_interval"] is found["tpr_at_0.1"] is None  # but says nothing
-
-
-def test_a_target_without_a_score_is_named():
-    verdict = Verdict(np.array([0.1, np.nan, 0.4, 0.3]), 0.2)
-    with pytest.raises(ValueError, match="1 of the targets have no score"):
-        metrics.measures(verdict, np.array([True, False, True, False]), np.zeros(4, int), num_cls=2)
-
-
-@pytest.mark.parametrize(
-    "member, labels, said",
-    [
-        ([1, 1, 1], [0, 0, 0], "members and non-members"),
-        ([0, 0, 0], [0, 0, 0], "members and non-members"),
-        ([1, 0], [0, 0, 0], "^member must .* of the 3 targets"),
-        ([1, 0, 1], [0, 0], r"^labels must .*\(3,\), not .*\(2,\)"),
-        ([1, -1, 1], [0, 0, 0], r"^member\[1\] is -1: .* 1 or 0"),
-        ("yyn", [0, 0, 0], "^member must be numbers, not 'yyn'"),
-        (["yes", "no", "no"], [0, 0, 0], "^member must be numbers, not 'yes'"),
-        ([1, 0.5, 0], [0, 0, 0], r"^member\[1\] is 0.5"),
-        ([1, None, 0], [0, 0, 0], "^member must be numbers, not None"),
-        ([1, 0, 1], [0, 1, 0], r"^labels\[1\] is 1: .* from 0 to 0"),
-    ],
-)
-def test_a_truth_that_does_not_fit_is_refused(member, labels, said):
-    with pytest.raises(ValueError, match=said):
-        metrics.measures(Verdict(np.array([0.1, 0.2, 0.4]), 0.2), member, labels, num_cls=1)
-
-
-def test_membership_may_be_written_in_numbers():
-    draw = np.random.default_rng(0)
-    verdict, member = Verdict(draw.random(300), 0.5), draw.random(300) < 0.5
-    as_numbers = metrics.measures(verdict, member.astype(int), [0] * 300, num_cls=1)
-    assert as_numbers == metrics.measures(verdict, member, np.zeros(300, int), num_cls=1)

@@ -1,0 +1,13 @@
+"""Fixtures of the attacks' tests."""
+
+import pytest
+
+import attackers.neural
+import attackers.qmia
+from base_model import TrainConfig
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
