@@ -1,8 +1,11 @@
 """What tests of several rooms use: a tiny data set with configs, stages as run, what they made."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -80,6 +83,28 @@ def lines(folder):
 
 def run(stage, *words):
     assert stage.main(["cpu", *words]) == 0
+
+
+@dataclass(frozen=True)
+class MadeOnce:
+    """What stages made of a config, for several tests to begin with."""
+
+    config: str
+    results: Path
+
+    def copy_here(self) -> str:
+        """Lay it out in this folder; returns the path of the config."""
+        shutil.copytree(self.results, "results")
+        return self.config
+
+
+def make_once(folder, *stages, **changes) -> MadeOnce:
+    """Run stages, each a tuple (module, *words), in a folder with a config of the tiny table."""
+    path = config_writer(folder)(**changes)
+    with contextlib.chdir(folder):
+        for stage, *words in stages:
+            run(stage, path, *words)
+    return MadeOnce(path, folder / "results")
 
 
 def fixed_evidence(online, shadows=8, n=240, num_cls=4):

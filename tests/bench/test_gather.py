@@ -9,8 +9,6 @@ import pytest
 import torch
 from helpers import MADE, lines, run
 
-import attackers.neural
-import attackers.qmia
 import mia
 import pretrain
 import prune
@@ -18,7 +16,7 @@ import report
 from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
-from base_model import BaseModel, TrainConfig
+from base_model import BaseModel
 from bench.options import parse
 from bench.signals import gather
 from bench.store import ORIGINAL, Store, attacked
@@ -28,10 +26,7 @@ from core.files import read_arrays, sealed
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
-    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
+pytestmark = pytest.mark.usefixtures("short_attack_training")
 
 
 @pytest.fixture(params=["paper", "inout"])

@@ -24,6 +24,8 @@ from base_model import Callback
 from core.files import packed, unpack
 from models import layers
 
+pytestmark = pytest.mark.usefixtures("short_attack_training")
+
 
 @pytest.fixture
 def torch_dropout(monkeypatch):

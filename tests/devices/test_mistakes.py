@@ -27,6 +27,8 @@ from core.devices import generator
 from datasets import Records
 from models import layers
 
+pytestmark = pytest.mark.usefixtures("short_attack_training")
+
 
 def remade(where, name, change):
     """A mistake: where.name returns what `change` makes of its value."""
