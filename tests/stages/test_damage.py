@@ -28,6 +28,8 @@ import pretrain
 import prune
 from base_model import BaseModel
 
+pytestmark = pytest.mark.survive
+
 
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory):

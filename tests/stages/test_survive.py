@@ -19,6 +19,8 @@ import prune
 from base_model import BaseModel, Callback, TrainConfig, TrainSet
 from datasets import Records
 
+pytestmark = pytest.mark.survive
+
 
 def test_killed_again_and_again_the_results_are_those_of_one_run(write_config):
     # an epoch takes milliseconds: saved after each, hundreds of them can be hit
