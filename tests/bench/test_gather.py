@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import MADE, lines, run
+from helpers import MADE, lines, make_once, run
 
 import mia
 import pretrain
@@ -29,11 +29,17 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("short_attack_training")
 
 
-@pytest.fixture(params=["paper", "inout"])
-def made(write_config, request):
+@pytest.fixture(scope="module", params=["paper", "inout"])
+def trained_once(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp(request.param)
+    stage = pretrain, "--split", request.param
+    return make_once(folder, stage, epochs=2, shadow_num=6, save_every=1000)
+
+
+@pytest.fixture
+def made(trained_once):
     """Everything that gather needs of original models in a split, and the options."""
-    path = write_config(epochs=2, shadow_num=6, save_every=1000)
-    run(pretrain, path, "--split", request.param)
+    path = trained_once.copy_here()
     options = parse("mia", ["cpu", path, "--original"])
     device, records = load_device_and_data(options)
     store = Store(options, records.digest())
