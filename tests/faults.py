@@ -1,4 +1,4 @@
-"""What interrupts and damages runs: stages that are killed, files that are cut, flipped or replaced."""
+"""What interrupts and damages runs: stages are killed, files are cut, flipped or replaced."""
 
 import contextlib
 import io

@@ -132,7 +132,7 @@ def fixed_evidence(online, shadows=8, n=240, num_cls=4):
 
 
 def result_digests(results="results"):
-    """Digests of all results by file; measures as they are, without where and how they were made."""
+    """Digests of all results by file; measures themselves, without where and how they were made."""
     files = {}
     for path in sorted(Path(results).rglob("*")):
         name = str(path.relative_to(results))
