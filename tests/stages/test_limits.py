@@ -73,7 +73,7 @@ def test_a_split_in_use_is_not_replaced(write_config, capsys):
 
 @pytest.mark.parametrize("fits", [1, 3])
 def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
-    """Batches of more than `fits` records fail; the answers are those of batches that fit from the start."""
+    """Batches of more than `fits` records fail; the answers are those of batches that fit."""
     x = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     records = Records(x=x, y=torch.zeros(7).long(), num_cls=3)
     network = torch.nn.Linear(4, 3)

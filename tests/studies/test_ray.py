@@ -14,7 +14,7 @@ from studies.runners import STAGES, copy_code
 
 @pytest.mark.slow
 def test_nodes_are_sent_the_code_and_nothing_else(tmp_path):
-    """In a folder that is no git repository, beside large and private files; stages run in the copy."""
+    """In a folder without git, beside large and private files; stages run in the copy."""
     project, copy = tmp_path / "project", tmp_path / "copy"
     copy_code(PROJECT, project)
     for name in (
