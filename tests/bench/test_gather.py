@@ -1,4 +1,4 @@
-"""What an attacker is given: once asked for, in an order that says nothing, and never who is a member."""
+"""What an attacker is given: asked for once, in an order that says nothing, and no membership."""
 
 import json
 from dataclasses import replace
@@ -113,7 +113,7 @@ def test_the_answers_are_the_models(made):
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_whoever_is_a_member_the_scores_are_the_same(made, name):
-    """Members and non-members of the victim are dealt anew; not a digit of what an attack says changes."""
+    """Members and non-members of the victim are dealt anew; not a digit of the scores changes."""
     if unfit(name, online=made.options.split == "inout", shadow_num=6):
         pytest.skip("not in this split")
     victim = made.parts["victim"]
