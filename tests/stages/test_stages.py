@@ -342,6 +342,7 @@ def convolutional(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", list(PRUNERS))
 def test_every_pruner_on_a_convolutional_network(pruner, convolutional):
     path = convolutional.copy_here()
