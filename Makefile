@@ -3,8 +3,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 MINUTES ?= 30
 DEMO := config/digits_columnfc.json --results results/demo --shadow_num 3
+# two processes; tests that must not run beside each other name one xdist_group
+PYTEST := $(RUN) -m pytest -q -n 2 --dist loadgroup
 
-.PHONY: demo test soak clean
+.PHONY: demo lint quick test soak clean
 
 # The main job on scikit-learn's handwritten digits: three shadow models, where the paper has five.
 demo: $(VENV)/.ready
@@ -15,8 +17,18 @@ demo: $(VENV)/.ready
 	@echo
 	@echo "Three shadow models here, the paper has five; 'original' is the victim before pruning."
 
+# As pyproject.toml says: ruff on all files, mypy on the code.
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy . --exclude "^tests/"
+
+# What ends in two minutes.
+quick: $(VENV)/.ready
+	$(PYTEST) -m "not (cluster or browser or survive or slow)"
+
 test: $(VENV)/.ready
-	$(RUN) -m pytest -q
+	$(PYTEST)
 
 # Kills and damage, for as long as it is told.
 soak: $(VENV)/.ready

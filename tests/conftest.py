@@ -1,10 +1,14 @@
 """Fixtures that all tests share."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import config_writer
+
+import attackers.neural
+import attackers.qmia
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -19,5 +23,13 @@ def in_an_empty_folder(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def write_config(tmp_path):
-    """write_config(**changes) -> path of a config for the tiny table, with a key changed (None: left out)."""
+    """write_config(**changes) -> path of a config for the tiny table, with keys changed (None:
+    left out)."""
     return config_writer(tmp_path)
+
+
+@pytest.fixture
+def short_attack_training(monkeypatch):
+    """Attack networks are trained for two epochs."""
+    for module in (attackers.neural, attackers.qmia):
+        monkeypatch.setattr(module, "CONFIG", replace(module.CONFIG, epochs=2))

@@ -1,4 +1,4 @@
-"""What interrupts and damages runs: stages that are killed, files that are cut, flipped or replaced."""
+"""What interrupts and damages runs: stages are killed, files are cut, flipped or replaced."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ import prune
 STAGES = {"pretrain": pretrain, "prune": prune, "mia": mia}
 WORDS = {"pretrain": [], "prune": ["--defend", "adv"], "mia": ["--defend", "adv", "--adaptive"]}
 ATTACKS = "nn,threshold"
-LOG = Path("stage.log")  # what forked stages print, for whoever looks at a failure
+OUTPUT, ERRORS = Path("stage.out"), Path("stage.err")  # what a forked stage prints
 READ_BY = {  # file -> the stages that read it
     "split.npz": ("pretrain", "prune", "mia"),
     "victim_model/manifest.json": ("pretrain", "prune", "mia"),
@@ -51,15 +51,23 @@ def start_command(stage: str, path: str, *words: str, **how) -> subprocess.Popen
     )
 
 
-def start_fork(stage: str, *words: str) -> multiprocessing.Process:
-    """A stage in a fork of this process, which spares it the seconds of importing torch."""
-    process = multiprocessing.get_context("fork").Process(target=_run_logged, args=(stage, words))
+def start_fork(stage: str, *words: str, first=lambda: None) -> multiprocessing.Process:
+    """A stage in a fork of this process, which spares it the seconds of importing torch; `first` is
+    called there before."""
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=_run_in_fork, args=(stage, words, first))
     process.start()
     return process
 
 
-def _run_logged(stage, words):
-    with LOG.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+def _run_in_fork(stage, words, first):
+    first()
+    with (
+        OUTPUT.open("w") as out,
+        ERRORS.open("w") as errors,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
         sys.exit(STAGES[stage].main(["cpu", *words]))
 
 
@@ -74,7 +82,7 @@ def kill_while_it_trains(stage: str, path: str, draw: random.Random) -> None:
     while process.is_alive() and resume_states().items() <= before.items():
         time.sleep(0.005)
     time.sleep(draw.uniform(0, 0.03))
-    assert process.is_alive(), f"it had ended: {LOG.read_text()}"
+    assert process.is_alive(), f"it had ended: {ERRORS.read_text()}"
     process.kill()
     process.join()
 
@@ -86,7 +94,7 @@ def run_all_stages(path: str, draw: random.Random, *, kills: int) -> dict[str, s
             kill_while_it_trains(stage, path, draw)
         process = start_fork(stage, path, *WORDS[stage], "--save_every", "1000")
         process.join()
-        assert process.exitcode == 0, LOG.read_text()
+        assert process.exitcode == 0, ERRORS.read_text()
     assert not resume_states()
     return files()
 

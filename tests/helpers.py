@@ -1,8 +1,11 @@
 """What tests of several rooms use: a tiny data set with configs, stages as run, what they made."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -89,6 +92,28 @@ def run(stage, *words):
     assert stage.main(["cpu", *words]) == 0
 
 
+@dataclass(frozen=True)
+class MadeOnce:
+    """What stages made of a config, for several tests to begin with."""
+
+    config: str
+    results: Path
+
+    def copy_here(self) -> str:
+        """Lay it out in this folder; returns the path of the config."""
+        shutil.copytree(self.results, "results")
+        return self.config
+
+
+def make_once(folder, *stages, **changes) -> MadeOnce:
+    """Run stages, each a tuple (module, *words), in a folder with a config of the tiny table."""
+    path = config_writer(folder)(**changes)
+    with contextlib.chdir(folder):
+        for stage, *words in stages:
+            run(stage, path, *words)
+    return MadeOnce(path, folder / "results")
+
+
 def fixed_evidence(online, shadows=8, n=240, num_cls=4):
     """Eight shadow models on drawn records; members are easier by 2 in the logit of their class."""
     draw = np.random.default_rng(20)
@@ -114,7 +139,7 @@ def fixed_evidence(online, shadows=8, n=240, num_cls=4):
 
 
 def result_digests(results="results"):
-    """Digests of all results by file; measures as they are, without where and how they were made."""
+    """Digests of all results by file; measures themselves, without where and how they were made."""
     files = {}
     for path in sorted(Path(results).rglob("*")):
         name = str(path.relative_to(results))

@@ -1,4 +1,4 @@
-"""What an attacker is given: once asked for, in an order that says nothing, and never who is a member."""
+"""What an attacker is given: asked for once, in an order that says nothing, and no membership."""
 
 import json
 from dataclasses import replace
@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import MADE, lines, run
+from helpers import MADE, lines, make_once, run
 
-import attackers.neural
-import attackers.qmia
 import bench.attacking
 import mia
 import pretrain
@@ -19,7 +17,7 @@ import report
 from attackers import ATTACKS, attack, blindmi, unfit
 from attackers.metrics import INTERVALS, measures
 from attackers.signals import Verdict
-from base_model import BaseModel, TrainConfig
+from base_model import BaseModel
 from bench.attacking import load_matchup
 from bench.checkpoints import Checkpoint
 from bench.command_line import parse
@@ -31,17 +29,20 @@ from core.files import read_arrays, sealed
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
-    monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
+pytestmark = pytest.mark.usefixtures("short_attack_training")
 
 
-@pytest.fixture(params=["paper", "inout"])
-def made(write_config, request):
+@pytest.fixture(scope="module", params=["paper", "inout"])
+def trained_once(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp(request.param)
+    stage = pretrain, "--split", request.param
+    return make_once(folder, stage, epochs=2, shadow_num=6, save_every=1000)
+
+
+@pytest.fixture
+def made(trained_once):
     """Everything that gather needs of original models in a split, and the options."""
-    path = write_config(epochs=2, shadow_num=6, save_every=1000)
-    run(pretrain, path, "--split", request.param)
+    path = trained_once.copy_here()
     started = begin(parse("mia", ["cpu", path, "--original"]))
     return SimpleNamespace(
         run=started, parts=started.splits, checkpoints=load_matchup(started), path=path
@@ -102,7 +103,7 @@ def test_the_answers_are_the_models(made):
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_whoever_is_a_member_the_scores_are_the_same(made, name):
-    """Members and non-members of the victim are dealt anew; not a digit of what an attack says changes."""
+    """Members and non-members of the victim are dealt anew; not a digit of the scores changes."""
     if unfit(name, online=made.run.options.split == "inout", shadow_num=6):
         pytest.skip("not in this split")
     victim = made.parts["victim"]

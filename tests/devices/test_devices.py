@@ -24,6 +24,8 @@ from base_model import Callback
 from core.files import packed, unpack
 from models import layers
 
+pytestmark = pytest.mark.usefixtures("short_attack_training")
+
 
 @pytest.fixture
 def torch_dropout(monkeypatch):
@@ -84,6 +86,7 @@ def run(stage, *words):
     assert stage.main(["0", *words]) == 0
 
 
+@pytest.mark.slow
 def test_all_stages_and_attacks_run_on_the_second_device(write_config, capsys):
     path = write_config(epochs=2, shadow_num=3, batch_size=32, save_every=0)
     with second_device():

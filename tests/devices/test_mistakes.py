@@ -22,10 +22,13 @@ import defenders.adv
 import defenders.dp
 import mia
 import pretrain
+import training.objective as objective_module
 from base_model import BaseModel, Objective, Stack
 from core.devices import generator
 from datasets import Records
 from models import layers
+
+pytestmark = pytest.mark.usefixtures("short_attack_training")
 
 
 def remade(where, name, change):
@@ -210,7 +213,10 @@ def torchs_likelihood(self, logits, y):
             "stack",
             remade(Records, "batch", lambda batch: tuple(part.cpu().cuda() for part in batch)),
         ),
-        ("nn", remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders))),
+        (
+            "nn",
+            remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders)),
+        ),
         ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood)),
     ],
 )

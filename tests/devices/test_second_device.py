@@ -1,4 +1,4 @@
-"""The second device of the tests is a device: it holds values, refuses the CPU's tensors, tells who waits."""
+"""The tests' second device is one: it holds values, refuses the CPU's tensors, sees who waits."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Who follows the command that an error prints gets what is missing, and trains nothing else anew."""
+"""The command that an error prints makes what is missing, and trains nothing else anew."""
 
 import re
 import shlex
@@ -38,7 +38,7 @@ def run(stage, *words):
 
 
 def advice(capsys, stage, *words):
-    """The command that a stage prints when it cannot do what it is asked for, and the whole line."""
+    """The command that a stage prints when it cannot do what it is asked to, and the whole line."""
     capsys.readouterr()
     assert stage.main(["cpu", *words]) == 2
     error = capsys.readouterr().err

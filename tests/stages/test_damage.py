@@ -14,6 +14,7 @@ from faults import (
     WORDS,
     Planted,
     damage,
+    damaged_copies,
     flipped,
     interrupt_after,
     outcome,
@@ -21,21 +22,26 @@ from faults import (
     resume_states,
     torch_saved,
 )
-from helpers import MADE, files, run
+from helpers import MADE, files, make_once, run
 
-import attackers.neural
 import mia
 import pretrain
 import prune
-from base_model import BaseModel, TrainConfig
+from base_model import BaseModel
+
+pytestmark = pytest.mark.survive
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    stages = [(STAGES[stage], *WORDS[stage]) for stage in STAGES]
+    return make_once(tmp_path_factory.mktemp("made"), *stages, epochs=2, attacks=ATTACKS)
 
 
 @pytest.fixture
-def made(write_config):
-    path = write_config(epochs=2, attacks=ATTACKS)
-    for stage in STAGES:
-        run(STAGES[stage], path, *WORDS[stage])
-    return path
+def made(made_once):
+    """The path of a config, with all that its stages make."""
+    return made_once.copy_here()
 
 
 def test_what_was_removed_is_made_again(made):
@@ -69,20 +75,18 @@ def test_damage_is_named_or_harmless(made, file):
 
 
 @pytest.mark.parametrize("what", ["logits", "sensitivity", "generated"])
-def test_damaged_answers_are_named_or_harmless(write_config, what, monkeypatch):
+@pytest.mark.usefixtures("short_attack_training")
+def test_damaged_answers_are_named_or_harmless(write_config, what):
     """They are read when an attack is made of models that were asked before."""
-    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     path, draw = write_config(epochs=2, attacks="blindmi,samia"), random.Random(what)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
     file = MADE / "l1unstructure_0.7_adv_1_model" / f"{what}.npz"
     found, whole, noticed = file.with_name("attacks.jsonl"), file.read_bytes(), 0
     right = printed_table(outcome("mia", path)[1])
-    for attempt in range(12):
+    for damaged in damaged_copies(whole, draw, attempts=12):
         found.unlink()
-        file.write_bytes(
-            flipped(whole, draw) if attempt % 3 else whole[: draw.randrange(len(whole))]
-        )
+        file.write_bytes(damaged)
         status, out, error = outcome("mia", path)
         if status == 0:
             assert printed_table(out) == right

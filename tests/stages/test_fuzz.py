@@ -99,6 +99,7 @@ def test_every_option_that_is_read_is_fuzzed():
     assert set(WRONG) == set(OPTIONS) - {"image_size", "hidden_size"}
 
 
+@pytest.mark.slow
 def test_bad_input_gets_one_line_status_2_and_nothing_written(place):
     tried: dict[Case, str] = {}
 
@@ -115,6 +116,7 @@ def test_bad_input_gets_one_line_status_2_and_nothing_written(place):
     assert count.total() >= 500 and min(count.values()) >= 40, count
 
 
+@pytest.mark.slow
 def test_bad_input_in_a_process_of_its_own(place):
     tried = set()
 
@@ -183,6 +185,7 @@ PERHAPS = (
 )
 
 
+@pytest.mark.slow
 def test_input_that_may_be_harmless_gets_that_line_or_a_model(place):
     statuses = Counter()
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from faults import WORDS, start_command
+from faults import ERRORS, WORDS, start_command, start_fork
 from helpers import MADE, files, run
 
 import pretrain
@@ -40,28 +40,26 @@ def test_a_full_disk_ends_the_stage_with_a_line(write_config):
     run(pretrain, path)
     before = files()
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    process = start_command("prune", path, preexec_fn=limit)
-    _, error = process.communicate()
-    assert (
-        process.returncode == 2
-        and error.startswith("error: cannot write")
-        and error.count("\n") == 1
-    )
+    process = start_fork("prune", path, *WORDS["prune"], first=limit)
+    process.join()
+    error = ERRORS.read_text()
+    assert process.exitcode == 2 and error.startswith("error: cannot write"), error
+    assert error.count("\n") == 1
     assert (
         files().items() >= before.items()
         and not (MADE / "l1unstructure_0.7_adv_1_model/manifest.json").exists()
     )
     run(prune, path, *WORDS["prune"])
     before = files()
-    process = start_command("prune", path, "--fresh", preexec_fn=limit)
-    _, error = process.communicate()
-    assert process.returncode == 2 and "cannot write" in error and files() == before
+    process = start_fork("prune", path, *WORDS["prune"], "--fresh", first=limit)
+    process.join()
+    assert process.exitcode == 2 and "cannot write" in ERRORS.read_text() and files() == before
 
 
 def test_a_split_in_use_is_not_replaced(write_config, capsys):
     path = write_config(epochs=100_000, save_every=0)
-    process = start_command("pretrain", path)
-    while process.poll() is None and not (MADE / "victim_model/.model.lock.json").exists():
+    process = start_fork("pretrain", path)
+    while process.is_alive() and not (MADE / "victim_model/.model.lock.json").exists():
         time.sleep(0.02)
     try:
         split = (MADE / "split.npz").read_bytes()
@@ -70,12 +68,12 @@ def test_a_split_in_use_is_not_replaced(write_config, capsys):
         assert (MADE / "split.npz").read_bytes() == split
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 @pytest.mark.parametrize("fits", [1, 3])
 def test_a_gpu_without_memory_gets_smaller_queries(monkeypatch, fits):
-    """Batches of more than `fits` records fail; the answers are those of batches that fit from the start."""
+    """Batches of more than `fits` records fail; the answers are those of batches that fit."""
     x = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     records = Records(x=x, y=torch.zeros(7).long(), num_cls=3)
     network = torch.nn.Linear(4, 3)

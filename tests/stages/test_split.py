@@ -90,6 +90,7 @@ class TestStages:
         )
         assert "--shadow_num must be even, not 3" in capsys.readouterr().err
 
+    @pytest.mark.usefixtures("short_attack_training")
     def test_too_few_shadows_are_named_or_left_out(self, path, capsys):
         assert mia.main(["cpu", path, "--original", "--shadow_num", "4", "--attacks", "lira"]) == 2
         assert "lira needs at least 6 shadow models here, not 4" in capsys.readouterr().err

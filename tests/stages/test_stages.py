@@ -8,23 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ALL, MADE, files, lines, manifest, run, table_arrays
+from helpers import ALL, MADE, files, lines, make_once, manifest, run, table_arrays
 
-import attackers.neural
 import mia
 import pretrain
 import prune
-from base_model import BaseModel, Diverged, TrainConfig
+from base_model import BaseModel, Diverged
 from core.console import UserError
 from datasets import split
 from pruner import PRUNERS
 
-
-@pytest.fixture(autouse=True)
-def short_attack_training(monkeypatch):
-    monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+pytestmark = pytest.mark.usefixtures("short_attack_training")
 
 
+# long: one run is looked at from all sides
 def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys):
     path = write_config(shadow_num=3)
     run(pretrain, path)
@@ -322,20 +319,33 @@ def test_attackers_shadows_are_undefended_unless_adaptive(write_config, capsys):
     assert f"first run `python prune.py cpu {path}`" in error  # without --defend
 
 
-@pytest.mark.parametrize("pruner", list(PRUNERS))
-def test_every_pruner_on_a_convolutional_network(pruner, write_config, tmp_path):
+def write_images(folder):
+    """The path of an archive of 60 images of 8 x 8 pixels in three classes."""
     x, y = table_arrays(n=60, columns=64)
     images = (128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1)
-    np.savez(tmp_path / "images.npz", x=images, y=y)
-    path = write_config(
-        data_path=str(tmp_path / "images.npz"),
+    np.savez(folder / "images.npz", x=images, y=y)
+    return str(folder / "images.npz")
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convolutional")
+    return make_once(
+        folder,
+        (pretrain,),
+        data_path=write_images(folder),
         model_name="resnet18",
         input_dim=1,
         epochs=3,
         shadow_num=1,
         batch_size=8,
     )
-    run(pretrain, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", list(PRUNERS))
+def test_every_pruner_on_a_convolutional_network(pruner, convolutional):
+    path = convolutional.copy_here()
     run(prune, path, "--pruner_name", pruner)
     run(mia, path, "--pruner_name", pruner, "--attacks", "threshold")
     made = Path("results/tiny_resnet18")
@@ -450,18 +460,8 @@ class TestNothingIsMixedSilently:
 
 
 def test_nothing_is_fine_tuned_where_a_shadow_cannot_be_pruned(write_config, tmp_path, capsys):
-    x, y = table_arrays(n=60, columns=64)
-    np.savez(
-        tmp_path / "images.npz",
-        x=(128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1),
-        y=y,
-    )
     path = write_config(
-        data_path=str(tmp_path / "images.npz"),
-        model_name="resnet18",
-        input_dim=1,
-        epochs=1,
-        shadow_num=1,
+        data_path=write_images(tmp_path), model_name="resnet18", input_dim=1, epochs=1, shadow_num=1
     )
     run(pretrain, path)  # one step of Adam leaves every gamma at 1 +- lr
     before = files()

@@ -18,6 +18,8 @@ import prune
 from base_model import BaseModel, Callback, TrainConfig, TrainSet
 from datasets import Records
 
+pytestmark = pytest.mark.survive
+
 
 def test_killed_again_and_again_the_results_are_those_of_one_run(write_config):
     # an epoch takes milliseconds: saved after each, hundreds of them can be hit
@@ -139,7 +141,7 @@ def test_the_manifest_says_how_a_model_was_made(write_config):
 def test_killed_between_any_two_files_its_files_are_not_taken_for_another_programs(
     write_config, fresh
 ):
-    """best.pth may lie there without a manifest then: the new one, or with --fresh that of before."""
+    """best.pth may lie there without a manifest then: the new one, or with --fresh the former."""
     path = write_config(epochs=1, prune_epochs=0, shadow_num=1)
     run(pretrain, path)
     if fresh:
@@ -211,7 +213,8 @@ def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
 
 @pytest.mark.parametrize("defend", ["", "adv"])
 def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
-    """With dropout, an order of batches, momentum, milestones, early stopping and a defence that learns."""
+    """With dropout, an order of batches, momentum, milestones, early stopping, a learning
+    defence."""
     from defenders import DEFENDERS
     from models import build
 

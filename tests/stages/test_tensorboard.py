@@ -1,4 +1,4 @@
-"""What --tensorboard writes, read back by TensorBoard's own reader; and that it changes nothing else."""
+"""What --tensorboard writes, as TensorBoard's own reader has it; and it changes nothing else."""
 
 import subprocess
 import sys
@@ -29,7 +29,8 @@ MODELS = ["victim_model", "shadow_model_0", "shadow_model_1"]
 
 @pytest.fixture(autouse=True)
 def in_order(monkeypatch):
-    """Readers sort files by second, process and this count, as text: two runs are never this near but here."""
+    """Readers sort files by second, process and this count, as text: two runs are never this near
+    but here."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
@@ -124,7 +125,8 @@ class Told(Callback):
 
 
 def standing_still(defender, *, batch_size=4):
-    """What is told of three epochs that leave the weights as they are, and the loss of each of the ten records."""
+    """What is told of three epochs that leave the weights as they are, and the loss of each of the
+    ten records."""
     records = Records(*(torch.from_numpy(array[:10]) for array in table_arrays()), num_cls=3)
     network, told = torch.nn.Linear(12, 3), Told()
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
@@ -169,7 +171,8 @@ def test_the_loss_of_private_steps_is_the_mean_over_the_records_drawn(batch_size
 
 
 def interrupt(monkeypatch, path, *, after, saved):
-    """Run pretrain.py until the first model has run `after` epochs, with its state of epoch `saved` on disk."""
+    """Run pretrain.py until the first model has run `after` epochs, with its state of epoch `saved`
+    on disk."""
     accuracies, save, ran = BaseModel.accuracies, Resume.save, []
 
     def count(self, *of):

@@ -18,6 +18,7 @@ from attackers import neural
 from base_model import TrainConfig
 
 
+@pytest.mark.slow
 def test_it_finds_what_the_stages_find_by_hand_and_keeps_it(grid, write_config, capsys):
     path, config = grid(prune_sparsity=[0.5, 0.7], defend="ppb"), write_config()
     assert study.main([path, "--device", "cpu", "--jobs", "2"]) == 0
@@ -47,6 +48,7 @@ def test_it_finds_what_the_stages_find_by_hand_and_keeps_it(grid, write_config, 
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_reported_and_stops_no_other(grid, capsys):
     path = grid(lr=[1e30, 0.01], prune_sparsity=[0.5, 0.7])
     with pytest.raises(SystemExit) as end:
@@ -60,12 +62,14 @@ def test_a_failed_cell_is_reported_and_stops_no_other(grid, capsys):
     assert len(list(Path("results/grid/seed_7_lr_0.01").rglob("attacks.jsonl"))) == 2
 
 
+@pytest.mark.survive
 def test_killed_it_leaves_nothing_running_and_goes_on(grid, write_config):
     path = grid(
         config=write_config(epochs=150, prune_epochs=1, shadow_num=1), seed=[1, 2], save_every=0
     )
-    words = [sys.executable, PROJECT / "study.py", path, "--device", "cpu", "--results"]
-    process = subprocess.Popen([*words, "killed"], stdout=subprocess.DEVNULL)
+    words = [path, "--device", "cpu", "--results"]
+    command = [sys.executable, PROJECT / "study.py", *words, "killed"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(lambda: len(list(Path("killed").rglob("model.resume"))) > 1)
     pids = {
         json.loads(path.read_text())["pid"] for path in Path("killed").rglob(".model.lock.json")
@@ -75,7 +79,7 @@ def test_killed_it_leaves_nothing_running_and_goes_on(grid, write_config):
     assert pids
     wait_for(lambda: not [lock for lock in Path("killed").rglob(".model.lock") if is_held(lock)])
     for results in ("killed", "whole"):
-        assert subprocess.run([*words, results], stdout=subprocess.DEVNULL).returncode == 0
+        assert study.main([*words, results]) == 0
     assert result_digests("killed") == result_digests("whole") and len(result_digests("whole")) > 15
 
 
@@ -131,6 +135,7 @@ def test_damage_to_a_kept_network_is_noticed(write_config, monkeypatch, capsys):
     assert path.name in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cell_with_an_attack_that_fails_is_named_with_all_errors_and_stops_no_other(
     grid, capsys, tmp_path
 ):

@@ -12,8 +12,9 @@ from helpers import PROJECT, config_writer, result_digests, wait_for
 from studies.runners import STAGES, copy_code
 
 
+@pytest.mark.slow
 def test_nodes_are_sent_the_code_and_nothing_else(tmp_path):
-    """In a folder that is no git repository, beside large and private files; stages run in the copy."""
+    """In a folder without git, beside large and private files; stages run in the copy."""
     project, copy = tmp_path / "project", tmp_path / "copy"
     copy_code(PROJECT, project)
     for name in (
@@ -107,6 +108,8 @@ def at_work(raylet):
     )
 
 
+@pytest.mark.cluster
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.parametrize("ship", [False, True], ids=["shared folder", "object store"])
 def test_a_node_that_dies_changes_no_result(cluster, local, ship):
     path, whole = local
@@ -143,6 +146,8 @@ def test_a_node_that_dies_changes_no_result(cluster, local, ship):
     assert not list(Path("on_ray").rglob("*.resume")) and not list(Path("on_ray").glob(".shared*"))
 
 
+@pytest.mark.cluster
+@pytest.mark.xdist_group("cluster")
 def test_a_folder_that_is_not_shared_is_said(cluster, local):
     """The nodes of this machine see every folder; so the file that proves it is not written."""
     code = f"""
