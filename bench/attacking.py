@@ -94,7 +94,9 @@ def _attack_and_record(
             fit_or_load=partial(cached_network, models=matchup.victim, device=run.device.type),
             **own,
         )
-        records, labels = evidence.record_ids[evidence.target], evidence.labels[evidence.target]
+        target = evidence.target
+        assert evidence.record_ids is not None  # as `collect_signals` makes it
+        records, labels = evidence.record_ids[target], evidence.labels[target]
         # looked at only now that the attack has said what it has to say
         member = np.isin(records, run.splits["victim"].train)
         measures = {

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from helpers import PROJECT
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_a_line_and_tables(tmp_path):
     out = tmp_path / "new" / "speed.jsonl"
     command = [

@@ -174,6 +174,7 @@ def beyond_chance(auc, member):
     return (auc - 0.5) / (norm.ppf(0.9995) * math.sqrt((m + n + 1) / (12 * m * n)))
 
 
+@pytest.mark.slow
 def test_every_verdict_has_its_control():
     """The registry says which there are, and each comes out under its name; its settings are what it chooses itself."""
     evidence, _ = null_evidence("inout")
@@ -189,12 +190,14 @@ def assert_nothing_told(found, member):
         assert abs(beyond_chance(metrics.auc(verdict.scores, member), member)) <= 1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_an_untrained_model_gives_nothing_away(name, kind, cases):
     _, member = cases.evidence(kind, UNTRAINED)
     assert_nothing_told(cases.verdicts(name, kind, UNTRAINED), member)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_membership_at_random_cannot_be_told(name, kind, cases):
     _, member = cases.evidence(kind, memorised(name))
@@ -203,6 +206,7 @@ def test_membership_at_random_cannot_be_told(name, kind, cases):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_the_same_models_are_attacked_with_success_when_membership_is_theirs(name, kind, cases):
     """So that the two tests above can fail."""
@@ -235,6 +239,7 @@ def reordered(evidence, order):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_a_record_is_scored_by_its_own_signals_wherever_it_stands(name, kind, cases):
     """Where a network is trained, what it is trained on stays where it is: another order is another training."""
@@ -298,6 +303,7 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
     return evidence, draw.permutation(np.arange(n // 2) % 2 == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_members_that_answer_as_others_do_cannot_be_told(name, kind):
     evidence, member = null_evidence(kind)

@@ -125,6 +125,7 @@ def test_the_threshold_s_distribution_equals_a_count_for_each_number_of_non_memb
             assert found.get(count, 0.0) == pytest.approx(share, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_tpr_is_that_of_a_resampling():
     """The threshold and the members are drawn ten thousand times, as the mixture says, one by one."""
     draw, member = np.random.default_rng(2), np.arange(700) < 300
@@ -332,6 +333,7 @@ NORMALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, limit, times", [(1127, 0.01, 200), (10_000, 0.001, 150)])
 @pytest.mark.parametrize("name", NORMALS)
 def test_the_interval_of_a_tpr_covers_and_the_former_does_not(name, n, limit, times):

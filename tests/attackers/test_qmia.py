@@ -73,6 +73,7 @@ def predictable(seed, *, n=1500, shift=1.0):
     ), truth[target]
 
 
+@pytest.mark.slow
 def test_qmia_tells_members_by_margins_that_are_too_large_for_their_record(monkeypatch):
     monkeypatch.setattr(
         attackers.qmia, "CONFIG", TrainConfig(epochs=40, batch_size=64, early_stop=10)
@@ -107,6 +108,7 @@ def test_qmia_learns_from_the_population_alone(short_training):
     assert one.threshold == two.threshold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 32, 32)])
 def test_qmia_takes_images(monkeypatch, shape):
     monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=1))

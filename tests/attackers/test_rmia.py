@@ -205,6 +205,7 @@ def roles_of(evidence, temperature):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [False, True])
 def test_the_ratios_settings_that_are_chosen_have_the_largest_mean_area_over_the_shadows(online):
     evidence, areas = rmia_evidence(0, n=100, shadows=8, online=online), {}

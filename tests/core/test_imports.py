@@ -56,6 +56,7 @@ assert {NAMES} == {"another"}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_attacks_on_arrays_work_beside_packages_of_the_same_names(before, tmp_path):
     for name in NAMES:

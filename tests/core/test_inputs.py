@@ -154,6 +154,7 @@ def test_files_are_looked_for_here_then_beside_then_in_the_repository(tmp_path, 
     assert locate("config/location.json", "config", beside=[tmp_path]) == "config/location.json"
 
 
+@pytest.mark.slow
 def test_what_comes_along_runs_from_any_folder(capsys, tmp_path, write_config):
     options = parse("pretrain", ["cpu", "config/digits_columnfc.json"])
     assert options.config_path == str(
@@ -204,6 +205,7 @@ def test_home_is_meant_wherever_a_path_stands(home, write_config, monkeypatch, t
     assert (cell.data_path, cell.config_path) == (f"{home}/t.npz", f"{home}/c.json")
 
 
+@pytest.mark.slow
 def test_no_folder_named_by_a_tilde_is_made(home, write_config, capsys):
     x, y = table_arrays()
     np.savez(home / "t.npz", x=x, y=y)

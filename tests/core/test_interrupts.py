@@ -65,6 +65,7 @@ def test_while_a_script_imports(script, words, module, write_config):
     assert (ran.stderr, ran.returncode) == ("interrupted\n", 130) and not Path("results").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["torch", "bench.training", "sklearn.model_selection", "filelock"]
 )
@@ -74,6 +75,7 @@ def test_while_main_imports_and_works(module, write_config):
     assert not [*Path("results").rglob("*.part"), *Path("results").rglob("*.lock.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["base_model", "studies.runners", "bench.training"]
 )  # in the server that forks the stages

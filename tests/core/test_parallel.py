@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_files_are_the_same_however_many_workers(write_config):
     path = write_config()
     made = []
@@ -147,6 +148,7 @@ def test_a_worker_that_dies_takes_no_other_task_with_it(workers):
     assert all(isinstance(found[name], WorkerDied) for name in "bd")
 
 
+@pytest.mark.survive
 def test_ctrl_c_ends_every_process(write_config):
     process = subprocess.Popen(
         [

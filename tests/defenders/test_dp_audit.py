@@ -68,6 +68,7 @@ def broken_clip(network):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_audit_stays_below_the_claim(engine):
     claimed = guarantee(n=10, batch_size=10, noise_multiplier=1.0, epochs=1, delta=0.01).epsilon
@@ -77,6 +78,7 @@ def test_the_audit_stays_below_the_claim(engine):
     assert 1.0 < shown < claimed  # and is no idle one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [broken_noise, broken_clip])
 def test_the_same_audit_exposes_a_broken_step(broken):
     claimed = guarantee(n=10, batch_size=10, noise_multiplier=1.0, epochs=1, delta=0.01).epsilon

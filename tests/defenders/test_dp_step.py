@@ -10,6 +10,7 @@ from scipy.stats import binom
 from torch import nn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("drawn, seed", [(4, 0), (8, None), (0, 0)])
 def test_mean_and_deviation_of_an_update(engine, drawn, seed):

@@ -19,6 +19,7 @@ from reporting.untested import untested
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.browser
 def test_the_page_in_a_browser(written, browser):
     page = (written / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)|url\(|@import|https?://""", page)
@@ -63,6 +64,7 @@ def test_the_page_in_a_browser(written, browser):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.browser
 def test_numbers_are_sorted_as_numbers(tmp_path, browser):
     keys = [9.5, 10.25, None, -3.0, 1e-5, 100.0]
     table = Table("t", "c", ["n"], [[Cell(str(key), key)] for key in keys])
@@ -140,6 +142,7 @@ def shown_measures(browser):
     ]
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("pixels", [1400, 1920])
 def test_no_column_is_hidden_on_a_wide_screen(written, tmp_path, browser, at_width, pixels):
     for path in (written / "report.html", wide_page(tmp_path)):
@@ -159,6 +162,7 @@ def test_no_column_is_hidden_on_a_wide_screen(written, tmp_path, browser, at_wid
     assert max(sizes) > 0.95 * pixels
 
 
+@pytest.mark.browser
 def test_a_narrow_screen_scrolls_tables_in_their_box_alone(written, tmp_path, browser, at_width):
     for path in (written / "report.html", wide_page(tmp_path)):
         at_width(400)
@@ -172,6 +176,7 @@ def test_a_narrow_screen_scrolls_tables_in_their_box_alone(written, tmp_path, br
         )
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scripts", [True, False])
 def test_measures_are_switched_in_place(tmp_path, browser, at_width, scripts):
     """By the page's style alone: without its script too."""
@@ -190,6 +195,7 @@ def test_measures_are_switched_in_place(tmp_path, browser, at_width, scripts):
         assert shown_measures(browser) == [title]
 
 
+@pytest.mark.browser
 def test_without_the_pages_style_all_measures_stand_one_after_the_other(tmp_path, browser):
     path = wide_page(tmp_path)
     path.write_text(re.sub("<style>.*?</style>", "", path.read_text(), flags=re.DOTALL))

@@ -27,6 +27,7 @@ from reporting.style import attack_handles, line_style
 from reporting.summary import label_configurations, summarise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_no_epsilon_of_seeded_noise_stands_alone(made, tmp_path, old):
     """Nor one of a model from before there was secret noise, whose files do not say how it was."""

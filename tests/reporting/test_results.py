@@ -17,6 +17,7 @@ from reporting.summary import label_configurations, summarise
 MEASURES = ("accuracy", "auc", "tpr_at_0.1", "tpr_at_0.01", "tpr_at_0.001")
 
 
+@pytest.mark.slow
 def test_the_table_holds_what_the_lines_say(made):
     table = report.load_results(made)
     expected = [
@@ -191,6 +192,7 @@ def test_a_broken_line_costs_no_other(results, victim, capsys):
     )
 
 
+@pytest.mark.slow
 def test_results_of_another_version_are_left_out_and_said(results, victim, capsys):
     lines = lines_of(victim)
     for change in (
