@@ -99,33 +99,28 @@ ATTACKS.register(
     "the loss among that of known non-members (Ye et al. 2022)",
     alias="attack-p",
 )
+_LIRA = dict(shadows=(3, 6), option_names=("fix_variance",), version=2)
 ATTACKS.register(
     "lira",
     "attackers.lira:lira",
     "likelihood ratio, online where the split allows it, else offline\n"
     "                 (Carlini et al. 2022)",
-    shadows=(3, 6),
-    option_names=("fix_variance",),
     defaults="attackers.lira:defaults",
-    version=2,
+    **_LIRA,
 )
 ATTACKS.register(
     "lira_online",
     "attackers.lira:lira_online",
     "lira with shadows that were trained on the record too (the same)",
-    shadows=(3, 6),
-    option_names=("fix_variance",),
     variant_of="lira",
-    version=2,
+    **_LIRA,
 )
 ATTACKS.register(
     "lira_offline",
     "attackers.lira:lira_offline",
     "lira with those only that were not (the same)",
-    shadows=(3, 6),
-    option_names=("fix_variance",),
     variant_of="lira",
-    version=2,
+    **_LIRA,
 )
 ATTACKS.register(
     "rmia",

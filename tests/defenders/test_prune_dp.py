@@ -24,6 +24,17 @@ from defenders.dp import PrivateSGD
 from defenders.noise import SeededStream
 from models import build
 
+ADAPTIVE_ON_SCRATCH = [
+    "--defend",
+    "dp",
+    "--defend_arg",
+    "1",
+    "--from_scratch",
+    "--adaptive",
+    "--attacks",
+    "threshold",
+]
+
 
 def stopped_at(call):
     """In place of `BaseModel.accuracies`: Ctrl-C at this call of it."""
@@ -98,18 +109,7 @@ class TestStage:
         assert manifest(folder)["parent"] == ""
         before = (MADE / folder / "best.pth").read_bytes()
         run(pretrain, path, "--lr", "0.01", "--fresh")
-        run(
-            mia,
-            path,
-            "--defend",
-            "dp",
-            "--defend_arg",
-            "1",
-            "--from_scratch",
-            "--adaptive",
-            "--attacks",
-            "threshold",
-        )
+        run(mia, path, *ADAPTIVE_ON_SCRATCH)
         assert lines(folder)[0]["from_scratch"] is True
         run(prune_dp, path, *words, "--fresh")
         assert (MADE / folder / "best.pth").read_bytes() == before
@@ -324,18 +324,7 @@ class TestStage:
         )
         privacy = manifest("l1unstructure_0.7_dp_1_scratch_model")["privacy"]
         assert privacy["noise"] == "seeded" and privacy["warning"] == NO_GUARANTEE
-        run(
-            mia,
-            path,
-            "--defend",
-            "dp",
-            "--defend_arg",
-            "1",
-            "--from_scratch",
-            "--adaptive",
-            "--attacks",
-            "threshold",
-        )
+        run(mia, path, *ADAPTIVE_ON_SCRATCH)
         assert NO_GUARANTEE in capsys.readouterr().out
 
     def test_a_model_from_before_there_was_secret_noise_is_read_and_has_no_guarantee(
