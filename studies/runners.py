@@ -179,7 +179,9 @@ def copy_code(project: Path, target: Path) -> None:
     """Copy what stages import, and nothing else that lies in the repository, such as data, results
     or environments."""
     packages = [
-        folder.parent for folder in project.glob("*/__init__.py") if folder.parent.name != "tests"
+        folder.parent
+        for folder in project.glob("*/__init__.py")
+        if folder.parent.name not in ("tests", "benchmarks")
     ]
     for path in [
         *project.glob("*.py"),
