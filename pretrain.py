@@ -27,8 +27,9 @@ def main(argv=None):
         TrainingPlan(
             run=run,
             models=originals,
-            start=lambda role: new_model(run.options, run.records, role, "pretrain", run.device),
+            start=lambda role, _: new_model(run.options, run.records, role, "pretrain", run.device),
             epochs=run.options.epochs,
+            keep_epochs=run.options.keep_epochs,
             title="original models: kept epoch and accuracy",
         )
     )

@@ -33,13 +33,15 @@ def prune(options) -> dict:
         }
         console.say(f"loaded {len(originals)} original models from {models.root}")
     pruned = PrunedModels(run, originals)
+    pruned.check_rewind()
     warn_of_emptied_layers(pruned)
     return train_roles(
         TrainingPlan(
             run=run,
             models=models,
-            start=lambda role: pruned.model(role, run.device),
+            start=lambda role, one: pruned.model(role, run.device, one),
             epochs=run.options.prune_epochs,
+            rounds=run.options.prune_iterations,
             defend=run.options.defend,
             parents={role: original.digest for role, original in originals.items()},
             title=f"{models.version}: kept epoch, accuracy, pruned share of what can be",

@@ -26,6 +26,7 @@ That works beside other packages called `datasets` or `models` too: see `core.im
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 
@@ -99,7 +100,7 @@ ATTACKS.register(
     "the loss among that of known non-members (Ye et al. 2022)",
     alias="attack-p",
 )
-_LIRA = dict(shadows=(3, 6), option_names=("fix_variance",), version=2)
+_LIRA: dict[str, Any] = dict(shadows=(3, 6), option_names=("fix_variance",), version=2)
 ATTACKS.register(
     "lira",
     "attackers.lira:lira",

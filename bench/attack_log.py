@@ -215,7 +215,7 @@ class AttackLog:
 def _has_options(line: dict, options: dict) -> bool:
     """Whether a line was made with these options."""
     return all(
-        line.get(name, OPTIONS[name].when_missing if name in OPTIONS else None) == value
+        line.get(name, OPTIONS[name].when_missing if value is not None else None) == value
         for name, value in options.items()
     )
 

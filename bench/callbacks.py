@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from base_model import Callback
+from base_model import BaseModel, Callback
+from bench.layout import epoch_file
 from bench.options import Options
 from core.console import UserError, say
-from core.files import digested, read_digested, write
+from core.files import digested, packed, read_digested, write
+from models import stack
 
 
 class Resume(Callback):
@@ -56,6 +58,33 @@ class Resume(Callback):
         if time.monotonic() - self.saved >= self.every:
             write(self.path, digested({"facts": self.facts, "form": self.form, "state": state()}))
             self.saved = time.monotonic()
+
+
+class KeptEpochs(Callback):
+    """The weights after some epochs, 0 = before the first, in files of their own.
+
+    Args:
+        folders: of the models trained, as many as `models`.
+        models: those that are trained alone, or as a stack.
+    """
+
+    def __init__(self, folders: list[Path], epochs: tuple[int, ...], models: list[BaseModel]):
+        self.folders, self.epochs, self.models = folders, epochs, models
+
+    def on_start(self, run):
+        self._keep(0)
+
+    def on_epoch(self, run):
+        if run.epoch in self.epochs and len(self.models) > 1:
+            stack.unstack(run.model.network, [model.network for model in self.models])
+        self._keep(run.epoch)
+
+    def _keep(self, epoch: int) -> None:
+        if epoch in self.epochs:
+            for folder, model in zip(self.folders, self.models):
+                state = model.network.state_dict()
+                weights = {name: tensor.cpu() for name, tensor in state.items()}
+                write(folder / epoch_file(epoch), packed(weights))
 
 
 class Scalars(Callback):

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.layout import MANIFEST, MASKS, ORIGINAL_INDEX, RESUME, SAVED_DIGESTS, WEIGHTS, ModelSet
+from bench.layout import (
+    MANIFEST,
+    MASKS,
+    ORIGINAL_INDEX,
+    RESUME,
+    SAVED_DIGESTS,
+    WEIGHTS,
+    ModelSet,
+    epoch_file,
+)
 from bench.remedies import (
     MUST_MATCH_TO_READ,
     MUST_MATCH_TO_READ_PRUNED,
@@ -88,6 +97,19 @@ class Checkpoint:
         another command has put other weights in its place."""
         self._check_not_replaced()
         return unpacked(self._file(WEIGHTS), self.files[WEIGHTS])
+
+    def weights_after(self, epoch: int) -> dict[str, torch.Tensor]:
+        """The state dict after an epoch of its training, 0 = before the first. Raises UserError
+        where it was not kept or is damaged."""
+        name = epoch_file(epoch)
+        if name not in self.files:
+            why = f": its training ended after {self.ran} epochs" if epoch > self.ran else ""
+            raise UserError(
+                f"{self._file(name)} was not kept{why}: run pretrain.py with --keep_epochs {epoch} "
+                f"--fresh, or rewind to another epoch"
+            )
+        self._check_not_replaced()
+        return unpacked(self._file(name), self.files[name])
 
     def masks(self) -> dict[str, torch.Tensor] | None:
         """{parameter name: bool tensor} on the CPU; None of an original. Raises UserError where
@@ -178,20 +200,41 @@ def read_manifest(models: ModelSet, role: str) -> Checkpoint | None:
     return checkpoint
 
 
+def check_kept_epochs(
+    models: ModelSet, role: str, checkpoint: Checkpoint, epochs: Iterable[int]
+) -> None:
+    """Raise UserError where the weights after one of these epochs, if there was one, were not
+    kept."""
+    for epoch in epochs:
+        if epoch <= checkpoint.ran and epoch_file(epoch) not in checkpoint.files:
+            raise UserError(
+                f"{models.file(role, epoch_file(epoch))} was not kept: to make it run "
+                f"`{command_that_remakes(models, role, ['keep_epochs'])}`"
+            )
+
+
 def save_checkpoint(
-    models: ModelSet, role: str, checkpoint: Checkpoint, state: dict, *, made: dict
+    models: ModelSet,
+    role: str,
+    checkpoint: Checkpoint,
+    state: dict,
+    *,
+    made: dict,
+    beside: Sequence[str] = (),
 ) -> Checkpoint:
     """Store a model, all files or none; with its manifest it counts as finished.
 
     Args:
         state: its `weights`, and its `masks` or None.
         made: how and when it was made, see `made_now`.
+        beside: names of more files of the model, which lie there already.
     """
     folder = models.folder(role)
     contents = {WEIGHTS: packed(state["weights"])}
     if state["masks"]:
         contents[MASKS] = packed(state["masks"])
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    files |= {name: file_digest(folder / name) for name in beside}
     facts = {
         name: value for name, value in vars(checkpoint).items() if name not in ("folder", "files")
     }

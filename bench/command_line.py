@@ -20,6 +20,8 @@ from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
 
+# which options are of pruning, and mean nothing of an original
+PRUNING_OPTIONS = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind", "prune_epochs")
 _DP_ONLY = [
     name for name, about in OPTIONS.items() if about.stages in (("prune_dp",), ("prune_dp", "mia"))
 ]
@@ -127,7 +129,7 @@ def _parser(stage: str, names: Iterable[str], about: str) -> Parser:
     for name in names:
         option = OPTIONS[name]
         default = option.default
-        text = "" if default in (None, False, "") else f" (default: {format_value(default)})"
+        text = "" if default in (None, False, "", ()) else f" (default: {format_value(default)})"
         takes: dict = {"action": "store_true"} if option.kind is values.flag else {"metavar": "X"}
         help_text = (option.help + text).replace("%", "%%")
         parser.add_argument(f"--{name}", default=None, help=help_text, **takes)
@@ -181,7 +183,7 @@ def normalise(
         meaning.update((name, OPTIONS[name].default) for name in names if name not in asked)
 
     if stage == "mia" and meaning["original"]:
-        reset("pruner_name", "prune_sparsity", "prune_epochs", "defend")
+        reset(*PRUNING_OPTIONS, "defend")
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:
@@ -194,17 +196,21 @@ def normalise(
     if stage in ("pretrain", "prune"):
         meaning["from_scratch"] = False
     return meaning | {
-        name: value for name, value in _derived(meaning).items() if meaning[name] is None
+        name: value for name, value in derived(meaning).items() if meaning[name] is None
     }
 
 
-def _derived(meaning: Mapping) -> dict:
+def derived(meaning: Mapping) -> dict:
     """The options that follow from others where nobody says them."""
     return {
         "data_root": default_data_root(),
         "train_seed": meaning["seed"],
-        "prune_epochs": meaning["epochs"] // 2,
+        "prune_epochs": _fine_tuning_epochs(meaning["epochs"], meaning["prune_iterations"]),
     }
+
+
+def _fine_tuning_epochs(epochs: int, rounds: int) -> int:
+    return epochs // 2 if rounds == 1 else max(1, epochs // 2 // rounds)
 
 
 def for_stage(stage: str, options: Options, **changes) -> Options:
@@ -228,13 +234,13 @@ def command(stage: str, options: Options) -> str:
     """The command line that runs another stage with the options that differ from config and
     defaults."""
     before = config_values(options.config_path)
-    derived = _derived(vars(options)) | {
+    follows = derived(vars(options)) | {
         "defend_arg": DEFENDERS[options.defend].options["default"],
         "fresh": True,
     }
-    derived = {
+    follows = {
         name: value
-        for name, value in derived.items()
+        for name, value in follows.items()
         if name not in read_config(options.config_path)
     }
     of_no_matter = ("attacks", "workers", "save_every", "wait", "per_class")
@@ -245,7 +251,7 @@ def command(stage: str, options: Options) -> str:
             stage in option.stages
             and name not in of_no_matter
             and value not in (None, before[name])
-            and not (name in derived and derived[name] == value)
+            and not (name in follows and follows[name] == value)
         ):
             flag = option.kind is values.flag
             words += [f"--{name}"] * value if flag else [f"--{name}", format_value(value)]
@@ -263,7 +269,7 @@ def format_value(value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     if isinstance(value, float):  # all digits, so that it can be pasted
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
@@ -345,6 +351,10 @@ def _check_pruner(options: Options) -> None:
 
 
 def _check_from_scratch(options: Options) -> None:
+    if options.rewind is not None:
+        raise UserError(
+            "--rewind goes back to weights of pretraining, of which --from_scratch uses none"
+        )
     if options.stage == "prune_dp" and options.pruner_name == "slim":
         raise UserError(
             "slim prunes by BatchNorm's weights, which are all 1 in a network that is not trained: "

@@ -7,9 +7,11 @@ results/{dataset}_{model}/
     attack_networks/{attack}_{digest}.pth what attacks learnt on shadow models, for any victim
     victim_model/  shadow_model_{i}/      original models
     {version}_model/                      pruned ones, and shadow_{version}_model_{i}/;
-                                          version = {pruner}_{sparsity}[_{defend}_{arg}[_scratch]]
+                                          version = {pruner}_{sparsity}[_x{rounds}]
+                                          [_rewind{epoch}][_{defend}_{arg}[_scratch]]
         best.pth                          weights {name: tensor}, pruned ones zero
         best_mask.pth                     masks {parameter name: bool}, pruned models only
+        epoch_{number}.pth                weights after an epoch of pretraining, if asked for
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
         sensitivity.npz  generated.npz    for
@@ -40,12 +42,12 @@ from core.files import locked
 WEIGHTS, MASKS, MANIFEST = "best.pth", "best_mask.pth", "manifest.json"
 SAVED_DIGESTS = ".model.sha256"
 ATTACKS, SCORES, SPLIT = "attacks.jsonl", "scores.npz", "split.npz"
-RESUME, SCALARS = "model.resume", "tensorboard"
+RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
 _SUFFIX = "_model"
 # what each lock of a model's folder protects; any other protects the files that begin with its name
 _MADE_UNDER = {
-    "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME),
+    "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, "epoch_"),
     "attacks": (ATTACKS, SCORES),
 }
 
@@ -84,6 +86,10 @@ class ModelSet:
         if self.original:
             return ""
         name = f"{options.pruner_name}_{options.prune_sparsity:g}"
+        if options.prune_iterations > 1:
+            name += f"_x{options.prune_iterations}"
+        if options.rewind is not None:
+            name += f"_rewind{options.rewind}"
         if options.defend:
             name += f"_{options.defend}_{options.defend_arg:g}"
         return f"{name}_scratch" if options.from_scratch else name
@@ -134,6 +140,11 @@ class ModelSet:
     def attack_networks(self) -> Path:
         """The folder of what attacks learnt on shadow models."""
         return self.root / "attack_networks"
+
+
+def epoch_file(epoch: int) -> str:
+    """The name of the weights after an epoch of pretraining."""
+    return f"epoch_{epoch}.pth"
 
 
 def study_folder(results: str, study: str, values: dict) -> Path:

@@ -14,6 +14,7 @@ from bench.values import (
     below_half,
     between,
     choice,
+    epoch_list,
     flag,
     folder_name,
     not_negative,
@@ -42,6 +43,8 @@ class Option:
         stages: on whose command lines it stands; in a config every option may stand.
         result: whether it can change what comes out, so that it is recorded with every result.
         before: its value in results from before there was this option; None: the default.
+        later: whether seeds were already made of all options when it came: it is left out of them
+            where it is at its default.
     """
 
     kind: Kind
@@ -50,6 +53,7 @@ class Option:
     stages: tuple[str, ...]
     result: bool = True
     before: Any = None
+    later: bool = False
 
     @property
     def when_missing(self):
@@ -64,11 +68,9 @@ _ANY_TRAINING = "pretrain prune prune_dp"
 _PRUNED = "prune prune_dp mia"
 
 
-def option(
-    kind: Kind, default, help: str, stages: str = _EVERY, *, result=True, before=None
-) -> Any:
+def option(kind: Kind, default, help: str, stages: str = _EVERY, **more) -> Any:
     """A field of `Options`; see `Option`."""
-    about = Option(kind, default, help, tuple(stages.split()), result, before)
+    about = Option(kind, default, help, tuple(stages.split()), **more)
     return field(default=default, metadata={"option": about})
 
 
@@ -109,7 +111,17 @@ class Options:
     # training
     epochs: int = option(whole(1), 100, "most epochs of pretraining", _ANY_TRAINING)
     prune_epochs: int = option(
-        whole(0), None, "most epochs of fine-tuning (default: epochs // 2)", "prune prune_dp"
+        whole(0),
+        None,
+        "most epochs of fine-tuning, of each round (default: epochs // 2 // prune_iterations)",
+        "prune prune_dp",
+    )
+    keep_epochs: tuple[int, ...] = option(
+        epoch_list,
+        (),
+        "epochs whose weights are kept too, 0 = before the first, separated by commas; for --rewind",
+        "pretrain",
+        result=False,
     )
     batch_size: int = option(whole(2), 128, "records a step", _ANY_TRAINING)
     optimizer: str = option(
@@ -142,6 +154,21 @@ class Options:
     # pruning and defence
     pruner_name: str = option(one_of(PRUNERS), "l1unstructure", ", ".join(PRUNERS), _PRUNED)
     prune_sparsity: float = option(between, 0.7, "share that is pruned, in (0, 1)", _PRUNED)
+    prune_iterations: int = option(
+        whole(1, 100),
+        1,
+        "rounds of pruning and fine-tuning, round k of K leaving (1 - sparsity)^(k/K) of the weights",
+        _PRUNED,
+        later=True,
+    )
+    rewind: int | None = option(
+        whole(0),
+        None,
+        "start each round from the weights after this epoch of pretraining, 0 = the initial ones "
+        "(lottery ticket, Frankle et al. 2020); needs pretrain.py --keep_epochs",
+        _PRUNED,
+        later=True,
+    )
     defend: str = option(
         one_of(DEFENDERS),
         "",
@@ -285,6 +312,15 @@ class Options:
     def record(self) -> dict:
         """The options that can change a result, by name, as they are stored with it."""
         return {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
+
+    @property
+    def seed_record(self) -> dict:
+        """What seeds are made of that no two trainings may share."""
+        return {
+            name: value
+            for name, value in self.record.items()
+            if not OPTIONS[name].later or value != OPTIONS[name].default
+        }
 
 
 OPTIONS: dict[str, Option] = {

@@ -10,6 +10,7 @@ import torch
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.role_models import new_model, stored_model
+from bench.rounds import Round, round_purpose
 from bench.run import Run
 from core.console import say
 from pruner.mask import compute_masks, emptied
@@ -26,19 +27,38 @@ class PrunedModels:
     run: Run
     originals: Mapping[str, Checkpoint]
 
-    def model(self, role: str, device: torch.device) -> BaseModel:
-        """A role's model with its masks. Raises UserError where its original is damaged."""
+    def check_rewind(self) -> None:
+        """Raise UserError where the weights to rewind to were not kept of each original."""
+        rewind = self.run.options.rewind
+        if rewind is not None:
+            for original in self.originals.values():
+                original.weights_after(rewind)
+
+    def model(self, role: str, device: torch.device, one: Round) -> BaseModel:
+        """A role's model with the masks of a round. Raises UserError where its original is
+        damaged."""
         options, records = self.run.options, self.run.records
-        if self.originals:
-            weights = self.originals[role].weights()
-            model = stored_model(options, records, role, "prune", device, weights=weights)
+        stage = "-".join(["prune", *round_purpose(one.number)])
+        if one.weights or self.originals:
+            weights = dict(one.weights) or self.originals[role].weights()
+            model = stored_model(options, records, role, stage, device, weights=weights)
         else:
             model = new_model(options, records, role, "scratch", device)
         masks = compute_masks(
-            model.network, pruner=options.pruner_name, sparsity=options.prune_sparsity
+            model.network,
+            pruner=options.pruner_name,
+            sparsity=sparsity_of(one.number, options.prune_iterations, options.prune_sparsity),
         )
+        if options.rewind is not None:
+            model.network.load_state_dict(self.originals[role].weights_after(options.rewind))
         model.attach_masks(masks)
         return model
+
+
+def sparsity_of(number: int, rounds: int, final: float) -> float:
+    """The share that is pruned behind round `number` of so many: each leaves the same share of what
+    the one before left, (1 - final)^(1 / rounds) (Frankle & Carbin, ICLR 2019, section 2)."""
+    return final if number == rounds else 1 - (1 - final) ** (number / rounds)
 
 
 def warn_of_emptied_layers(pruned: PrunedModels) -> None:
@@ -47,7 +67,8 @@ def warn_of_emptied_layers(pruned: PrunedModels) -> None:
     options = pruned.run.options
     roles_by_layer: dict[str, list[str]] = {}
     for role in pruned.run.splits:
-        model = pruned.model(role, torch.device("cpu"))
+        last = Round(options.prune_iterations)
+        model = pruned.model(role, torch.device("cpu"), last)
         for layer in emptied(model.network, model.masks or {}):
             roles_by_layer.setdefault(layer, []).append(role)
     for layer, roles in roles_by_layer.items():

@@ -18,7 +18,7 @@ from core.console import UserError
 from core.files import read_sealed
 from models import MODELS
 
-_NAMING = ("pruner_name", "prune_sparsity", "defend", "defend_arg")
+_NAMING = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind", "defend", "defend_arg")
 # what a reader's options must share with those that a model was made with
 MUST_MATCH_TO_READ = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
 MUST_MATCH_TO_READ_PRUNED = (*MUST_MATCH_TO_READ, *_NAMING)

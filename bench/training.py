@@ -2,130 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 
 from core import console
-from base_model import BaseModel, Diverged, Objective, Progress, Stack, TrainConfig, TrainSet
-from bench.callbacks import Resume, Scalars
-from bench.checkpoints import (
-    Checkpoint,
-    made_now,
-    made_of,
-    refuse_differences,
-    reusable_checkpoint,
-    save_checkpoint,
-    split_digest,
-)
-from bench.layout import RESUME, SCALARS, ModelSet
-from bench.options import Options
-from bench.remedies import MUST_MATCH_TO_REUSE, maker
-from bench.role_models import on_device, precision
-from bench.run import Run
+from bench.checkpoints import Checkpoint, check_kept_epochs, reusable_checkpoint
+from bench.group_training import Group, TrainingFailed
+from bench.plan import TrainingPlan
+from bench.role_models import precision
+from bench.rounds import Round
 from core.console import UserError, percent, say
-from core.devices import generator
 from core.parallel import WorkerDied, parallel_map
-from datasets import Records, RoleSplit
+from datasets import RoleSplit
 from defenders import DEFENDERS
 from models import stack
 from pruner import mask
 
 AT_CHANCE = " (!)"
-
-
-class TrainingFailed(UserError):
-    """A model cannot be trained, which says nothing of the others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """How a stage trains all of its roles.
-
-    Attributes:
-        run: options, device, records and split.
-        models: the version that is made.
-        start: the model, with its masks if it is pruned, from which a role's training starts.
-        epochs: the most.
-        defend: name of the defence.
-        parents: digests of the originals that models are pruned from.
-        title: of the closing table.
-    """
-
-    run: Run
-    models: ModelSet
-    start: Callable[[str], BaseModel]
-    epochs: int
-    title: str
-    defend: str = ""
-    parents: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def options(self) -> Options:
-        return self.run.options
-
-    @property
-    def device(self) -> torch.device:
-        return self.run.device
-
-    @property
-    def records(self) -> Records:
-        return self.run.records
-
-    @property
-    def splits(self) -> Mapping[str, RoleSplit]:
-        return self.run.splits
-
-    @property
-    def config(self) -> TrainConfig:
-        options = self.options
-        return TrainConfig(
-            epochs=self.epochs,
-            batch_size=options.batch_size,
-            optimizer=options.optimizer,
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            early_stop=options.early_stop,
-        )
-
-    def objective(self, roles: Sequence[str] = ()) -> Objective:
-        """The defence, for the training of these roles."""
-        entry, options = DEFENDERS[self.defend].options, self.options
-        named = {name: getattr(options, name) for name in entry.get("option_names", ())}
-        if entry.get("keyed"):
-            # no two trainings may share the noise that is to hide something, not even of one seed
-            purpose = (
-                options.train_seed,
-                options.stage,
-                list(roles),
-                sorted(options.record.items(), key=str),
-            )
-            named["key"] = hashlib.sha256(repr(purpose).encode()).digest()
-        return DEFENDERS.load(self.defend)(options.defend_arg, **named)
-
-    def privacy(self, role: str) -> dict | None:
-        """What differential privacy guarantees of a role's training (see `Checkpoint`); None
-        without it."""
-        return self.objective().privacy(
-            n=len(self.splits[role].train),
-            batch_size=self.options.batch_size,
-            epochs=self.epochs,
-            delta=self.options.delta,
-        )
-
-    def parent(self, role: str) -> str:
-        return self.parents.get(role, "")
-
-    def order_generator(self, role: str) -> torch.Generator:
-        """Of the order of a role's batches, and of what its objective draws."""
-        return generator(
-            self.options.train_seed, self.options.stage, role, "order", device=self.device
-        )
 
 
 def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
@@ -196,7 +92,7 @@ def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> 
 def _stack_size(plan: TrainingPlan) -> int:
     """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 =
     only alone."""
-    network = plan.start("victim").network
+    network = plan.start("victim", Round()).network
     if not stack.fits(network) or not DEFENDERS.load(plan.defend).is_stackable():
         return 1
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -253,10 +149,11 @@ def _train_and_store(
                 plan.models, role, plan.splits[role], precision=chosen, parent=plan.parent(role)
             )
             if stored is not None:
+                check_kept_epochs(plan.models, role, stored, plan.keep_epochs)
                 checkpoints[role] = stored
         missing = [role for role in roles if role not in checkpoints]
         if missing:
-            checkpoints |= _train(plan, missing, label, progress)
+            checkpoints |= Group(plan, missing, label, progress).train()
     return [
         _outcome(plan, role, checkpoints[role], "saved" if role in missing else "kept")
         for role in roles
@@ -276,97 +173,3 @@ def _outcome(plan: TrainingPlan, role: str, checkpoint: Checkpoint, done: str) -
     if masks is not None:
         row.append(percent(mask.sparsity(masks)))
     return Outcome(role, f"{done} {plan.models.folder(role)}", row, checkpoint.privacy)
-
-
-def _train(
-    plan: TrainingPlan, roles: list[str], label: str, progress: Callable
-) -> dict[str, Checkpoint]:
-    """Train these roles, together if they are several, and store their checkpoints."""
-    records, began = on_device(plan.records, plan.device), time.time()
-    indices = _indices(plan, roles)
-    models = [plan.start(role) for role in roles]
-    scalars = Scalars([plan.models.file(role, SCALARS) for role in roles], plan.options)
-    on_epoch, close = progress(plan.epochs, label)
-    callbacks = [Progress(on_epoch), scalars, _resume(plan, roles, models[0].precision)]
-    data = TrainSet(records, indices["train"], indices["dev"])
-    try:
-        trained, histories = _fit(plan, roles, models, data, callbacks)
-    except Diverged as error:
-        smaller = "--dp_lr or --max_grad_norm" if plan.defend == "dp" else "--lr"
-        raise TrainingFailed(f"{label}: {error}: try a smaller {smaller}") from error
-    except torch.cuda.OutOfMemoryError as error:
-        size = plan.options.batch_size
-        raise TrainingFailed(
-            f"{label}: the GPU's memory is too small for --batch_size {size}: "
-            f"try --batch_size {max(2, size // 2)}"
-        ) from error
-    finally:
-        scalars.close()
-    close()
-    accuracies = zip(*(trained.accuracies(records, numbers) for numbers in indices.values()))
-    made = {}
-    for role, model, history, values in zip(roles, models, histories, accuracies):
-        checkpoint = Checkpoint(
-            options=plan.options.record | {"precision": model.precision},
-            epoch=history.best_epoch,
-            ran=len(history.dev_accuracy),
-            accuracy=dict(zip(indices, values)),
-            split=split_digest(plan.splits[role]),
-            data=plan.models.data,
-            parent=plan.parent(role),
-            privacy=plan.privacy(role),
-        )
-        weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
-        how = made_now(device=str(plan.device), start=began, workers=plan.options.workers)
-        state = {"weights": weights, "masks": model.masks}
-        made[role] = save_checkpoint(plan.models, role, checkpoint, state, made=how)
-    return made
-
-
-def _indices(plan: TrainingPlan, roles: list[str]) -> dict[str, torch.Tensor]:
-    """The train, dev and test records (n,) of a role, or (K, n) of K roles, on the device."""
-    indices = {
-        part: torch.stack([torch.from_numpy(vars(plan.splits[role])[part]) for role in roles])
-        for part in vars(plan.splits[roles[0]])
-    }
-    return {
-        part: (numbers if len(roles) > 1 else numbers[0]).to(plan.device)
-        for part, numbers in indices.items()
-    }
-
-
-def _resume(plan: TrainingPlan, roles: list[str], precision: str) -> Resume:
-    """Where the training of one role's model, or of a stack of several, keeps its state."""
-    models, role = plan.models, roles[0]
-    facts = made_of(
-        models,
-        [plan.splits[one] for one in roles],
-        MUST_MATCH_TO_REUSE[maker(models)],
-        precision=precision,
-        parents=[plan.parent(one) for one in roles],
-    )
-    return Resume(
-        models.file(role, RESUME),
-        facts,
-        [plan.device.type, *roles],
-        plan.options,
-        partial(refuse_differences, models=models, role=role),
-    )
-
-
-def _fit(
-    plan: TrainingPlan, roles: list[str], models: list[BaseModel], data: TrainSet, callbacks: list
-) -> tuple:
-    """Train one model, or several as a stack; returns what was trained, and a history of each."""
-    draws = [plan.order_generator(role) for role in roles]
-    objective = plan.objective(roles)
-    if len(models) > 1:
-        together = Stack(models)
-        return together, together.train_each(
-            data, plan.config, generators=draws, objective=objective, callbacks=callbacks
-        )
-    (model,) = models
-    objective.setup(data, batch_size=plan.config.batch_size, generator=draws[0])
-    return model, [
-        model.train(data, plan.config, generator=draws[0], objective=objective, callbacks=callbacks)
-    ]

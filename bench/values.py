@@ -92,6 +92,13 @@ def _attack_list(value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
+def _epoch_list(value) -> tuple[int, ...]:
+    numbers = value.split(",") if isinstance(value, str) else value
+    if not isinstance(numbers, list):
+        raise ValueError
+    return tuple(sorted({whole(0).read(number) for number in numbers}))
+
+
 def _path(value) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError
@@ -116,6 +123,7 @@ def _true_or_false(value) -> bool:
 
 
 attack_list = Kind(_attack_list, "attack names, separated by commas")
+epoch_list = Kind(_epoch_list, "whole numbers from 0, separated by commas")
 path = Kind(_path, "a path")  # `~` is the home folder, as in a shell
 folder_name = Kind(_folder_name, "a name of letters, digits, '.', '_' and '-'")
 flag = Kind(_flag, "true or false")  # without a value on the command line

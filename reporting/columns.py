@@ -32,6 +32,8 @@ SECTION = ["dataset_name", "model_name", "split"]
 VICTIM = [
     "pruner_name",
     "prune_sparsity",
+    "prune_iterations",
+    "rewind",
     "defend",
     "defend_arg",
     "from_scratch",

@@ -61,7 +61,7 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
     verdict = ["device", "attack", "measure", "value", "low", "high", "members", "non_members"]
     network = ["train_accuracy", "test_accuracy", "epsilon", "delta", "caveat"]
     table = pd.DataFrame(rows, columns=["folder", *recorded, *verdict, *network, *_INTERNAL])
-    numbers = ["prune_sparsity", "defend_arg", "epsilon", "delta", "value", "low", "high"]
+    numbers = ["prune_sparsity", "prune_iterations", "rewind", "defend_arg", "epsilon", "delta", "value", "low", "high"]
     return table.astype(dict.fromkeys(numbers, float))
 
 
@@ -75,6 +75,8 @@ def _rows_of_line(victim_results: VictimResults, line: dict, results: Path) -> l
     privacy = victim_results.manifest.get("privacy") or {}
     shared: dict[str, object] = {"folder": folder_name(victim_results, results)}
     shared |= {name: line.get(name, OPTIONS[name].when_missing) for name in RECORDED}
+    if line["original"]:  # lines from before there were rounds do not say so
+        shared |= {"prune_iterations": None, "rewind": None}
     # lines from before there was secret noise don't say that theirs was not
     shared["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
     shared |= {"device": line.get("device"), "attack": line["attack"]}

@@ -68,7 +68,8 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table["defend"] = table["defend"].astype(object).where(table["defend"].notna(), "")
     table["order"] = table["attack"].map(registered_position)
-    victim = ["pruner_name", "defend", "defend_arg", "from_scratch", "prune_sparsity", "adaptive"]
+    victim = ["pruner_name", "prune_iterations", "rewind", "defend", "defend_arg", "from_scratch"]
+    victim += ["prune_sparsity", "adaptive"]
     by = [*SECTION, "original", *victim, "shadow_num", "order", *REPEATED, "folder"]
     # splits and originals descend: the paper's split before in/out, the original before the pruned
     ascending = [name not in ("split", "original") for name in by]
@@ -78,14 +79,17 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 def _names(table: pd.DataFrame, *, sparsity: bool = True, strength: bool = True) -> pd.Series:
     """A name for each row's network, on request without its sparsity or its defence's strength."""
-    columns = ["original", "pruner_name", "prune_sparsity", "defend", "defend_arg", "from_scratch"]
     names = []
-    for original, pruner, share, defend, arg, scratch in table[columns].itertuples(
-        index=False, name=None
-    ):
-        pruned = f"{pruner} {100 * share:g} %" if sparsity else f"{pruner}"
-        defence = f", {defend}" + (f" {arg:g}" if strength else "") if defend else ""
-        names.append("original" if original else pruned + defence + " from scratch" * scratch)
+    for row in table.itertuples():
+        if row.original:
+            names.append("original")
+            continue
+        name = f"{row.pruner_name} {100 * row.prune_sparsity:g} %" if sparsity else row.pruner_name
+        name += f" in {row.prune_iterations:g} rounds" if (row.prune_iterations or 1) > 1 else ""
+        name += f" rewound to {row.rewind:g}" if row.rewind is not None and row.rewind >= 0 else ""
+        name += f", {row.defend}" if row.defend else ""
+        name += f" {row.defend_arg:g}" if row.defend and strength else ""
+        names.append(name + " from scratch" * row.from_scratch)
     return pd.Series(names, index=table.index, dtype=object)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attackers import unfit
-from bench.command_line import Study, config_values, parse, read_value
+from bench.command_line import Study, config_values, derived, parse, read_value
 from bench.layout import study_folder
 from bench.options import OPTIONS, Options
 from core.console import UserError
@@ -25,6 +25,8 @@ _IN_NAMES = (
     "model_name",
     "pruner_name",
     "prune_sparsity",
+    "prune_iterations",
+    "rewind",
     "defend",
     "defend_arg",
     "from_scratch",
@@ -137,7 +139,7 @@ def _folder(cell: Options, results: str, study: str) -> Path:
     """A cell's results folder: one for each seed, and for whatever else makes other models than the
     config says, but has no part in the name of a model's folder."""
     plain = config_values(cell.config_path)
-    follow = {"train_seed": cell.seed, "prune_epochs": cell.epochs // 2}
+    follow = derived(vars(cell))
     plain |= {name: value for name, value in follow.items() if plain[name] is None}
     apart = [
         name
