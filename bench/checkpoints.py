@@ -3,20 +3,13 @@ for."""
 
 from __future__ import annotations
 
-import datetime
-import functools
 import hashlib
 import os
-import platform
-import subprocess
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from bench.layout import (
     MANIFEST,
@@ -226,7 +219,7 @@ def save_checkpoint(
 
     Args:
         state: its `weights`, and its `masks` or None.
-        made: how and when it was made, see `made_now`.
+        made: how and when it was made, see `provenance.made_now`.
         beside: names of more files of the model, which lie there already.
     """
     folder = models.folder(role)
@@ -256,26 +249,6 @@ def save_checkpoint(
         (folder / MANIFEST).unlink(missing_ok=True)
     (folder / RESUME).unlink(missing_ok=True)
     return Checkpoint(**facts, folder=folder, files=files)
-
-
-def made_now(*, device: str, start: float, workers: int | None) -> dict:
-    """How and when a model was made that is finished now and was begun at `start` (seconds)."""
-    import torch
-
-    begun, ended = (
-        datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
-        for at in (start, time.time())
-    )
-    return {
-        "start": begun,
-        "end": ended,
-        "device": device,
-        "workers": workers,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "commit": _commit(),
-    }
 
 
 def stored_digest(models: ModelSet, role: str) -> str:
@@ -388,16 +361,3 @@ def _saved_digests(folder: Path) -> set[str]:
         return set()
     with user_error_if_damaged(path):
         return set(path.read_text(encoding="ascii").split())
-
-
-@functools.cache
-def _commit() -> str | None:
-    """The commit of this code, where it lies in a git repository."""
-    folder = Path(__file__).parent.parent
-    try:
-        git = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return git.stdout.strip() or None

@@ -11,16 +11,10 @@ import torch
 
 from base_model import BaseModel, Diverged, Progress, Stack, TrainingHistory, TrainSet
 from bench.callbacks import KeptEpochs, Resume, Scalars
-from bench.checkpoints import (
-    Checkpoint,
-    made_now,
-    made_of,
-    refuse_differences,
-    save_checkpoint,
-    split_digest,
-)
+from bench.checkpoints import Checkpoint, made_of, refuse_differences, save_checkpoint, split_digest
 from bench.layout import RESUME, ROUNDS, SCALARS, epoch_file
 from bench.plan import TrainingPlan
+from bench.provenance import made_now
 from bench.remedies import MUST_MATCH_TO_REUSE, maker
 from bench.role_models import on_device, precision
 from bench.rounds import Round, RoundFile

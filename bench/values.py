@@ -95,7 +95,7 @@ def _attack_list(value) -> tuple[str, ...]:
 def _epoch_list(value) -> tuple[int, ...]:
     numbers = value.split(",") if isinstance(value, str) else value
     if not isinstance(numbers, list):
-        raise ValueError
+        numbers = [numbers]
     return tuple(sorted({whole(0).read(number) for number in numbers}))
 
 

@@ -112,6 +112,7 @@ LOWEST = {
     "early_stop": 0,
     "seed": 0,
     "train_seed": 0,
+    "rewind": 0,
 }
 
 WRONG = {
@@ -120,6 +121,10 @@ WRONG = {
     "num_cls": whole(2, 10**5),
     "shadow_num": whole(1, 10**4),
     "workers": whole(1, 1024),
+    "prune_iterations": whole(1, 100),
+    "keep_epochs": st.sampled_from(
+        [True, False, "", "x", "1,", "-1", "1;2", -1, 1.5, [-1], [None], [1.5], [[]], {}]
+    ),
     "threads": whole(1, 1024),
     "model_name": name(*MODELS, "vgg16"),
     "pruner_name": name(*PRUNERS),
