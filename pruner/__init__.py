@@ -42,6 +42,77 @@ PRUNERS.register(
     layer="BatchNorm2d",
     select="over_all_layers",
 )
+PRUNERS.register(
+    "l1global",
+    "pruner.scores:weights",
+    "weights of smallest magnitude over all layers together (Han et al., NeurIPS 2015)",
+    layer="Linear",
+    select="exactly_over_all_layers",
+)
+PRUNERS.register(
+    "random",
+    "pruner.scores:random",
+    "weights by chance in each layer: the control",
+    layer="Linear",
+    select="exactly_in_each_layer",
+    needs=("generator",),
+)
+PRUNERS.register(
+    "lamp",
+    "pruner.scores:lamp",
+    "weights of smallest square over the squares not smaller in their layer, over all layers "
+    "(LAMP, Lee et al., ICLR 2021)",
+    layer="Linear",
+    select="exactly_over_all_layers",
+)
+PRUNERS.register(
+    "nm24",
+    "pruner.scores:weights",
+    "the 2 smallest magnitudes of each 4 consecutive inputs (2:4, Mishra et al., 2021)",
+    layer="Linear",
+    select="two_of_four",
+    sparsity=0.5,
+)
+PRUNERS.register(
+    "snip",
+    "pruner.scores:snip",
+    "weights of smallest |weight x gradient| over all layers (SNIP, Lee et al., ICLR 2019)",
+    layer="Linear",
+    select="exactly_over_all_layers",
+    needs=("data",),
+)
+PRUNERS.register(
+    "grasp",
+    "pruner.scores:grasp",
+    "weights that the gradient flow loses least by, over all layers (GraSP, Wang et al., ICLR 2020)",
+    layer="Linear",
+    select="exactly_over_all_layers",
+    needs=("data",),
+)
+PRUNERS.register(
+    "wanda",
+    "pruner.scores:wanda",
+    "weights of smallest |weight| x input norm in each output (Wanda, Sun et al., ICLR 2024)",
+    layer="Linear",
+    select="in_each_row",
+    needs=("data",),
+)
+PRUNERS.register(
+    "taylorstructure",
+    "pruner.scores:filters_taylor",
+    "filters of smallest first-order change of the loss over all convolutions "
+    "(Taylor-FO, Molchanov et al., CVPR 2019)",
+    layer="Conv2d",
+    select="exactly_over_all_layers",
+    needs=("data",),
+)
+PRUNERS.register(
+    "fpgm",
+    "pruner.scores:filters_fpgm",
+    "filters nearest to the geometric median of each convolution (FPGM, He et al., CVPR 2019)",
+    layer="Conv2d",
+    select="exactly_in_each_layer",
+)
 
 
 def check_sparsity(pruner: str, sparsity: float) -> None:
