@@ -26,8 +26,7 @@ That works beside other packages called `datasets` or `models` too: see `core.im
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 def _find_import_own():

@@ -18,7 +18,7 @@ from core.registry import nearest
 from datasets import DATASETS, check_even
 from defenders import DEFENDERS
 from models import MODELS
-from pruner import PRUNERS
+from pruner import PRUNERS, check_sparsity
 
 # which options are of pruning, and mean nothing of an original
 PRUNING_OPTIONS = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind", "prune_epochs")
@@ -347,6 +347,14 @@ def _check_pruner(options: Options) -> None:
         raise UserError(
             f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
             f"use --pruner_name {' or '.join(fits)}"
+        )
+
+    check_sparsity(options.pruner_name, options.prune_sparsity)
+    uses_data = "data" in PRUNERS[options.pruner_name].options.get("needs", ())
+    if uses_data and options.defend == "dp":
+        raise UserError(
+            f"{options.pruner_name} looks at train records, which no differential privacy protects "
+            f"then: use another --pruner_name with --defend dp"
         )
 
 

@@ -9,10 +9,13 @@ import torch
 
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
-from bench.role_models import new_model, stored_model
+from bench.role_models import new_model, on_device, stored_model
 from bench.rounds import Round, round_purpose
 from bench.run import Run
 from core.console import say
+from core.devices import generator
+from pruner import PRUNERS
+from pruner.context import Context
 from pruner.mask import compute_masks, emptied
 
 
@@ -48,11 +51,30 @@ class PrunedModels:
             model.network,
             pruner=options.pruner_name,
             sparsity=sparsity_of(one.number, options.prune_iterations, options.prune_sparsity),
+            context=self._context(role, device, one.number),
+            within=one.masks,
         )
         if options.rewind is not None:
             model.network.load_state_dict(self.originals[role].weights_after(options.rewind))
         model.attach_masks(masks)
         return model
+
+    def _context(self, role: str, device: torch.device, number: int) -> Context:
+        """What a score may ask for: some of the role's own train records, and what it draws by.
+
+        As many as a step's, or ten of each class where these are more (GraSP takes ten; SNIP, a
+        batch; Wanda, 128).
+        """
+        options, records = self.run.options, on_device(self.run.records, device)
+        purpose = [options.stage, role, "scores", *round_purpose(number)]
+        draw = generator(options.train_seed, *purpose)
+        if "data" not in PRUNERS[options.pruner_name].options.get("needs", ()):
+            return Context(generator=draw)
+        train = torch.from_numpy(self.run.splits[role].train)
+        count = max(options.batch_size, 10 * records.num_cls)
+        rows = train[torch.randperm(len(train), generator=draw)[:count]]
+        x, y = records.batch(rows.to(device))
+        return Context(x=x, y=y, generator=draw, batch_size=options.batch_size)
 
 
 def sparsity_of(number: int, rounds: int, final: float) -> float:

@@ -61,7 +61,17 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
     verdict = ["device", "attack", "measure", "value", "low", "high", "members", "non_members"]
     network = ["train_accuracy", "test_accuracy", "epsilon", "delta", "caveat"]
     table = pd.DataFrame(rows, columns=["folder", *recorded, *verdict, *network, *_INTERNAL])
-    numbers = ["prune_sparsity", "prune_iterations", "rewind", "defend_arg", "epsilon", "delta", "value", "low", "high"]
+    numbers = [
+        "prune_sparsity",
+        "prune_iterations",
+        "rewind",
+        "defend_arg",
+        "epsilon",
+        "delta",
+        "value",
+        "low",
+        "high",
+    ]
     return table.astype(dict.fromkeys(numbers, float))
 
 

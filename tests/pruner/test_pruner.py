@@ -2,36 +2,13 @@
 
 import pytest
 import torch
+from pruner_cases import final_sparsity, small_context, small_network
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from core.console import UserError
-from models.layers import initialise
 from pruner import PRUNERS, mask
 from pruner.selection import smallest
-
-
-def small_network():
-    network = nn.Sequential(
-        nn.Conv2d(3, 5, 3, padding=1),
-        nn.BatchNorm2d(5),
-        nn.ReLU(),
-        nn.Conv2d(5, 7, 3, padding=1),
-        nn.BatchNorm2d(7),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(7, 4),
-    )
-    draw = torch.Generator().manual_seed(0)
-    initialise(network, draw)
-    with torch.no_grad():
-        for module in network:
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.normal_(generator=draw)
-            if hasattr(module, "bias"):
-                module.bias.normal_(generator=draw)
-    return network
 
 
 def pruned_counts(masks):
@@ -109,7 +86,9 @@ def test_ties_go_too_and_a_share_below_one_keeps_all():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_pruned_weights_stay_zero_through_ten_steps(pruner, optimizer):
     network = small_network()
-    masks = mask.compute_masks(network, pruner=pruner, sparsity=0.6)
+    masks = mask.compute_masks(
+        network, pruner=pruner, sparsity=final_sparsity(pruner), context=small_context()
+    )
     mask.attach_masks(network, masks)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     step = (
@@ -131,7 +110,7 @@ def test_pruned_weights_stay_zero_through_ten_steps(pruner, optimizer):
     assert 0 < mask.sparsity(masks) < 1
 
 
-@pytest.mark.parametrize("pruner", ["l1structure", "l2structure", "slim"])
+@pytest.mark.parametrize("pruner", ["l1structure", "l2structure", "slim", "fpgm"])
 def test_nothing_to_prune_is_an_error(pruner):
     with pytest.raises(UserError, match=f"{pruner} has nothing to prune"):
         mask.compute_masks(nn.Sequential(nn.Linear(3, 2)), pruner=pruner, sparsity=0.5)
