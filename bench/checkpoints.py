@@ -88,8 +88,7 @@ class Checkpoint:
     def weights(self) -> dict[str, torch.Tensor]:
         """The state dict on the CPU, pruned weights zero. Raises UserError where it is damaged, or
         another command has put other weights in its place."""
-        self._check_not_replaced()
-        return unpacked(self._file(WEIGHTS), self.files[WEIGHTS])
+        return self._read(WEIGHTS)
 
     def weights_after(self, epoch: int) -> dict[str, torch.Tensor]:
         """The state dict after an epoch of its training, 0 = before the first. Raises UserError
@@ -101,27 +100,30 @@ class Checkpoint:
                 f"{self._file(name)} was not kept{why}: run pretrain.py with --keep_epochs {epoch} "
                 f"--fresh, or rewind to another epoch"
             )
-        self._check_not_replaced()
-        return unpacked(self._file(name), self.files[name])
+        return self._read(name)
 
     def masks(self) -> dict[str, torch.Tensor] | None:
         """{parameter name: bool tensor} on the CPU; None of an original. Raises UserError where
         they are damaged."""
-        return unpacked(self._file(MASKS), self.files[MASKS]) if MASKS in self.files else None
+        return self._read(MASKS) if MASKS in self.files else None
 
     def check_files(self) -> None:
         """Raise UserError where a file is not what was stored; none is kept in memory."""
         for name, digest in self.files.items():
             check_digest(self._file(name), digest)
 
-    def _check_not_replaced(self) -> None:
-        path = self._file(MANIFEST)
-        with user_error_if_damaged(path):
-            now = read_sealed(path)["files"]
-        if now != self.files:
-            raise UserError(
-                f"{self._file(WEIGHTS)} has been replaced by another command: give this one again"
-            )
+    def _read(self, name: str):
+        """The content of a file; where it is another, a manifest that is gone or says so tells that
+        another command is at work, and not damage."""
+        path, manifest = self._file(name), self._file(MANIFEST)
+        try:
+            return unpacked(path, self.files[name])
+        except UserError:
+            if not os.path.exists(manifest) or read_sealed(manifest).get("files") != self.files:
+                raise UserError(
+                    f"{path} has been replaced by another command: give this one again"
+                ) from None
+            raise
 
     def _file(self, name: str) -> Path:
         if self.folder is None:

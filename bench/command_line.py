@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bench import values
@@ -195,6 +196,8 @@ def normalise(
         reset(*_DP_ONLY)
     if stage in ("pretrain", "prune"):
         meaning["from_scratch"] = False
+    if meaning["data_root"] is None:
+        meaning["data_root"] = default_data_root()
     return meaning | {
         name: value for name, value in derived(meaning).items() if meaning[name] is None
     }
@@ -203,7 +206,6 @@ def normalise(
 def derived(meaning: Mapping) -> dict:
     """The options that follow from others where nobody says them."""
     return {
-        "data_root": default_data_root(),
         "train_seed": meaning["seed"],
         "prune_epochs": _fine_tuning_epochs(meaning["epochs"], meaning["prune_iterations"]),
     }
@@ -214,7 +216,10 @@ def _fine_tuning_epochs(epochs: int, rounds: int) -> int:
 
 
 def for_stage(stage: str, options: Options, **changes) -> Options:
-    """Another stage's options: these, with some changed. Raises UserError as `parse` does."""
+    """Another stage's options: these, with some changed; what means nothing there stays as it is.
+
+    Raises UserError as `parse` does.
+    """
     chosen = {name: getattr(options, name) for name in OPTIONS} | changes
     made = dataclasses.replace(options, stage=stage, **normalise(chosen, stage, asked=OPTIONS))
     _check_together(made)
@@ -238,6 +243,8 @@ def command(stage: str, options: Options) -> str:
         "defend_arg": DEFENDERS[options.defend].options["default"],
         "fresh": True,
     }
+    with suppress(UserError):  # of a data_root that is none, which these options do not need
+        follows["data_root"] = default_data_root()
     follows = {
         name: value
         for name, value in follows.items()

@@ -67,7 +67,7 @@ class Group:
         history of each."""
         plan, number = self.plan, rounds[self.roles[0]].number
         label = self.label + (f", round {number}" if plan.rounds > 1 else "")
-        models = [plan.start(role, rounds[role]) for role in self.roles]
+        models = self._start(rounds)
         scalars = self._scalars(number)
         on_epoch, close = self.progress(plan.epochs, label)
         callbacks: list = [Progress(on_epoch), scalars, self._resume(number)]
@@ -90,6 +90,12 @@ class Group:
             scalars.close()
         close()
         return models, trained, histories
+
+    def _start(self, rounds: Mapping[str, Round]) -> list[BaseModel]:
+        try:
+            return [self.plan.start(role, rounds[role]) for role in self.roles]
+        except UserError as error:  # what a model is made of has been replaced, say
+            raise TrainingFailed(f"{self.label}: {error}") from error
 
     def _fit(
         self, models: list[BaseModel], data: TrainSet, callbacks: list, number: int

@@ -45,6 +45,16 @@ ATTACKS, SCORES, SPLIT = "attacks.jsonl", "scores.npz", "split.npz"
 RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
 _SUFFIX = "_model"
+# the options that a version is named after
+NAMED_AFTER = (
+    "pruner_name",
+    "prune_sparsity",
+    "prune_iterations",
+    "rewind",
+    "defend",
+    "defend_arg",
+    "from_scratch",
+)
 # what each lock of a model's folder protects; any other protects the files that begin with its name
 _MADE_UNDER = {
     "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, "epoch_"),
@@ -102,8 +112,7 @@ class ModelSet:
     @property
     def undefended(self) -> ModelSet:
         """The pruned ones without a defence."""
-        plain = replace(self.options, defend="", defend_arg=None, from_scratch=False)
-        return replace(self, options=plain, original=False, alike=(self,))
+        return replace(self, options=self.options.undefended, original=False, alike=(self,))
 
     @property
     def roles(self) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 from attackers import ATTACKS
 from bench.values import (
     Kind,
-    anything,
     attack_list,
     below_half,
     between,
@@ -17,6 +16,7 @@ from bench.values import (
     epoch_list,
     flag,
     folder_name,
+    ignored,
     not_negative,
     one_of,
     or_word,
@@ -305,8 +305,13 @@ class Options:
     )
 
     # in configs and on command lines of the original project; nothing reads them
-    image_size: Any = option(anything, None, "", "", result=False)
-    hidden_size: Any = option(anything, None, "", "", result=False)
+    image_size: Any = option(ignored, None, "", "", result=False)
+    hidden_size: Any = option(ignored, None, "", "", result=False)
+
+    @property
+    def undefended(self) -> Options:
+        """The same without a defence."""
+        return dataclasses.replace(self, defend="", defend_arg=None, from_scratch=False)
 
     @property
     def record(self) -> dict:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.command_line import command, format_value, stage_of
-from bench.layout import MANIFEST, ModelSet
+from bench.layout import MANIFEST, NAMED_AFTER, ModelSet
 from bench.options import OPTIONS
 from bench.split_file import read_split
 from core.console import UserError
 from core.files import read_sealed
 from models import MODELS
 
-_NAMING = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind", "defend", "defend_arg")
+_NAMING = tuple(name for name in NAMED_AFTER if name != "from_scratch")
 # what a reader's options must share with those that a model was made with
 MUST_MATCH_TO_READ = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
 MUST_MATCH_TO_READ_PRUNED = (*MUST_MATCH_TO_READ, *_NAMING)

@@ -106,7 +106,7 @@ def closing_table(options: Options) -> None:
 def _matchups(options: Options) -> dict[str, Matchup]:
     """The columns of the closing table."""
     defended = replace(options, original=False, adaptive=False)
-    pruned = replace(defended, defend="", defend_arg=None, from_scratch=False)
+    pruned = defended.undefended
     matchups = {
         "original": Matchup.of(replace(pruned, original=True)),
         "pruned": Matchup.of(pruned),

@@ -154,10 +154,10 @@ def _train_and_store(
         missing = [role for role in roles if role not in checkpoints]
         if missing:
             checkpoints |= Group(plan, missing, label, progress).train()
-    return [
-        _outcome(plan, role, checkpoints[role], "saved" if role in missing else "kept")
-        for role in roles
-    ]
+        return [
+            _outcome(plan, role, checkpoints[role], "saved" if role in missing else "kept")
+            for role in roles
+        ]
 
 
 def _outcome(plan: TrainingPlan, role: str, checkpoint: Checkpoint, done: str) -> Outcome:

@@ -128,7 +128,7 @@ path = Kind(_path, "a path")  # `~` is the home folder, as in a shell
 folder_name = Kind(_folder_name, "a name of letters, digits, '.', '_' and '-'")
 flag = Kind(_flag, "true or false")  # without a value on the command line
 true_or_false = Kind(_true_or_false, "true or false")  # a word on the command line
-anything = Kind(lambda value: value, "anything")
+ignored = Kind(lambda value: None, "anything")
 positive = number("a number above 0", lambda real: real > 0)
 not_negative = number("a number of 0 or more", lambda real: real >= 0)
 share = number("a number from 0 to 1", lambda real: 0 <= real <= 1)

@@ -216,6 +216,8 @@ def user_error_if_damaged(path: Path):
     """Turn what a damaged file makes its reader raise into a UserError."""
     try:
         yield
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # pickle, zip and json raise nearly anything on damaged bytes

@@ -27,8 +27,8 @@ def in_slices(
 ) -> torch.Tensor:
     """`function(x, generator)` of a batch on the CPU, from slices of it.
 
-    Small operations gain nothing from torch's own threads (two took 0.9 times as long as one): see
-    the benchmark `python benchmarks/speed.py cpu --parts samia`.
+    What that gains depends on the processor: see docs/speed.md and
+    `python benchmarks/speed.py cpu --parts samia`.
 
     Args:
         function: treats the records of a batch one by one; draws its randomness from the generator

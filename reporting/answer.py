@@ -16,7 +16,7 @@ def answer(title: str, findings: list[Finding], untested: list[str]) -> Answer:
     """The answer of a section.
 
     Args:
-        found: of `findings.findings`.
+        findings: of `findings.findings`.
         untested: of `untested.untested`.
     """
     numbered = len({finding.accuracy.shadow_num for finding in findings}) > 1

@@ -25,8 +25,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows in order, with names for what they are about; and what was there twice.
 
     Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
-        the
-    registered name of the attack, and to `attack` those of its options that differ among the
+    the registered name of the attack, and to `attack` those of its options that differ among the
     attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
     `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
     of options of training, and `recipe` the value of all of these but defences', for comparing.
@@ -117,8 +116,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """What `average` says of each attack's measures on each victim, a row each.
 
     Beside it: the mean ends `low` and `high` of the 95 % intervals, and `best`: whether no attack
-        on
-    this victim has a higher mean over those seeds that all attacks on it share.
+    on this victim has a higher mean over those seeds that all attacks on it share.
     """
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)

@@ -16,7 +16,7 @@ _WAIT = 600.0  # seconds for a lock, which a process on a node that has died may
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyCommand:
     """What a command line asks for; see `parse` for the meaning of each."""
 
     study: str
@@ -30,7 +30,7 @@ class Asked:
     ship: bool
 
 
-def parse(argv: list[str] | None, about: str) -> Asked:
+def parse(argv: list[str] | None, about: str) -> StudyCommand:
     """What a command line asks for. Raises UserError where it is wrong."""
     parser = Parser(
         prog="study.py",
@@ -56,7 +56,7 @@ def parse(argv: list[str] | None, about: str) -> Asked:
     add("--ship", action="store_true", help=ship)
     given = vars(parser.parse_args(argv))
     given.pop("_before", None)
-    asked = Asked(**given)
+    asked = StudyCommand(**given)
     shares = (asked.gpus_per_task, asked.cpus_per_task)
     if asked.ray is None and (asked.ship or shares != (None, None)):
         raise UserError("--ship, --gpus_per_task and --cpus_per_task are for --ray ADDRESS")
@@ -69,7 +69,7 @@ def parse(argv: list[str] | None, about: str) -> Asked:
     return replace(asked, study=locate(asked.study, "study"))
 
 
-def runner_for(asked: Asked, jobs: list[Job]):
+def runner_for(asked: StudyCommand, jobs: list[Job]):
     """What runs the jobs, see `runners`; tells each of them its device and workers."""
     from studies.runners import Local, Ray
 

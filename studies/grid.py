@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attackers import unfit
 from bench.command_line import Study, config_values, derived, parse, read_value
-from bench.layout import study_folder
+from bench.layout import NAMED_AFTER, study_folder
 from bench.options import OPTIONS, Options
 from core.console import UserError
 from core.inputs import locate, read_object
@@ -20,18 +20,7 @@ _OF_COMMANDS = ("results", "fresh", "workers", "wait", "per_class")
 _OTHER_KEYS = ("about", "config", "grids")
 # options that tell models apart by their folder's name; those that differ in any other have results
 # folders apart
-_IN_NAMES = (
-    "dataset_name",
-    "model_name",
-    "pruner_name",
-    "prune_sparsity",
-    "prune_iterations",
-    "rewind",
-    "defend",
-    "defend_arg",
-    "from_scratch",
-    "shadow_num",
-)
+_IN_NAMES = ("dataset_name", "model_name", *NAMED_AFTER, "shadow_num")
 
 
 def read_about(path: str | Path) -> str:

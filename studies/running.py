@@ -91,7 +91,7 @@ def time_left(jobs: list[Job], at_once: int) -> float | None:
 
 def _error(job: Job, status: int) -> str:
     lines = (
-        job.log.read_text(encoding="utf-8", errors="rerunner").strip().splitlines()
+        job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if job.log.exists()
         else []
     )

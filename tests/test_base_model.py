@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from base_model import BaseModel, Progress, TrainConfig, TrainSet
+from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
 from core.console import UserError
 from core.devices import choose_device, choose_precision, generator
 from datasets import Records, batches
@@ -319,3 +319,14 @@ def test_queries_on_a_gpu_fill_a_quarter_of_its_memory(monkeypatch, memory, expe
     model = model_of(nn.Linear(4, 3))
     assert model._in_batches.batch_size(linear_records()) == queries.QUERY_BATCH
     assert queries.fitting_batch(model.network, linear_records(), CPU) == expected
+
+
+HOOKS = [name for name in vars(Objective) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_objective_with_any_hook_but_the_criterion_is_not_stacked(hook):
+    changed = type("Changed", (Objective,), {hook: lambda self, *args, **how: None})
+    if hook != "is_stackable":
+        assert changed.is_stackable() == (hook in ("criterion", "privacy"))
+    assert Objective.is_stackable() and len(HOOKS) > 8

@@ -43,16 +43,8 @@ class Objective:
         """Whether all that it changes follows from each model's logits, so that it can train a
         `Stack`: of all hooks it overrides `criterion` alone, and `privacy`, which is no part of
         training."""
-        hooks = [
-            "setup",
-            "build_optimizer",
-            "batches",
-            "step",
-            "loss",
-            "selection_metric",
-            "state",
-            "set_state",
-        ]
+        own = {"criterion", "privacy", "is_stackable"}
+        hooks = {name for name in vars(Objective) if not name.startswith("_")} - own
         return all(getattr(cls, hook) is getattr(Objective, hook) for hook in hooks)
 
     def setup(self, data: TrainSet, *, batch_size: int, generator: torch.Generator) -> None:

@@ -350,3 +350,13 @@ def test_a_strength_without_a_defence_is_refused(stage, words, write_config):
     assert (
         parse(stage, ["cpu", write_config(defend_arg=3), *words]).defend_arg is None
     )  # a config may be for several
+
+
+def test_a_folder_of_data_that_is_none_is_refused_only_where_it_is_needed(
+    write_config, monkeypatch, capsys
+):
+    path = write_config()
+    monkeypatch.setenv("MIA_DATA", "~nobody-here/x")
+    assert pretrain.main(["cpu", path]) == 2
+    assert capsys.readouterr().err.startswith("error: MIA_DATA: there is no home folder")
+    assert pretrain.main(["cpu", path, "--data_root", "elsewhere"]) == 0

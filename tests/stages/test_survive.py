@@ -16,6 +16,10 @@ from helpers import MADE, files, manifest, run, table_arrays
 import pretrain
 import prune
 from base_model import BaseModel, Callback, TrainConfig, TrainSet
+from bench.checkpoints import read_checkpoint
+from bench.command_line import parse
+from bench.layout import ModelSet
+from core.console import UserError
 from datasets import Records
 
 pytestmark = pytest.mark.survive
@@ -168,6 +172,22 @@ def test_killed_between_any_two_files_its_files_are_not_taken_for_another_progra
             assert status == 0, error.getvalue()
         assert files() == whole, step
     assert step > 8 and unfinished >= (4 if fresh else 2)
+
+
+@pytest.mark.parametrize("moment", ["while it is replaced", "behind it"])
+def test_weights_that_are_being_replaced_are_not_called_damaged(write_config, moment):
+    path = write_config(epochs=1, shadow_num=1)
+    run(pretrain, path)
+    models = ModelSet(parse("prune", ["cpu", path]), original=True)
+    checkpoint = read_checkpoint(models, "victim")
+    folder = MADE / "victim_model"
+    if moment == "behind it":
+        run(pretrain, path, "--lr", "0.01", "--fresh")
+    else:
+        (folder / "best.pth").write_bytes(b"new")
+        (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"best.pth has been replaced by another command"):
+        checkpoint.weights()
 
 
 def test_no_model_is_made_of_originals_that_came_in_place_of_those_loaded(

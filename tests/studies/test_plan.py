@@ -4,6 +4,7 @@ import itertools
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -317,3 +318,9 @@ def test_time_left_by_what_was_like_it(grid, monkeypatch):
     # two prunings of 10 s; three attacks, of which nothing is known, of (40 + 10) / 2 s, one of
     # them 5 s old
     assert running.time_left(jobs, 2) == pytest.approx((2 * 10 + 3 * 25 - 5) / 2)
+
+
+def test_an_error_is_told_whatever_bytes_are_in_the_log(tmp_path):
+    log = tmp_path / "0001.log"
+    log.write_bytes(b"caf\xe9\nerror: it is wrong\n")
+    assert running._error(SimpleNamespace(log=log), 2) == "it is wrong"
