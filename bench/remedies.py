@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from bench.command_line import command, format_value, stage_of
+from bench.configs import command, format_value, stage_of
 from bench.layout import MANIFEST, NAMED_AFTER, ModelSet
 from bench.options import OPTIONS
 from bench.split_file import read_split

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.command_line import Parser, default_data_root
+from bench.command_line import Parser
+from bench.configs import default_data_root
 from bench.options import Options
 from core.console import UserError
 from core.inputs import check_folder, locate, path_argument

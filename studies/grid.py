@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from attackers import unfit
-from bench.command_line import Study, config_values, derived, parse, read_value
+from bench.command_line import Study, parse
+from bench.configs import config_values, derived, read_value
 from bench.layout import NAMED_AFTER, study_folder
 from bench.options import OPTIONS, Options
 from core.console import UserError

@@ -6,7 +6,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.command_line import command, for_stage, stage_of
+from bench.command_line import for_stage
+from bench.configs import command, stage_of
 from bench.layout import ModelSet, study_job
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options

@@ -11,7 +11,8 @@ from helpers import PROJECT
 import mia
 import pretrain
 import prune
-from bench.command_line import command, parse
+from bench.command_line import parse
+from bench.configs import command
 from bench.options import OPTIONS
 from core.console import UserError
 from core.registry import Registry

@@ -1,0 +1,90 @@
+"""Which options contradict each other, or what cannot be done."""
+
+from __future__ import annotations
+
+from bench.configs import command, stage_of
+from bench.options import Options
+from core.console import UserError
+from datasets import check_even
+from models import MODELS
+from pruner import PRUNERS, check_sparsity
+
+
+def check_together(options: Options) -> None:
+    """Raise UserError where options contradict each other."""
+    if options.stage in ("prune", "prune_dp") or options.stage == "mia" and not options.original:
+        _check_pruner(options)
+    maker = stage_of(options.defend)
+    if options.stage in ("prune", "prune_dp") and options.stage != maker:
+        raise UserError(
+            f"{options.stage}.py does not fine-tune with the defence {options.defend!r}: run "
+            f"`{command(maker, options)}`"
+        )
+    if options.defend == "dp" and not (options.defend_arg or 0) > 0:
+        raise UserError(
+            f"--defend_arg, the noise multiplier of dp, must be above 0, not {options.defend_arg:g}"
+        )
+    if options.from_scratch:
+        _check_from_scratch(options)
+    if options.stage == "pretrain" and options.split == "inout":
+        check_even(options.shadow_num)
+    if options.stage == "mia":
+        _check_attacker(options)
+    elif options.tensorboard:
+        _check_tensorboard()
+
+
+def _check_pruner(options: Options) -> None:
+    needs, has = PRUNERS[options.pruner_name].options["layer"], MODELS[options.model_name].options
+    if needs not in has["layers"]:
+        fits = [name for name in PRUNERS if PRUNERS[name].options["layer"] in has["layers"]]
+        raise UserError(
+            f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
+            f"use --pruner_name {' or '.join(fits)}"
+        )
+
+    check_sparsity(options.pruner_name, options.prune_sparsity)
+    uses_data = "data" in PRUNERS[options.pruner_name].options.get("needs", ())
+    if uses_data and options.defend == "dp":
+        raise UserError(
+            f"{options.pruner_name} looks at train records, which no differential privacy protects "
+            f"then: use another --pruner_name with --defend dp"
+        )
+
+
+def _check_from_scratch(options: Options) -> None:
+    if options.rewind is not None:
+        raise UserError(
+            "--rewind goes back to weights of pretraining, of which --from_scratch uses none"
+        )
+    if options.stage == "prune_dp" and options.pruner_name == "slim":
+        raise UserError(
+            "slim prunes by BatchNorm's weights, which are all 1 in a network that is not trained: "
+            "use another --pruner_name with --from_scratch"
+        )
+    if options.stage == "mia" and options.defend != "dp":
+        raise UserError(
+            "--from_scratch attacks what `prune_dp.py --from_scratch` made: name it with --defend dp"
+        )
+
+
+def _check_attacker(options: Options) -> None:
+    if options.original and (options.adaptive or options.defend):
+        raise UserError(
+            "--original attacks the model before pruning, which carries no defence: "
+            "leave out --defend and --adaptive"
+        )
+    if options.adaptive and not options.defend:
+        raise UserError(
+            "--adaptive means that the attacker knows the defence: name it with --defend"
+        )
+
+
+def _check_tensorboard() -> None:
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except Exception as error:  # one that is there and broken raises anything
+        raise UserError(
+            f"--tensorboard needs a package that cannot be imported here ({error}): "
+            f"`pip install tensorboard`"
+        ) from error
