@@ -176,7 +176,14 @@ def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
     }
     if unknown:
         raise TypeError(f"{name} has no option {', '.join(sorted(unknown))}")
-    return ATTACKS.load(name)(evidence, **how)
+    verdicts = ATTACKS.load(name)(evidence, **how)
+    expected = [verdict for verdict, attack_name in VERDICTS.items() if attack_name == name]
+    if sorted(verdicts) != sorted(expected):
+        raise ValueError(
+            f"{name} returned verdicts {sorted(verdicts)}, but is registered with {expected}: "
+            f"`reports` names them, in a line above VERDICTS"
+        )
+    return verdicts
 
 
 def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from attackers import Verdict
 from attackers import version as attack_version
 from attackers.metrics import INTERVALS, measures
+from core.console import UserError
 from core.files import read_arrays, sealed, tested, user_error_if_damaged, write
 
 
@@ -43,9 +44,11 @@ def read_whole_lines(path: Path) -> list[dict]:
     """The lines of an attacks.jsonl; [] where there is none. Raises UserError where one is damaged
     or missing."""
     lines, problem = read_lines(path)
-    with user_error_if_damaged(path):
-        if problem:
-            raise ValueError(problem)
+    if problem:
+        raise UserError(
+            f"cannot read {path}: {problem}: mia.py --fresh makes its attacks anew and keeps the "
+            f"lines that can be read"
+        )
     return lines
 
 

@@ -19,6 +19,7 @@ from bench.remedies import MUST_MATCH_TO_REUSE, maker
 from bench.role_models import on_device, precision
 from bench.rounds import Round, RoundFile
 from core.console import UserError
+from core.files import array_digest
 
 
 class TrainingFailed(UserError):
@@ -68,9 +69,10 @@ class Group:
         plan, number = self.plan, rounds[self.roles[0]].number
         label = self.label + (f", round {number}" if plan.rounds > 1 else "")
         models = self._start(rounds)
+        masks = [model.masks for model in models if model.masks]
         scalars = self._scalars(number)
         on_epoch, close = self.progress(plan.epochs, label)
-        callbacks: list = [Progress(on_epoch), scalars, self._resume(number)]
+        callbacks: list = [Progress(on_epoch), scalars, self._resume(number, masks)]
         if plan.keep_epochs:
             folders = [plan.models.folder(role) for role in self.roles]
             callbacks.insert(2, KeptEpochs(folders, plan.keep_epochs, models))
@@ -179,10 +181,13 @@ class Group:
     def _refuse(self) -> Callable:
         return partial(refuse_differences, models=self.plan.models, role=self.roles[0])
 
-    def _resume(self, number: int) -> Resume:
-        """Where a round keeps its state."""
+    def _resume(self, number: int, masks: list[dict[str, torch.Tensor]]) -> Resume:
+        """Where a round keeps its state. One of other masks, as of scores that are not made of the
+        seed alone, is left aside."""
         path = self.plan.models.file(self.roles[0], RESUME)
         form = self._form() + ([f"round {number}"] if self.plan.rounds > 1 else [])
+        if masks:
+            form.append(array_digest(*(one.numpy() for of in masks for one in of.values())))
         return Resume(path, self._facts(), form, self.plan.options, self._refuse())
 
     def _round_file(self) -> RoundFile:

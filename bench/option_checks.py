@@ -6,6 +6,7 @@ from bench.configs import command, stage_of
 from bench.options import Options
 from core.console import UserError
 from datasets import check_even
+from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS, check_sparsity
 
@@ -24,6 +25,7 @@ def check_together(options: Options) -> None:
         raise UserError(
             f"--defend_arg, the noise multiplier of dp, must be above 0, not {options.defend_arg:g}"
         )
+    _check_strength(options)
     if options.from_scratch:
         _check_from_scratch(options)
     if options.stage == "pretrain" and options.split == "inout":
@@ -32,6 +34,15 @@ def check_together(options: Options) -> None:
         _check_attacker(options)
     elif options.tensorboard:
         _check_tensorboard()
+
+
+def _check_strength(options: Options) -> None:
+    bounds = DEFENDERS[options.defend].options.get("strengths")
+    if bounds and not bounds[0] <= (options.defend_arg or 0.0) <= bounds[1]:
+        raise UserError(
+            f"--defend_arg, the strength of {options.defend}, must be from {bounds[0]:g} to "
+            f"{bounds[1]:g}, not {options.defend_arg:g}"
+        )
 
 
 def _check_pruner(options: Options) -> None:

@@ -43,9 +43,11 @@ def maker(models: ModelSet) -> str:
     return "pretrain" if models.original else stage_of(models.options.defend)
 
 
-def missing(path: Path, models: ModelSet) -> NoReturn:
-    """Raise UserError: the stage that makes a file has not been run."""
-    raise UserError(f"{path} is not there: first run `{command_that_makes(models)}`")
+def missing(path: Path, models: ModelSet, instead: str = "") -> NoReturn:
+    """Raise UserError: the stage that makes a file has not been run; `instead` is what else would
+    do."""
+    more = f", or {instead}" if instead else ""
+    raise UserError(f"{path} is not there: first run `{command_that_makes(models)}`{more}")
 
 
 def command_that_remakes(models: ModelSet, role: str = "victim", asked: Iterable[str] = ()) -> str:

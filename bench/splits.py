@@ -72,7 +72,10 @@ def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
         missing(path, originals)
     kind, arrays = read_split(models)
     if f"{roles[-1]}_{PARTS[-1]}" not in arrays:
-        missing(originals.folder(roles[-1]), originals)
+        there = sum(key.startswith("shadow_") and key.endswith("_train") for key in arrays)
+        missing(
+            originals.folder(roles[-1]), originals, f"use the {there} there are by --shadow_num {there}"
+        )
     if kind == "inout":
         check_even(models.options.shadow_num)
     if not os.access(models.root, os.W_OK):

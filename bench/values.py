@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attackers import ATTACKS
+from attackers import ATTACKS, VERDICTS
 from core.console import UserError
 from core.inputs import expand_home
 from core.registry import Registry
@@ -89,6 +89,9 @@ def _attack_list(value) -> tuple[str, ...]:
         return ("all",)
     if "all" in names:
         raise UserError("'all' stands alone")
+    for name in names:
+        if name in VERDICTS and name not in ATTACKS:
+            raise UserError(f"{name!r} is what the attack {VERDICTS[name]!r} says: name that")
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 

@@ -4,6 +4,7 @@ is wrong with them."""
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -55,7 +56,23 @@ def locate(path: str | Path, what: str, *, beside: Iterable[Path] = ()) -> str:
     for folder in folders:
         if os.path.exists(folder / path):
             return str(folder / path)
-    raise UserError(f"{what} {path}: No such file or directory in {' or '.join(map(str, folders))}")
+    near = _nearest_file(path, list(folders))
+    raise UserError(
+        f"{what} {path}: No such file or directory in {' or '.join(map(str, folders))}{near}"
+    )
+
+
+def _nearest_file(path: str, folders: list[Path]) -> str:
+    """', did you mean PATH?' for the file of the name most like the path's, in the same place below
+    one of these folders; nothing where none is alike."""
+    parent, name = os.path.split(path)
+    for folder in folders:
+        place = folder / parent
+        names = os.listdir(place) if os.path.isdir(place) and os.access(place, os.R_OK) else []
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+        if close:
+            return f"; did you mean {os.path.join(parent, close[0])!r}?"
+    return ""
 
 
 def check_folder(what: str, path: str | Path) -> None:

@@ -5,6 +5,7 @@ from core.registry import Registry
 
 DEFENDERS = Registry("defence")
 # default: the strength (`--defend_arg`) where none is given
+# strengths: the least and the largest; None: any of 0 or more
 # option_names: options that only this defence reads
 # keyed: it draws from streams of its own, and takes the `key` of those that follow from the seed
 # stage: which fine-tunes with it
