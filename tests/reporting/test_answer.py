@@ -6,6 +6,7 @@ from report_helpers import rows, tables, trained
 
 from attackers import ATTACKS, VERDICTS
 from defenders import DEFENDERS
+from pruner import PRUNERS
 from reporting.answer import answer
 from reporting.findings import findings, original_of
 from reporting.summary import label_configurations, network_accuracies, summarise
@@ -239,10 +240,12 @@ def test_defences_without_an_adaptive_attack_pruners_seeds_and_splits_are_named(
     assert "Seed 9: conf, lira not on every victim" in said
     images = rows(("conf", 7, 0.6), model_name="resnet18")
     said = " ".join(texts(answer_of(images), "not tested"))
-    assert "Other pruners: l1structure, l2structure, slim." in said
+    others = [name for name in PRUNERS if name != "l1unstructure"]
+    assert f"Other pruners: {', '.join(others)}." in said
     assert "The original: not attacked." in said
     tables_only = " ".join(texts(answer_of(rows(("conf", 7, 0.6), model_name="columnfc")), "not"))
-    assert "Other pruners" not in tables_only  # the others prune convolutions
+    of_weights = [name for name in others if PRUNERS[name].options["layer"] == "Linear"]
+    assert f"Other pruners: {', '.join(of_weights)}." in tables_only  # not those of convolutions
 
 
 def test_a_split_that_another_section_has_is_not_missed(grid):
