@@ -74,7 +74,9 @@ def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
     if f"{roles[-1]}_{PARTS[-1]}" not in arrays:
         there = sum(key.startswith("shadow_") and key.endswith("_train") for key in arrays)
         missing(
-            originals.folder(roles[-1]), originals, f"use the {there} there are by --shadow_num {there}"
+            originals.folder(roles[-1]),
+            originals,
+            f"use the {there} there are by --shadow_num {there}",
         )
     if kind == "inout":
         check_even(models.options.shadow_num)

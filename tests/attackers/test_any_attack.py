@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from attack_cases import FITTING, N, S, balanced_member, same_verdict
+from helpers import fixed_evidence
 
 from attackers import ATTACKS, Evidence, attack
 from core.console import UserError
@@ -89,3 +90,9 @@ def test_an_option_that_an_attack_does_not_have_is_refused():
     for name, wrong in (("lira", "fix_varianc"), ("loss", "fix_variance"), ("rmia", "gamma")):
         with pytest.raises(TypeError, match=f"{name} has no option {wrong}"):
             attack(name, evidence, **{wrong: 1})
+
+
+def test_verdicts_under_other_names_than_registered_are_refused(monkeypatch):
+    monkeypatch.setattr("attackers.loss.gap", lambda evidence, **_: {"gap2": None})
+    with pytest.raises(ValueError, match=r"gap returned verdicts \['gap2'\], but is registered"):
+        attack("gap", fixed_evidence(online=False))

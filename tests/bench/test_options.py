@@ -361,3 +361,20 @@ def test_a_folder_of_data_that_is_none_is_refused_only_where_it_is_needed(
     assert pretrain.main(["cpu", path]) == 2
     assert capsys.readouterr().err.startswith("error: MIA_DATA: there is no home folder")
     assert pretrain.main(["cpu", path, "--data_root", "elsewhere"]) == 0
+
+
+def test_a_verdict_is_not_an_attack(write_config, capsys):
+    assert mia.main(["cpu", write_config(), "--attacks", "conf"]) == 2
+    assert "'conf' is what the attack 'threshold' says: name that" in capsys.readouterr().err
+
+
+def test_of_too_many_shadow_models_the_error_says_how_many_there_are(write_config, capsys):
+    path = write_config(shadow_num=1, epochs=1)
+    assert pretrain.main(["cpu", path]) == 0
+    assert prune.main(["cpu", path, "--shadow_num", "3"]) == 2
+    assert capsys.readouterr().err.endswith(", or use the 1 there are by --shadow_num 1\n")
+
+
+def test_a_misspelt_config_gets_the_nearest_file(write_config, capsys):
+    assert pretrain.main(["cpu", "config/digit_columnfc.json"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean 'config/digits_columnfc.json'?\n")

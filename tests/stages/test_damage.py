@@ -66,7 +66,7 @@ def test_lines_that_are_gone_are_missed(made):
     for left in ([], lines[:-1], lines[1:], lines + lines[:1]):
         file.write_text("".join(left))
         status, _, error = outcome("mia", made)
-        assert status == 2 and "attacks.jsonl (ValueError)" in error
+        assert status == 2 and "attacks.jsonl: lines are missing: mia.py --fresh" in error
 
 
 @pytest.mark.parametrize("file", READ_BY)

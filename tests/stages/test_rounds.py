@@ -8,6 +8,7 @@ import torch
 from faults import interrupt_after
 from helpers import MADE, files, lines, manifest, run
 
+import bench.pruning
 import mia
 import pretrain
 import prune
@@ -154,3 +155,17 @@ def test_private_steps_of_all_rounds_count(write_config):
         manifest(f"l1unstructure_0.7{rounds}_dp_1_model")["privacy"] for rounds in ("", "_x2")
     )
     assert twice["steps"] == 2 * once["steps"] and twice["epsilon"] > once["epsilon"]
+
+
+def test_a_state_of_other_masks_is_left_aside(write_config, monkeypatch):
+    """As where a score is not made of the seed alone: best weights and masks stay of one kind."""
+    path = write_config(shadow_num=1, prune_epochs=3, save_every=0)
+    run(pretrain, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseModel, "accuracies", interrupt_after(2, BaseModel.accuracies))
+        assert prune.main(["cpu", path, "--pruner_name", "random"]) == 130
+    real = bench.pruning.generator
+    monkeypatch.setattr(bench.pruning, "generator", lambda seed, *purpose: real(seed + 1, *purpose))
+    run(prune, path, "--pruner_name", "random")
+    weights, masks = state("random_0.7_model"), state("random_0.7_model", "best_mask.pth")
+    assert all(not weights[name][~mask].any() for name, mask in masks.items())
