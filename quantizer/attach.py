@@ -11,7 +11,7 @@ from quantizer import QUANTIZERS
 from quantizer.inputs import NAME, InputQuantizer, attach_input_quantizer, input_ranges
 from quantizer.weights import KeepZeros
 
-_KINDS = {"Linear": nn.Linear, "Conv2d": nn.Conv2d}
+_KINDS: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Conv2d": nn.Conv2d}
 
 
 def quantizable_layers(network: nn.Module, name: str) -> dict[str, nn.Module]:
@@ -21,9 +21,7 @@ def quantizable_layers(network: nn.Module, name: str) -> dict[str, nn.Module]:
         UserError: there is none.
     """
     kinds = tuple(_KINDS[kind] for kind in QUANTIZERS[name].options["layers"])
-    layers: dict[str, nn.Module] = {
-        path: module for path, module in network.named_modules() if isinstance(module, kinds)
-    }
+    layers = {path: module for path, module in network.named_modules() if isinstance(module, kinds)}
     if not layers:
         raise UserError(
             f"{name} has nothing to quantise here: the network has no "
