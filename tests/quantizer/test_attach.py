@@ -233,3 +233,14 @@ def test_int8_agrees_with_integer_kernels_on_digits(kernel):
     assert torch.equal(integer.argmax(1), fake.argmax(1))
     assert F.cosine_similarity(integer, fake).min() > 0.9999
     assert (fake.argmax(1) == RECORDS.y).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("name", ["int8", "ternary", "cluster4"])
+def test_training_in_bfloat16_keeps_float32_levels(name):
+    network = build("columnfc", shape=(64,), num_cls=10, generator=seeded())
+    model = BaseModel(network, device=CPU, generator=seeded(1), precision="bf16")
+    attach_quantizer(network, name, calibration=RECORDS.x[ROWS])
+    train(model, epochs=2)
+    state = effective_state(network)
+    assert_levels(name, state)
+    assert all(weight.dtype == torch.float32 for weight in layers_of(state).values())
