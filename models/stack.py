@@ -11,9 +11,10 @@ _LAYERS = (nn.Flatten, nn.Linear, nn.ReLU, Dropout)
 
 
 def fits(network: nn.Module) -> bool:
-    """Whether copies of this network can be stacked."""
+    """Whether copies of this network can be stacked: layers with a quantiser of weights (a subclass
+    then) or of inputs (a hook) can't."""
     return isinstance(network, nn.Sequential) and all(
-        isinstance(layer, _LAYERS) for layer in network
+        type(layer) in _LAYERS and not layer._forward_pre_hooks for layer in network
     )
 
 
