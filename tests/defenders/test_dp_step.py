@@ -53,9 +53,9 @@ def test_mean_and_deviation_of_an_update(engine, drawn, seed):
         surprise = (found.mean(dim=0) + lr * sums[name] / expected)[kept] / (
             deviation / math.sqrt(repeats)
         )
-        assert surprise.abs().max() < 5 and abs(
-            float(surprise.square().mean()) - 1
-        ) < 8 / math.sqrt(kept.sum() / 2)
+        # of 30 000 normals one beyond 7 is seen once in ten million runs, one beyond 5 in sixty
+        assert surprise.abs().max() < 7
+        assert abs(float(surprise.square().mean()) - 1) < 8 / math.sqrt(kept.sum() / 2)
         spread = float(found[:, kept].std(dim=0).square().mean().sqrt())
         assert spread == pytest.approx(
             deviation, rel=5 / math.sqrt(2 * repeats * int(kept.sum())) + 2e-3
