@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from attackers import ATTACKS
 from bench import values
 from bench.configs import (
     default_data_root,
@@ -52,7 +53,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
         self.register("action", None, _Once)  # where an argument names no other
 
+    def parse_args(self, args=None, namespace=None):
+        given, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [name.lstrip("-") for name in self._option_string_actions]
+            word = unknown[0].split("=")[0]
+            near = nearest(word.lstrip("-"), names, dashes="--")
+            raise UserError(f"unknown argument {word!r}{near} (see {self.prog} --help)")
+        return given
+
     def error(self, message):  # argparse would print the usage too, and exit
+        required = [action.dest for action in self._positionals._group_actions]
+        if message.endswith("required: config_path"):
+            message += f", after {required[0]}: `{self.prog} 0 config/digits_columnfc.json`"
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -149,6 +162,8 @@ def _about_unknown(word: str, stage: str, names: list[str]) -> str:
     if word.startswith("-") and name in OPTIONS and name not in names:
         stages = ", ".join(f"{other}.py" for other in OPTIONS[name].stages)
         return f"--{name} is an option of {stages}, not of {stage}.py"
+    if word.strip(",") in ATTACKS:
+        return f"unknown argument {word!r}: attacks are separated by commas alone, without spaces"
     near = nearest(word.lstrip("-"), names, dashes="--")
     return f"unknown argument {word!r}{near} (see {stage}.py --help)"
 

@@ -11,6 +11,8 @@ from helpers import PROJECT
 import mia
 import pretrain
 import prune
+import report
+import study
 from bench.command_line import parse
 from bench.configs import command
 from bench.options import OPTIONS
@@ -378,3 +380,22 @@ def test_of_too_many_shadow_models_the_error_says_how_many_there_are(write_confi
 def test_a_misspelt_config_gets_the_nearest_file(write_config, capsys):
     assert pretrain.main(["cpu", "config/digit_columnfc.json"]) == 2
     assert capsys.readouterr().err.endswith("; did you mean 'config/digits_columnfc.json'?\n")
+
+
+@pytest.mark.parametrize(
+    "main, words, said",
+    [
+        (
+            study.main,
+            ["x.json", "--dry-rum"],
+            "unknown argument '--dry-rum', did you mean '--dry_run'?",
+        ),
+        (report.main, ["results", "--studdy", "x"], "'--studdy', did you mean '--study'?"),
+        (mia.main, ["config.json"], "required: config_path, after device: `mia.py 0 config/"),
+        (mia.main, ["cpu", "x.json", "--attacks", "lira,", "rmia"], "commas alone, without spaces"),
+    ],
+)
+def test_what_is_nearly_right_is_told_what_would_be(main, words, said, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

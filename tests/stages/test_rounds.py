@@ -129,6 +129,8 @@ def test_a_killed_run_goes_on_in_its_round(write_config, monkeypatch, words, aft
         (pretrain, ["--keep_epochs", "1,x"], "must be whole numbers from 0, separated by commas"),
         (pretrain, ["--keep_epochs", "1"], "epoch_1.pth was not kept: to make it run"),
         (prune_dp, ["--from_scratch", "--rewind", "0"], "of which --from_scratch uses none"),
+        (prune_dp, ["--pruner_name", "wanda"], "wanda looks at train records"),
+        (prune, ["--pruner_name", "nm24"], "nm24 has sparsity 0.5 by definition"),
     ],
 )
 def test_what_does_not_fit_is_said(write_config, capsys, stage, words, said):
