@@ -156,6 +156,20 @@ VERDICTS = {
 }
 
 
+# the options of all attacks
+OPTION_NAMES = list(
+    dict.fromkeys(
+        option for name in ATTACKS for option in ATTACKS[name].options.get("option_names", ())
+    )
+)
+
+
+def registered_position(verdict: str) -> int:
+    """Where a verdict stands among those registered; one that is no more registered is last."""
+    names = list(VERDICTS)
+    return names.index(verdict) if verdict in names else len(names)
+
+
 def version(verdict: str) -> int:
     """The version of the attack that a verdict comes from; 1 where the attack is not registered."""
     return ATTACKS[VERDICTS[verdict]].options.get("version", 1) if verdict in VERDICTS else 1

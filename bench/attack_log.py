@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attackers import ATTACKS, VERDICTS, Verdict
+from attackers import ATTACKS, OPTION_NAMES, VERDICTS, Verdict, registered_position
 from attackers import version as attack_version
 from bench.attack_lines import (
     has_present_intervals,
@@ -29,11 +29,6 @@ from bench.options import OPTIONS, Options
 from bench.remedies import PRUNING, or_fresh
 from core.console import UserError, say
 from core.files import array_digest, packed_arrays, write
-
-ATTACK_OPTIONS = {
-    option for name in ATTACKS for option in ATTACKS[name].options.get("option_names", ())
-}
-_ORDER = {name: place for place, name in enumerate(VERDICTS)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class AttackLog:
     def lines(self) -> list[dict]:
         """What has been found of just these models, with the options of attacks as they are now,
         all by the present definitions of attacks and intervals."""
-        names = (*ATTACK_OPTIONS, "train_seed", "threads")
+        names = (*OPTION_NAMES, "train_seed", "threads")
         now = {name: getattr(self.options, name) for name in names}
         return [
             line
@@ -170,7 +165,7 @@ class AttackLog:
         arrays = {f"{name}_{targets}": array for name, array in finding.targets.items()}
         where = {name: getattr(self.options, name) for name in ("attacks", "data_root", "results")}
         options = {
-            name: value for name, value in victim.options.items() if name not in ATTACK_OPTIONS
+            name: value for name, value in victim.options.items() if name not in OPTION_NAMES
         }
         options |= self._options_of(finding.attack) | where | {"device": finding.device}
         lines = []
@@ -203,7 +198,7 @@ class AttackLog:
 
     def _options_of(self, attack: str) -> dict:
         """The options that an attack's result depends on."""
-        others = ATTACK_OPTIONS - set(ATTACKS[attack].options.get("option_names", ()))
+        others = set(OPTION_NAMES) - set(ATTACKS[attack].options.get("option_names", ()))
         options = {
             name: value
             for name, value in self.options.record.items()
@@ -221,4 +216,4 @@ def _has_options(line: dict, options: dict) -> bool:
 
 
 def _order(line: dict) -> tuple[int, str]:
-    return _ORDER.get(line["attack"], len(_ORDER)), json.dumps(line)
+    return registered_position(line["attack"]), json.dumps(line)

@@ -42,6 +42,7 @@ from core.files import locked
 WEIGHTS, MASKS, MANIFEST = "best.pth", "best_mask.pth", "manifest.json"
 SAVED_DIGESTS = ".model.sha256"
 ATTACKS, SCORES, SPLIT = "attacks.jsonl", "scores.npz", "split.npz"
+REPORT, REPORT_FIGURES = "report", "report_figures"  # of which endings, in the folder of results
 RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
 _SUFFIX = "_model"
@@ -154,6 +155,21 @@ class ModelSet:
 def epoch_file(epoch: int) -> str:
     """The name of the weights after an epoch of pretraining."""
     return f"epoch_{epoch}.pth"
+
+
+def outputs_file(what: str) -> str:
+    """The name of a model's logits, sensitivity or generated."""
+    return f"{what}.npz"
+
+
+def attack_network_file(name: str) -> str:
+    """The name of what an attack has learnt."""
+    return f"{name}.pth"
+
+
+def attack_state_file(name: str) -> str:
+    """The name of the state of an attack's training that is not finished."""
+    return f"{name}.resume"
 
 
 def study_folder(results: str, study: str, values: dict) -> Path:

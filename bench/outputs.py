@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.callbacks import Resume
-from bench.layout import ModelSet
+from bench.layout import ModelSet, attack_network_file, attack_state_file, outputs_file
 from core.console import UserError, say
 from core.files import (
     array_digest,
@@ -46,7 +46,7 @@ class Outputs:
 
     @property
     def path(self) -> Path:
-        return self.models.file(self.role, f"{self.what}.npz")
+        return self.models.file(self.role, outputs_file(self.what))
 
     def ask(self, query: Callable[[], np.ndarray], *, fresh: bool) -> None:
         """Have those of just these facts there: `query()`'s where there are none, or `fresh`."""
@@ -92,7 +92,7 @@ def cached_network(
     words = [array_digest(one) if isinstance(one, np.ndarray) else repr(one) for one in cache_key]
     facts = {"network": name, "device": device, "threads": options.threads, "facts": words}
     name = f"{name}_{array_digest(np.array(json.dumps(facts)))[:16]}"
-    path = folder / f"{name}.pth"
+    path = folder / attack_network_file(name)
     with ExitStack() as lock:
         try:
             lock.enter_context(locked(folder, name, wait=2, makes=[f"{name}."]))
@@ -101,7 +101,7 @@ def cached_network(
             lock.enter_context(locked(folder, name, wait=_A_WEEK, makes=[f"{name}."]))
         if os.path.exists(path) and not options.fresh:
             return read_digested(path)
-        state = folder / f"{name}.resume"
+        state = folder / attack_state_file(name)
         weights = train([Resume(state, facts, [device], options, _refuse_other_network)])
         write(path, digested(weights))
         state.unlink(missing_ok=True)

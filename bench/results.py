@@ -23,6 +23,7 @@ from bench.layout import (
     SCORES,
     WEIGHTS,
     is_victim_folder,
+    outputs_file,
     results_around,
     roots_of,
     victim_folders,
@@ -86,7 +87,7 @@ class VictimResults:
     def outputs(self, what: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Numbers of the records asked for (N,) and the victim's outputs (N, C); None where there
         are none of this victim, or from before the numbers were kept, or that can be read."""
-        path = self.folder / f"{what}.npz"
+        path = self.folder / outputs_file(what)
         if not os.path.exists(path):
             return None
         try:

@@ -78,7 +78,7 @@ def collect_signals(
     generated = queries.generated  # once, before processes are forked
     bar = console.progress(total=len(roles), label="asking models", unit="model")
     for _ in parallel_map(
-        lambda role, _: _ask(queries, role),
+        lambda role, _: _query(queries, role),
         roles,
         workers=options.workers or 1,
         threads=options.threads,
@@ -115,7 +115,7 @@ def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
     return Signals(outputs["logits"], sensitivity)
 
 
-def _ask(queries: Queries, role: str) -> int:
+def _query(queries: Queries, role: str) -> int:
     """Have all outputs of a role's model there; returns how many kinds there are. Weights are read
     where a model must be asked."""
     outputs = _outputs(queries, role)
@@ -129,35 +129,35 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     run, checkpoint, record_ids = queries.run, queries.checkpoints[role], queries.record_ids
     options, model = run.options, _Model(run, role, checkpoint)
 
-    def kept(what: str, asked: np.ndarray, *, numbered: bool = True, **more) -> Outputs:
+    def stored(what: str, inputs: np.ndarray, *, numbered: bool = True, **more) -> Outputs:
         facts = {
             "model": checkpoint.digest,
             "data": checkpoint.data,
-            "records": array_digest(asked),
+            "records": array_digest(inputs),
             "device": run.device.type,
             "threads": options.threads,
             **more,
         }
         models = run.matchup.models(role)
-        return Outputs(models, role, what, facts, asked if numbered else None)
+        return Outputs(models, role, what, facts, inputs if numbered else None)
 
-    found: list[tuple[Outputs, Callable[[], np.ndarray]]]
-    found = [(kept("logits", record_ids), partial(model.logits, record_ids))]
+    wanted: list[tuple[Outputs, Callable[[], np.ndarray]]]
+    wanted = [(stored("logits", record_ids), partial(model.logits, record_ids))]
     if "sensitivity" in queries.needs:
-        asked = record_ids[queries.calibration_mask(role)]
-        outputs = kept(
+        role_records = record_ids[queries.calibration_mask(role)]
+        outputs = stored(
             "sensitivity",
-            asked,
+            role_records,
             draws=SENSITIVITY_DRAWS,
             epsilon=SENSITIVITY_EPSILON,
             train_seed=options.train_seed,
         )
-        found.append((outputs, partial(model.sensitivity, asked)))
+        wanted.append((outputs, partial(model.sensitivity, role_records)))
     generated = queries.generated if role == "victim" else None
     if generated is not None:
-        outputs = kept("generated", generated.x.numpy(), numbered=False)
-        found.append((outputs, partial(model.logits_of, generated)))
-    return found
+        outputs = stored("generated", generated.x.numpy(), numbered=False)
+        wanted.append((outputs, partial(model.logits_of, generated)))
+    return wanted
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import console
+from bench.layout import REPORT, REPORT_FIGURES
 from bench.results import find_results
 from core.console import UserError
 from core.files import write
@@ -58,10 +59,10 @@ def write_report(report: Report, out: Path) -> None:
         for picture in section.pictures
     ]
     for name, png in pictures:
-        write(out / "report_figures" / name, png)
-    write(out / "report.csv", csv_text(summary, accuracies).encode())
-    write(out / "report.md", as_markdown(page).encode())
-    write(out / "report.html", as_html(page).encode())
+        write(out / REPORT_FIGURES / name, png)
+    write(out / f"{REPORT}.csv", csv_text(summary, accuracies).encode())
+    write(out / f"{REPORT}.md", as_markdown(page).encode())
+    write(out / f"{REPORT}.html", as_html(page).encode())
     console.say(
         f"saved {out / 'report.html'}, report.csv, report.md and {len(pictures)} figures: {words}"
     )

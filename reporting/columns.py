@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attackers import ATTACKS, VERDICTS
+from attackers import registered_position
 from bench.options import OPTIONS
 from defenders import DEFENDERS
 
@@ -43,19 +43,10 @@ VICTIM = [
 REPEATED = ["seed", "train_seed"]
 # what is written about a configuration, see `summary.label_configurations`
 LABELS = ["model", "series", "model_series", "noise_series", "trained_with", "recipe", "verdict"]
-ATTACK_OPTIONS = [
-    name for attack in ATTACKS for name in ATTACKS[attack].options.get("option_names", ())
-]
 DEFENCE_OPTIONS = [
     name for defence in DEFENDERS for name in DEFENDERS[defence].options.get("option_names", ())
 ]
 RECORDED = [name for name, option in OPTIONS.items() if option.result]
-
-
-def registered_position(verdict: str) -> int:
-    """Where a verdict stands among those registered; one that is no more registered is last."""
-    names = list(VERDICTS)
-    return names.index(verdict) if verdict in names else len(names)
 
 
 def ordered_attacks(rows: pd.DataFrame) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import console
+from bench.layout import ATTACKS
 from bench.options import OPTIONS
 from reporting.columns import MEASURES, RECORDED
 
@@ -55,7 +56,7 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
             try:
                 rows += _rows_of_line(victim_results, line, results)
             except (KeyError, TypeError, ValueError):
-                path = victim_results.folder / "attacks.jsonl"
+                path = victim_results.folder / ATTACKS
                 victim_results.add_problem(f"{path}: results of another version")
     recorded = [name for name in RECORDED if name != "delta"]
     verdict = ["device", "attack", "measure", "value", "low", "high", "members", "non_members"]

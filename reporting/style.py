@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from reporting.columns import ordered_attacks, registered_position
+from attackers import registered_position
+from reporting.columns import ordered_attacks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,16 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from reporting.columns import (
-    ATTACK_OPTIONS,
-    DEFENCE_OPTIONS,
-    LABELS,
-    RECORDED,
-    REPEATED,
-    SECTION,
-    VICTIM,
-    registered_position,
-)
+from attackers import OPTION_NAMES, registered_position
+from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, VICTIM
 
 HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one nearest to it
 
@@ -31,7 +23,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     of options of training, and `recipe` the value of all of these but defences', for comparing.
     """
     table = _in_order(table)
-    known = {*SECTION, *VICTIM, *REPEATED, *ATTACK_OPTIONS, "shadow_num", "delta", "dp_noise"}
+    known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
     training = [name for name in RECORDED if name not in known and name != "prune_epochs"]
     noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
     name = _names(table) + noise
@@ -54,7 +46,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shared = [name for name in training if name not in DEFENCE_OPTIONS]
     table["recipe"] = _as_text(table, shared).agg(" ".join, axis=1) if len(table) else ""
     table["verdict"] = table["attack"]
-    options = _differing(table, ATTACK_OPTIONS, within=[*SECTION, "victim", "verdict"])
+    options = _differing(table, OPTION_NAMES, within=[*SECTION, "victim", "verdict"])
     table["attack"] = table["attack"] + options
     same = table.duplicated([*SECTION, "victim", "attack", "measure", *REPEATED])
     folders = ", ".join(sorted(set(table.loc[same, "folder"])))
