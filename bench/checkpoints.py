@@ -21,6 +21,7 @@ from bench.layout import (
     ModelSet,
     epoch_file,
 )
+from bench.options import OPTIONS
 from bench.remedies import (
     MUST_MATCH_TO_READ,
     MUST_MATCH_TO_READ_PRUNED,
@@ -297,6 +298,8 @@ def refuse_differences(
     path: Path, have: dict, wanted: dict, *, models: ModelSet, role: str
 ) -> None:
     """Raise UserError where a file was made otherwise than is asked for."""
+    older = {name: OPTIONS[name].when_missing for name in wanted if name in OPTIONS}
+    have = older | have  # from before there was an option, it does not name it
     names = [name for name, value in wanted.items() if have.get(name) != value]
     if not names:
         return

@@ -1,5 +1,6 @@
 """Iterative pruning: rounds that follow each other, rewinding, and the epochs kept for it."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ import prune_dp
 from base_model import BaseModel
 from bench.command_line import parse
 from bench.pruning import sparsity_of
+from core.files import sealed_json
 
 ROUNDS = ("--prune_iterations", "3")
 
@@ -171,3 +173,18 @@ def test_a_state_of_other_masks_is_left_aside(write_config, monkeypatch):
     run(prune, path, "--pruner_name", "random")
     weights, masks = state("random_0.7_model"), state("random_0.7_model", "best_mask.pth")
     assert all(not weights[name][~mask].any() for name, mask in masks.items())
+
+
+def test_models_from_before_there_were_rounds_are_kept_and_attacked(write_config, capsys):
+    path = write_config(shadow_num=1)
+    run(pretrain, path)
+    run(prune, path)
+    run(mia, path, "--attacks", "threshold")
+    for place in MADE.glob("*_model*/manifest.json"):
+        told = json.loads(place.read_text())
+        del told["sha256"], told["options"]["prune_iterations"], told["options"]["rewind"]
+        place.write_bytes(sealed_json(told))
+    before = files()
+    run(prune, path)
+    run(mia, path, "--attacks", "threshold")
+    assert capsys.readouterr().out.count("kept") >= 3 and files() == before
