@@ -49,10 +49,13 @@ class Queries:
         others = np.concatenate(list(vars(self.run.splits["shadow_0"]).values()))
         return np.union1d(self.targets, others)
 
-    def calibration_mask(self, role: str) -> np.ndarray:
-        """(N,) bool, which records a role has as members or non-members."""
-        split = self.run.splits[role]
-        return np.isin(self.record_ids, np.concatenate([split.train, split.test]))
+    @cached_property
+    def calibration_masks(self) -> dict[str, np.ndarray]:
+        """(N,) bool of each role, which records it has as members or non-members."""
+        return {
+            role: np.isin(self.record_ids, np.concatenate([split.train, split.test]))
+            for role, split in self.run.splits.items()
+        }
 
     @cached_property
     def generated(self) -> Records | None:
@@ -75,7 +78,7 @@ def collect_signals(
         if any(ATTACKS[name].options.get(what) for name in attacks)
     )
     queries = Queries(run, checkpoints, needs)
-    generated = queries.generated  # once, before processes are forked
+    masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
     bar = console.progress(total=len(roles), label="asking models", unit="model")
     for _ in parallel_map(
         lambda role, _: _query(queries, role),
@@ -88,7 +91,6 @@ def collect_signals(
     # from the folders: large arrays through no pipe
     outputs = {role: {one.what: one.load() for one, _ in _outputs(queries, role)} for role in roles}
     shadows = roles[1:]
-    masks = {role: queries.calibration_mask(role) for role in roles}
     signals = {role: _signals(outputs[role], masks[role]) for role in roles}
     return Evidence(
         labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
@@ -144,7 +146,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     wanted: list[tuple[Outputs, Callable[[], np.ndarray]]]
     wanted = [(stored("logits", record_ids), partial(model.logits, record_ids))]
     if "sensitivity" in queries.needs:
-        role_records = record_ids[queries.calibration_mask(role)]
+        role_records = record_ids[queries.calibration_masks[role]]
         outputs = stored(
             "sensitivity",
             role_records,

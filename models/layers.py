@@ -1,5 +1,8 @@
 """Weight initialisation and dropout, both drawn from explicit generators."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -137,3 +140,15 @@ def seed_dropout(network: nn.Module, *, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

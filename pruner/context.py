@@ -5,13 +5,14 @@ mode, and no weight, gradient, statistic of BatchNorm or global random state cha
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
+
+from models.layers import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,6 @@ def weight_layers(network: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     }
 
 
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode with gradients inside; afterwards every module has the mode it had."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def mean_gradients(
     network: nn.Module, context: Context, *, temperature: float = 1.0
 ) -> dict[str, torch.Tensor]:
@@ -86,7 +74,7 @@ def mean_gradients(
     layers = weight_layers(network)
     weights = [layer.weight for layer in layers.values()]
     totals = [torch.zeros_like(weight) for weight in weights]
-    with evaluation_mode(network):
+    with evaluation_mode(network), torch.enable_grad():
         for loss in _shares_of_loss(network, context, temperature):
             for total, gradient in zip(totals, gradients_of(loss, weights), strict=True):
                 total += gradient
@@ -108,7 +96,7 @@ def hessian_gradient_products(
     for name, gradient in gradients.items():
         if context.masks and (mask := context.masks.get(f"{name}.weight")) is not None:
             gradient *= mask.to(gradient.device)
-    with evaluation_mode(network):
+    with evaluation_mode(network), torch.enable_grad():
         for loss in _shares_of_loss(network, context, temperature):
             varying = gradients_of(loss, weights, create_graph=True)
             along_g = sum(

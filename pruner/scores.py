@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from core.console import UserError
+from models.layers import evaluation_mode
 from pruner.context import (
     Context,
-    evaluation_mode,
     gradients_of,
     hessian_gradient_products,
     input_norms,
@@ -162,7 +162,7 @@ def filters_taylor(network: nn.Module, context: Context) -> dict[str, torch.Tens
     ]
     if not parameters:
         return {}
-    with evaluation_mode(network):
+    with evaluation_mode(network), torch.enable_grad():
         for batch, (x, y) in enumerate(context.batches()):
             loss = nn.functional.cross_entropy(network(x), y.long())
             gradients = iter(gradients_of(loss, parameters))

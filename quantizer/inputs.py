@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from models.layers import evaluation_mode
+
 LEVELS = 255  # the largest of 8 bits without sign
 NAME = "input_quantizer"  # of the submodule that a layer gets
 _BATCH = 256  # records of a forward pass
@@ -71,14 +73,11 @@ def input_ranges(
         ranges[layer] = low, high
 
     handles = [layer.register_forward_pre_hook(look) for layer in ranges]
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        for batch in calibration.split(_BATCH):
-            network(batch)
+        with evaluation_mode(network):
+            for batch in calibration.split(_BATCH):
+                network(batch)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return list(ranges.values())

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.layers import evaluation_mode
 from quantizer import QUANTIZERS
 from quantizer.attach import effective_state
 from quantizer.inputs import NAME
@@ -119,8 +120,6 @@ def multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     From torch's FLOP counter, which counts two operations for a multiply-add and none for biases.
     A layer that is not called has none.
     """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     record = torch.zeros(1, *shape, device=next(network.parameters()).device)
     counts: dict[str, int] = {}
 
@@ -144,11 +143,9 @@ def multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
                 layer.register_forward_hook(leave(path)),
             ]
     try:
-        with counter:
+        with counter, evaluation_mode(network):
             network(record)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return counts

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attackers import registered_position
+from bench.layout import NAMED_AFTER
 from bench.options import OPTIONS
 from defenders import DEFENDERS
 
@@ -29,17 +30,7 @@ MEASURES = {
     "tpr_at_0.001": Measure("TPR at FPR 0.1 %", 0.001),
 }
 SECTION = ["dataset_name", "model_name", "split"]
-VICTIM = [
-    "pruner_name",
-    "prune_sparsity",
-    "prune_iterations",
-    "rewind",
-    "defend",
-    "defend_arg",
-    "from_scratch",
-    "adaptive",
-    "original",
-]
+VICTIM = [*NAMED_AFTER, "adaptive", "original"]
 REPEATED = ["seed", "train_seed"]
 # what is written about a configuration, see `summary.label_configurations`
 LABELS = ["model", "series", "model_series", "noise_series", "trained_with", "recipe", "verdict"]

@@ -9,8 +9,9 @@ from torch import nn
 
 from core.console import UserError
 from models import build
+from models.layers import evaluation_mode
 from pruner import PRUNERS, mask
-from pruner.context import Context, evaluation_mode
+from pruner.context import Context
 
 NEEDS = {name: PRUNERS[name].options.get("needs", ()) for name in PRUNERS}
 
