@@ -26,7 +26,7 @@ from bench.layout import ATTACKS as ATTACKS_FILE
 from bench.layout import SCORES
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
-from bench.remedies import PRUNING, or_fresh
+from bench.remedies import or_fresh
 from core.console import UserError, say
 from core.files import array_digest, packed_arrays, write
 
@@ -204,7 +204,7 @@ class AttackLog:
             for name, value in self.options.record.items()
             if "mia" in OPTIONS[name].stages and name not in others
         }
-        return options | (dict.fromkeys(PRUNING) if self.options.original else {})
+        return options | dict.fromkeys(self.matchup.victim.meaningless)
 
 
 def _has_options(line: dict, options: dict) -> bool:

@@ -24,7 +24,7 @@ from bench.layout import (
 from bench.options import OPTIONS
 from bench.remedies import (
     MUST_MATCH_TO_READ,
-    MUST_MATCH_TO_READ_PRUNED,
+    MUST_MATCH_TO_READ_COMPRESSED,
     MUST_MATCH_TO_REUSE,
     command_that_remakes,
     how_to_ask_for,
@@ -62,10 +62,12 @@ class Checkpoint:
         accuracy: of these weights on train, dev and test, fractions.
         split: digest of its role's records.
         data: digest of all records.
-        parent: digest of the checkpoint that it was pruned from; "" for an original, and for one
-            from scratch.
+        parent: digest of the checkpoint that it was pruned or quantised from; "" for an original,
+            and for one from scratch.
         privacy: what differentially private training guarantees (see `defenders.accounting`); None
             without it.
+        size: what it takes, see `quantizer.size.CompressionSize`; None of models from before that
+            was counted.
         folder: where it lies; None where it is not stored yet.
         files: digest of each file there, by name.
     """
@@ -78,6 +80,7 @@ class Checkpoint:
     data: str
     parent: str
     privacy: dict | None = None
+    size: dict | None = None
     folder: Path | None = None
     files: dict[str, str] = field(default_factory=dict)
 
@@ -87,7 +90,7 @@ class Checkpoint:
         return self.files.get(WEIGHTS, "")
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The state dict on the CPU, pruned weights zero. Raises UserError where it is damaged, or
+        """The weights on the CPU as layers work with them, pruned ones zero. Raises UserError where it is damaged, or
         another command has put other weights in its place."""
         return self._read(WEIGHTS)
 
@@ -137,13 +140,13 @@ def load_checkpoint(models: ModelSet, role: str, split: RoleSplit) -> Checkpoint
 
     Raises:
         UserError: it is not there, or was made with other options, data or split than are asked for
-            now, or from an original that has since been trained again.
+            now, or from a model that has since been made again.
     """
     checkpoint = read_checkpoint(models, role)
     if checkpoint is None:
         refuse_foreign(models, role)
         missing(models.file(role, WEIGHTS), models)
-    names = MUST_MATCH_TO_READ if models.original else MUST_MATCH_TO_READ_PRUNED
+    names = MUST_MATCH_TO_READ if models.original else MUST_MATCH_TO_READ_COMPRESSED
     wanted = made_of(models, [split], names, parents=[parent_digest(models, role)])
     _refuse_other(checkpoint, models, role, wanted)
     return checkpoint
@@ -261,10 +264,13 @@ def stored_digest(models: ModelSet, role: str) -> str:
 
 
 def parent_digest(models: ModelSet, role: str) -> str:
-    """The digest of the checkpoint that a model is pruned from; "" where it is from none."""
-    if models.original or models.options.from_scratch:
+    """The digest of the checkpoint that a model is made of; "" where it is of none, or of one that
+    is itself of another than lies there now."""
+    if models.parent is None:
         return ""
-    return stored_digest(models.originals, role)
+    parent = read_manifest(models.parent, role)
+    current = parent is not None and parent.parent == parent_digest(models.parent, role)
+    return parent.digest if parent is not None and current else ""
 
 
 def split_digest(split: RoleSplit) -> str:
@@ -303,10 +309,12 @@ def refuse_differences(
     names = [name for name, value in wanted.items() if have.get(name) != value]
     if not names:
         return
+    source = models.parent or models.originals
+    noun = "original" if source.original else "pruned model"
     in_words = {
         "split": "another split",
         "data": "another data set",
-        "parent": f"another original than now lies in {models.originals.folder(role)}",
+        "parent": f"another {noun} than now lies in {source.folder(role)}",
     }
     differ = ", ".join(
         in_words.get(name) or f"{name} {have.get(name)!r} (now {wanted[name]!r})" for name in names

@@ -18,6 +18,7 @@ from bench.configs import (
     read_config,
     read_value,
 )
+from bench.layout import PRUNED_AFTER, PRUNING, QUANTIZING
 from bench.option_checks import check_together
 from bench.options import OPTIONS, REQUIRED, UNUSED, Options
 from core.console import UserError
@@ -26,8 +27,6 @@ from core.registry import nearest
 from datasets import DATASETS
 from defenders import DEFENDERS
 
-# which options are of pruning, and mean nothing of an original
-PRUNING_OPTIONS = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind", "prune_epochs")
 _DP_ONLY = [
     name for name, about in OPTIONS.items() if about.stages in (("prune_dp",), ("prune_dp", "mia"))
 ]
@@ -122,7 +121,20 @@ def parse(
     check_together(options)
     if "defend_arg" in typed and not options.defend:
         raise UserError("--defend_arg is the strength of a defence: name it with --defend")
+    _check_typed_compression(typed, options)
     return options
+
+
+def _check_typed_compression(typed: Iterable[str], options: Options) -> None:
+    """Raise UserError where a command line says of compression what would mean nothing."""
+    if "pruned" in typed and not options.quantizer:
+        raise UserError("--pruned tells what is quantised: name the quantiser with --quantizer")
+    stray = [name for name in PRUNED_AFTER if name in typed]
+    if options.quantizer and not options.pruned and stray:
+        raise UserError(
+            f"--{stray[0]} is of pruned models, and {options.quantizer} of the originals is asked "
+            f"for: give --pruned too"
+        )
 
 
 def _values_of(study: Study) -> dict:
@@ -170,9 +182,9 @@ def _about_unknown(word: str, stage: str, names: list[str]) -> str:
 
 def _of_other_runs(stage: str, chosen: Mapping) -> set[str]:
     """What a config may say for the sake of other runs than this one."""
-    return (
-        {"defend", "adaptive", "from_scratch"} if stage == "mia" and chosen["original"] else set()
-    )
+    if stage == "mia" and chosen["original"]:
+        return {"defend", "adaptive", "from_scratch", *QUANTIZING}
+    return set()
 
 
 def normalise(
@@ -199,7 +211,8 @@ def normalise(
         meaning.update((name, OPTIONS[name].default) for name in names if name not in asked)
 
     if stage == "mia" and meaning["original"]:
-        reset(*PRUNING_OPTIONS, "defend")
+        reset(*PRUNING, *QUANTIZING, "defend")
+    meaning |= _meaningless_compression(meaning, stage)
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:
@@ -216,6 +229,14 @@ def normalise(
     return meaning | {
         name: value for name, value in derived(meaning).items() if meaning[name] is None
     }
+
+
+def _meaningless_compression(meaning: Mapping, stage: str) -> dict:
+    """The defaults of what means nothing: options of quantisation where nothing is quantised, and
+    of pruning where only that is done."""
+    if not meaning["quantizer"] or stage not in OPTIONS["quantizer"].stages:
+        return {name: OPTIONS[name].default for name in QUANTIZING}
+    return {} if meaning["pruned"] else {name: OPTIONS[name].default for name in PRUNING}
 
 
 def for_stage(stage: str, options: Options, **changes) -> Options:

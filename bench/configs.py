@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from bench import values
+from bench.layout import ModelSet
 from bench.options import OPTIONS, Options
 from core.console import UserError
 from core.inputs import expand_home, read_object
@@ -25,6 +26,7 @@ def derived(meaning: Mapping) -> dict:
     return {
         "train_seed": meaning["seed"],
         "prune_epochs": _fine_tuning_epochs(meaning["epochs"], meaning["prune_iterations"]),
+        "quantize_epochs": meaning["epochs"] // 2 if meaning["quantizer"] else None,
     }
 
 
@@ -52,7 +54,9 @@ def command(stage: str, options: Options) -> str:
         for name, value in follows.items()
         if name not in read_config(options.config_path)
     }
-    of_no_matter = ("attacks", "workers", "save_every", "wait", "per_class")
+    of_no_matter = {"attacks", "workers", "save_every", "wait", "per_class"}
+    if options.quantizer:
+        of_no_matter |= set(ModelSet(options).meaningless)
     words = ["python", f"{stage}.py", options.device, options.config_path]
     for name, option in OPTIONS.items():
         value = getattr(options, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -20,6 +20,8 @@ from bench.role_models import on_device, precision
 from bench.rounds import Round, RoundFile
 from core.console import UserError
 from core.files import array_digest
+from quantizer.attach import effective_state
+from quantizer.size import measure_size
 
 
 class TrainingFailed(UserError):
@@ -139,7 +141,8 @@ class Group:
         accuracy: dict[str, float],
         began: float,
     ) -> Checkpoint:
-        plan = self.plan
+        plan, network = self.plan, model.network
+        size = measure_size(network, quantizer=plan.models.quantizer, shape=plan.records.shape)
         checkpoint = Checkpoint(
             options=plan.options.record | {"precision": model.precision},
             epoch=history.best_epoch,
@@ -149,8 +152,9 @@ class Group:
             data=plan.models.data,
             parent=plan.parent(role),
             privacy=plan.privacy(role),
+            size=asdict(size),
         )
-        weights = {name: tensor.cpu() for name, tensor in model.network.state_dict().items()}
+        weights = {name: tensor.cpu() for name, tensor in effective_state(network).items()}
         how = made_now(device=str(plan.device), start=began, workers=plan.options.workers)
         state = {"weights": weights, "masks": model.masks}
         kept = [epoch_file(epoch) for epoch in plan.keep_epochs if epoch <= checkpoint.ran]

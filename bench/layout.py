@@ -6,10 +6,12 @@ results/{dataset}_{model}/
     split.npz                             each role's train, dev and test records
     attack_networks/{attack}_{digest}.pth what attacks learnt on shadow models, for any victim
     victim_model/  shadow_model_{i}/      original models
-    {version}_model/                      pruned ones, and shadow_{version}_model_{i}/;
-                                          version = {pruner}_{sparsity}[_x{rounds}]
-                                          [_rewind{epoch}][_{defend}_{arg}[_scratch]]
-        best.pth                          weights {name: tensor}, pruned ones zero
+    {version}_model/                      compressed ones, and shadow_{version}_model_{i}/;
+                                          version = {pruned}, {quantizer} or {pruned}_{quantizer},
+                                          then [_{defend}_{arg}[_scratch]];
+                                          pruned = {pruner}_{sparsity}[_x{rounds}][_rewind{epoch}]
+        best.pth                          weights {name: tensor} as layers work with them, pruned
+                                          ones zero
         best_mask.pth                     masks {parameter name: bool}, pruned models only
         epoch_{number}.pth                weights after an epoch of pretraining, if asked for
         manifest.json                     how, when and from what they were made; written last
@@ -46,16 +48,11 @@ REPORT, REPORT_FIGURES = "report", "report_figures"  # of which endings, in the 
 RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
 _SUFFIX = "_model"
-# the options that a version is named after
-NAMED_AFTER = (
-    "pruner_name",
-    "prune_sparsity",
-    "prune_iterations",
-    "rewind",
-    "defend",
-    "defend_arg",
-    "from_scratch",
-)
+# the options that a version is named after, first those of pruning
+PRUNED_AFTER = ("pruner_name", "prune_sparsity", "prune_iterations", "rewind")
+NAMED_AFTER = (*PRUNED_AFTER, "quantizer", "pruned", "defend", "defend_arg", "from_scratch")
+PRUNING = (*PRUNED_AFTER, "prune_epochs")
+QUANTIZING = ("quantizer", "pruned", "quantize_epochs")
 # what each lock of a model's folder protects; any other protects the files that begin with its name
 _MADE_UNDER = {
     "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, "epoch_"),
@@ -68,7 +65,7 @@ class ModelSet:
     """The victim's and the shadow models of one version, and the options that they are made with.
 
     Attributes:
-        original: whether they are the models before pruning.
+        original: whether they are the models before compression.
         data: digest of the records; "" where only places are asked for.
         alike: versions that were made for the same purpose, of which an error's command can tell
             how these are to be made.
@@ -93,26 +90,60 @@ class ModelSet:
     def version(self) -> str:
         """The part of the folders' names that tells versions apart; "" of originals. Numbers are
         written one way: 4, 4.0 and "4" all give 4."""
-        options = self.options
+        options, words = self.options, []
+        if self.is_pruned:
+            words += [options.pruner_name, f"{options.prune_sparsity:g}"]
+            words += [f"x{options.prune_iterations}"] * (options.prune_iterations > 1)
+            words += [f"rewind{options.rewind}"] * (options.rewind is not None)
+        if self.quantizer:
+            words.append(self.quantizer)
+        if options.defend and not self.original:
+            words += [options.defend, f"{options.defend_arg:g}"]
+            words += ["scratch"] * options.from_scratch
+        return "_".join(words)
+
+    @property
+    def quantizer(self) -> str | None:
+        """Whose weights they have; None of float ones."""
+        return None if self.original else self.options.quantizer
+
+    @property
+    def is_pruned(self) -> bool:
+        return not self.original and (self.options.pruned or not self.options.quantizer)
+
+    @property
+    def meaningless(self) -> tuple[str, ...]:
+        """The options of compression that say nothing of these."""
         if self.original:
-            return ""
-        name = f"{options.pruner_name}_{options.prune_sparsity:g}"
-        if options.prune_iterations > 1:
-            name += f"_x{options.prune_iterations}"
-        if options.rewind is not None:
-            name += f"_rewind{options.rewind}"
-        if options.defend:
-            name += f"_{options.defend}_{options.defend_arg:g}"
-        return f"{name}_scratch" if options.from_scratch else name
+            return (*PRUNING, *QUANTIZING, "defend", "defend_arg")
+        return () if self.is_pruned else PRUNING
+
+    @property
+    def parent(self) -> ModelSet | None:
+        """The models that these are made of; None of originals, and of those from scratch.
+
+        A defence has a part in each step of compression: what is quantised with one was pruned with
+        it.
+        """
+        if self.original or self.options.from_scratch:
+            return None
+        if self.quantizer and self.is_pruned:
+            return replace(self, options=self.options.unquantized)
+        return self.originals
+
+    @property
+    def lineage(self) -> list[ModelSet]:
+        """What these come from, the first first, and they themselves."""
+        return [*(self.parent.lineage if self.parent else []), self]
 
     @property
     def originals(self) -> ModelSet:
-        """The models that these were pruned from."""
+        """The models before compression."""
         return replace(self, original=True)
 
     @property
     def undefended(self) -> ModelSet:
-        """The pruned ones without a defence."""
+        """The compressed ones without a defence."""
         return replace(self, options=self.options.undefended, original=False, alike=(self,))
 
     @property

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from bench.configs import command, stage_of
-from bench.options import Options
+from bench.layout import ModelSet
+from bench.options import OPTIONS, Options
 from core.console import UserError
 from datasets import check_even
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS, check_sparsity
+from quantizer import QUANTIZERS
 
 
 def check_together(options: Options) -> None:
     """Raise UserError where options contradict each other."""
-    if options.stage in ("prune", "prune_dp") or options.stage == "mia" and not options.original:
+    compresses = options.stage in OPTIONS["pruner_name"].stages
+    if compresses and ModelSet(options, original=options.original).is_pruned:
         _check_pruner(options)
+    if options.quantizer or options.stage == "quantize":
+        _check_quantizer(options)
     maker = stage_of(options.defend)
     if options.stage in ("prune", "prune_dp") and options.stage != maker:
         raise UserError(
@@ -63,6 +68,15 @@ def _check_pruner(options: Options) -> None:
         )
 
 
+def _check_quantizer(options: Options) -> None:
+    if not options.quantizer:
+        raise UserError(f"quantize.py needs --quantizer, one of {', '.join(QUANTIZERS)}")
+    if options.defend == "dp":
+        raise UserError(
+            "no stage quantises under differential privacy: use another --defend with --quantizer"
+        )
+
+
 def _check_from_scratch(options: Options) -> None:
     if options.rewind is not None:
         raise UserError(
@@ -80,10 +94,10 @@ def _check_from_scratch(options: Options) -> None:
 
 
 def _check_attacker(options: Options) -> None:
-    if options.original and (options.adaptive or options.defend):
+    if options.original and (options.adaptive or options.defend or options.quantizer):
         raise UserError(
-            "--original attacks the model before pruning, which carries no defence: "
-            "leave out --defend and --adaptive"
+            "--original attacks the model before compression, which carries no defence: "
+            "leave out --defend, --adaptive and --quantizer"
         )
     if options.adaptive and not options.defend:
         raise UserError(

@@ -30,6 +30,7 @@ from datasets import DATASETS, SPLITS
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
+from quantizer import QUANTIZERS
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Option:
         result: whether it can change what comes out, so that it is recorded with every result.
         before: its value in results from before there was this option; None: the default.
         later: whether seeds were already made of all options when it came: it is left out of them
-            where it is at its default.
+            where it is at its default or not of the stage.
     """
 
     kind: Kind
@@ -62,10 +63,11 @@ class Option:
 
 
 # ---- groups of stages
-_EVERY = "pretrain prune prune_dp mia"
-_TRAINING = "pretrain prune"
-_ANY_TRAINING = "pretrain prune prune_dp"
-_PRUNED = "prune prune_dp mia"
+_EVERY = "pretrain prune prune_dp quantize mia"
+_TRAINING = "pretrain prune quantize"
+_ANY_TRAINING = "pretrain prune prune_dp quantize"
+_PRUNED = "prune prune_dp quantize mia"
+_QUANTIZED = "quantize mia"
 
 
 def option(kind: Kind, default, help: str, stages: str = _EVERY, **more) -> Any:
@@ -85,7 +87,7 @@ class Options:
     `dataclasses.replace`.
 
     Attributes:
-        stage: whose options these are: pretrain, prune, prune_dp or mia.
+        stage: whose options these are: pretrain, prune, prune_dp, quantize or mia.
         device: a GPU's number, cuda:N or cpu.
         config_path: the JSON file that they were read from.
     """
@@ -151,7 +153,7 @@ class Options:
         "--dp_noise (default: the seed)",
     )
 
-    # pruning and defence
+    # compression and defence
     pruner_name: str = option(one_of(PRUNERS), "l1unstructure", ", ".join(PRUNERS), _PRUNED)
     prune_sparsity: float = option(between, 0.7, "share that is pruned, in (0, 1)", _PRUNED)
     prune_iterations: int = option(
@@ -167,6 +169,24 @@ class Options:
         "start each round from the weights after this epoch of pretraining, 0 = the initial ones "
         "(lottery ticket, Frankle et al. 2020); needs pretrain.py --keep_epochs",
         _PRUNED,
+        later=True,
+    )
+    quantizer: str | None = option(
+        one_of(QUANTIZERS), None, f"quantiser: {', '.join(QUANTIZERS)}", _QUANTIZED, later=True
+    )
+    pruned: bool = option(
+        flag,
+        False,
+        "what is quantised are the models of these pruning options, not the originals",
+        _QUANTIZED,
+        later=True,
+    )
+    quantize_epochs: int | None = option(
+        whole(0),
+        None,
+        "most epochs of fine-tuning through the quantiser; 0 = none, weights are rounded to nearest "
+        "(default: epochs // 2)",
+        "quantize",
         later=True,
     )
     defend: str = option(
@@ -256,7 +276,7 @@ class Options:
     per_class: bool = option(
         flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False
     )
-    original: bool = option(flag, False, "attack the model before pruning", "mia")
+    original: bool = option(flag, False, "attack the model before compression", "mia")
 
     # where
     results: str = option(path, "results", "folder of all that is written", result=False)
@@ -314,6 +334,11 @@ class Options:
         return dataclasses.replace(self, defend="", defend_arg=None, from_scratch=False)
 
     @property
+    def unquantized(self) -> Options:
+        """The same without a quantiser."""
+        return dataclasses.replace(self, quantizer=None, pruned=False, quantize_epochs=None)
+
+    @property
     def record(self) -> dict:
         """The options that can change a result, by name, as they are stored with it."""
         return {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
@@ -324,7 +349,8 @@ class Options:
         return {
             name: value
             for name, value in self.record.items()
-            if not OPTIONS[name].later or value != OPTIONS[name].default
+            if not OPTIONS[name].later
+            or (self.stage in OPTIONS[name].stages and value != OPTIONS[name].default)
         }
 
 

@@ -25,13 +25,13 @@ class TrainingPlan:
     Attributes:
         run: options, device, records and split.
         models: the version that is made.
-        start: the model, with its masks if it is pruned, from which a round of a role's training
-            starts.
+        start: the model, with its masks and quantiser if it has them, from which a round of a
+            role's training starts.
         epochs: the most of a round.
         rounds: how many.
         keep_epochs: epochs whose weights are kept too, 0 = before the first.
         defend: name of the defence.
-        parents: digests of the originals that models are pruned from.
+        parents: digests of the models that these are made of.
         title: of the closing table.
     """
 

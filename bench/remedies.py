@@ -21,8 +21,7 @@ from models import MODELS
 _NAMING = tuple(name for name in NAMED_AFTER if name != "from_scratch")
 # what a reader's options must share with those that a model was made with
 MUST_MATCH_TO_READ = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
-MUST_MATCH_TO_READ_PRUNED = (*MUST_MATCH_TO_READ, *_NAMING)
-PRUNING = (*_NAMING, "prune_epochs")
+MUST_MATCH_TO_READ_COMPRESSED = (*MUST_MATCH_TO_READ, *_NAMING)
 # what those of a stage that would make it must share, for it to be kept
 MUST_MATCH_TO_REUSE = {
     stage: tuple(
@@ -34,12 +33,15 @@ MUST_MATCH_TO_REUSE = {
         "pretrain": ("shadow_num", "data_path", "split"),
         "prune": ("shadow_num", "data_path", "epochs"),
         "prune_dp": ("shadow_num", "data_path", "epochs"),
+        "quantize": ("shadow_num", "data_path", "epochs"),
     }.items()
 }
 
 
 def maker(models: ModelSet) -> str:
     """The stage that makes models of this version."""
+    if models.quantizer:
+        return "quantize"
     return "pretrain" if models.original else stage_of(models.options.defend)
 
 
@@ -80,7 +82,7 @@ def made_with(models: ModelSet, role: str = "victim") -> dict:
     purpose, else of the originals. {} where there are none that can be read."""
     of_version = {*_NAMING, "from_scratch", "precision"}
     names = MUST_MATCH_TO_REUSE[maker(models)]
-    for like in [models, *models.alike, models.undefended, models.originals]:
+    for like in [models, *models.alike, models.undefended, *models.lineage[1:-1], models.originals]:
         for one in dict.fromkeys([role, *models.roles]):
             with suppress(UserError, KeyError, TypeError):
                 manifest = read_sealed(like.file(one, MANIFEST))

@@ -20,6 +20,7 @@ from bench.attack_lines import (
 from bench.layout import (
     ATTACKS,
     MANIFEST,
+    NAMED_AFTER,
     SCORES,
     WEIGHTS,
     is_victim_folder,
@@ -30,7 +31,6 @@ from bench.layout import (
 )
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
-from bench.remedies import PRUNING
 from core.console import UserError
 from core.files import read_arrays, read_sealed
 
@@ -189,7 +189,7 @@ def _currency(folder: Path) -> Callable[[dict], bool]:
     """A function that tells whether a line is about the models that lie there now, by the present
     definition of its attack; what it reads of the models it reads once."""
     root = Path(os.path.abspath(folder)).parent
-    names = ("dataset_name", "model_name", "shadow_num", "from_scratch", *PRUNING)
+    names = ("dataset_name", "model_name", "shadow_num", *NAMED_AFTER)
 
     @functools.cache
     def digest_now(values: tuple) -> str | None:

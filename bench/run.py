@@ -40,7 +40,7 @@ class Run:
     splits: Mapping[str, RoleSplit]
 
     def models(self, *, original: bool = False) -> ModelSet:
-        """The originals, or those of the options' pruning and defence."""
+        """The originals, or those of the options' compression and defence."""
         return ModelSet(self.options, original=original, data=self.data)
 
     @property

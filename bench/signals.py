@@ -15,12 +15,13 @@ from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, 
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs
-from bench.role_models import on_device, stored_model
+from bench.role_models import new_model, on_device
 from bench.run import Run
 from core.devices import generator
 from core.files import array_digest
 from core.parallel import parallel_map
 from datasets import Records
+from quantizer.attach import load_effective
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,9 @@ class _Model:
     @cached_property
     def model(self) -> BaseModel:
         run = self.run
-        weights = self.checkpoint.weights()
-        return stored_model(run.options, run.records, self.role, "mia", run.device, weights=weights)
+        model = new_model(run.options, run.records, self.role, "mia", run.device)
+        load_effective(model.network, run.options.quantizer, self.checkpoint.weights())
+        return model
 
     def logits(self, record_ids: np.ndarray) -> np.ndarray:
         return query(self.model, on_device(self.run.records, self.run.device), record_ids)

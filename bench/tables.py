@@ -8,9 +8,11 @@ from pathlib import Path
 
 from attackers import ATTACKS, VERDICTS, ties
 from bench.attack_log import AttackLog
+from bench.checkpoints import read_manifest
 from bench.layout import ModelSet
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
+from bench.sizes import size_rows
 from core.console import UserError, percent, say, table
 
 _TITLES = {
@@ -89,47 +91,55 @@ def _both(accuracy: float | None, auc: float | None) -> str:
 
 
 def closing_table(options: Options) -> None:
-    """What has been found so far of the victim: original, pruned, and pruned with this defence."""
-    columns = {}
+    """What has been found so far of the victim: original, compressed, and so with this defence."""
+    columns, sizes = {}, []
     for title, matchup in _matchups(options).items():
         try:
             lines = AttackLog(matchup, matchup.stored_digest()).lines()
+            victim = read_manifest(matchup.victim, "victim")
         except UserError as error:  # of another victim than that which was attacked
             say(f"left out of the table: {title}: {error}")
             continue
         if lines:
             columns[title] = {line["attack"]: line for line in lines}
+            sizes.append(victim.size if victim else None)
     if columns:
-        _show_closing_table(options, columns)
+        _show_closing_table(options, columns, sizes)
 
 
 def _matchups(options: Options) -> dict[str, Matchup]:
     """The columns of the closing table."""
     defended = replace(options, original=False, adaptive=False)
-    pruned = defended.undefended
-    matchups = {
-        "original": Matchup.of(replace(pruned, original=True)),
-        "pruned": Matchup.of(pruned),
-    }
+    plain = defended.undefended
+    matchups = {"original": Matchup.of(replace(plain.unquantized, original=True))}
+    prunes = ModelSet(plain).is_pruned
+    if prunes:
+        matchups["pruned"] = Matchup.of(plain.unquantized)
+    compressed = " ".join(["pruned"] * prunes + ([plain.quantizer] if plain.quantizer else []))
+    matchups[compressed] = Matchup.of(plain)
     if options.defend:
         scratch = " scratch" if options.from_scratch else ""
-        name = f"{options.defend} {options.defend_arg:g}{scratch}"
+        quantized = f"{options.quantizer} " if options.quantizer else ""
+        name = f"{quantized}{options.defend} {options.defend_arg:g}{scratch}"
         matchups[name] = Matchup.of(defended)
         matchups[f"{name}, adaptive"] = Matchup.of(replace(defended, adaptive=True))
     return matchups
 
 
-def _show_closing_table(options: Options, columns: Mapping[str, dict[str, dict]]) -> None:
+def _show_closing_table(
+    options: Options, columns: Mapping[str, dict[str, dict]], sizes: Sequence[dict | None]
+) -> None:
     rows = []
     for part in ("train", "test"):
         of_victims = (next(iter(lines.values()))[f"{part}_accuracy"] for lines in columns.values())
         rows.append([f"victim, {part} accuracy", *map(percent, of_victims)])
+    rows += [[f"victim, {title}", *cells] for title, *cells in size_rows(sizes)]
     for attack in VERDICTS:
         if any(attack in lines for lines in columns.values()):
             rows.append([attack, *(_cell(lines.get(attack)) for lines in columns.values())])
-    pruned = ModelSet(options).undefended
+    models = ModelSet(options).undefended
     table(
-        f"{pruned.root}, {pruned.version}, {options.shadow_num} shadow models\n"
+        f"{models.root}, {models.version}, {options.shadow_num} shadow models\n"
         f"attack accuracy / AUC in percent (50 = guessing)",
         ["", *columns],
         rows,

@@ -14,6 +14,7 @@ from bench.group_training import Group, TrainingFailed
 from bench.plan import TrainingPlan
 from bench.role_models import precision
 from bench.rounds import Round
+from bench.sizes import size_in_words
 from core.console import UserError, percent, say
 from core.parallel import WorkerDied, parallel_map
 from datasets import RoleSplit
@@ -60,6 +61,8 @@ def train_roles(plan: TrainingPlan) -> dict[str, dict | None]:
     if rows:
         header = ["model", "epoch", "train %", "dev %", "test %", "pruned %"]
         console.table(plan.title, header[: len(rows[0])], rows)
+        if "victim" in outcomes and (size := outcomes["victim"].size):
+            say(f"victim: {size_in_words(size)}")
     if any(row[0].endswith(AT_CHANCE) for row in rows):
         say(
             f"{AT_CHANCE.strip()} no better than always naming the most frequent class: attacks on "
@@ -127,12 +130,14 @@ class Outcome:
         line: what was done.
         row: of the closing table.
         privacy: what is guaranteed of it; None where nothing is.
+        size: what it takes, see `Checkpoint`.
     """
 
     role: str
     line: str
     row: list[str]
     privacy: dict | None
+    size: dict | None
 
 
 def _train_and_store(
@@ -172,4 +177,5 @@ def _outcome(plan: TrainingPlan, role: str, checkpoint: Checkpoint, done: str) -
     masks = checkpoint.masks()
     if masks is not None:
         row.append(percent(mask.sparsity(masks)))
-    return Outcome(role, f"{done} {plan.models.folder(role)}", row, checkpoint.privacy)
+    line = f"{done} {plan.models.folder(role)}"
+    return Outcome(role, line, row, checkpoint.privacy, checkpoint.size)

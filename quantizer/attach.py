@@ -104,23 +104,23 @@ def effective_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
-def load_effective(network: nn.Module, name: str, state: Mapping[str, torch.Tensor]) -> None:
-    """Make a plain network answer as the quantised one did of which this is the `effective_state`.
+def load_effective(network: nn.Module, name: str | None, state: Mapping[str, torch.Tensor]) -> None:
+    """Make a plain network answer as the one did of which this is the `effective_state`.
 
     Weights are taken as they are stored, and not quantised again; inputs are quantised.
 
     Args:
         network: of the same architecture, without quantiser, changed in place.
-        name: of the quantiser.
+        name: of its quantiser; None where it had none.
     Raises:
         UserError: the network has no layer that this quantiser fits.
         ValueError: it is quantised already.
         RuntimeError: the state is of another architecture or quantiser.
     """
-    layers = quantizable_layers(network, name)
+    layers = quantizable_layers(network, name) if name else {}
     if any(is_quantized(layer) for layer in layers.values()):
         raise ValueError("the network is quantised already")
-    if QUANTIZERS[name].options["inputs"]:
+    if name and QUANTIZERS[name].options["inputs"]:
         for layer in layers.values():
             attach_input_quantizer(layer, InputQuantizer())
     network.load_state_dict(dict(state))

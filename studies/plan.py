@@ -72,7 +72,7 @@ class Job:
         """What it reads or adds to."""
         victim, shadows = models_of(self.options)
         places = [victim.split_file, victim.attack_networks]
-        for models in dict.fromkeys([victim.originals, victim, shadows]):
+        for models in dict.fromkeys([victim.originals, *victim.lineage, *shadows.lineage]):
             places += [models.folder(role) for role in models.roles]
         return places
 
@@ -105,11 +105,11 @@ def plan(cells: list[Options]) -> list[Job]:
     for cell in cells:
         needs = [planner.add("pretrain", cell, [])]
         if not cell.original:
-            pruned = [planner.add(stage_of(cell.defend), cell, needs)]
+            versions = [planner.add_compression(cell, needs)]
             if cell.defend and not cell.adaptive:
                 plain = {"defend": "", "defend_arg": None, "from_scratch": False}
-                pruned.append(planner.add("prune", cell, needs, **plain))
-            needs = needs + pruned
+                versions.append(planner.add_compression(cell, needs, **plain))
+            needs = needs + [job for jobs in versions for job in jobs]
         attack = planner.add("mia", cell, needs)
         victim, shadows = models_of(attack.options)
         for folder in (victim.folder("victim"), shadows.folder("shadow_0")):
@@ -125,6 +125,16 @@ class _Planner:
     def __init__(self) -> None:
         self.jobs: dict[tuple, Job] = {}
         self.makers: dict[Path, Job] = {}
+
+    def add_compression(self, cell: Options, needs: list[Job], **changes) -> list[Job]:
+        """The jobs that compress the models of a cell, one behind the other."""
+        jobs: list[Job] = []
+        if cell.pruned or not cell.quantizer:
+            stage = stage_of(changes.get("defend", cell.defend))
+            jobs.append(self.add(stage, cell, needs, **changes))
+        if cell.quantizer:
+            jobs.append(self.add("quantize", cell, needs + jobs, **changes))
+        return jobs
 
     def add(self, stage: str, cell: Options, needs: list[Job], **changes) -> Job:
         """The job of a cell's stage, which may be there already. Raises UserError where another

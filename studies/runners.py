@@ -26,7 +26,7 @@ from core.files import write
 from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
-STAGES = ("pretrain", "prune", "prune_dp", "mia")
+STAGES = ("pretrain", "prune", "prune_dp", "quantize", "mia")
 # what says whose files these are is written before them, what says that others are there after them
 _FIRST, _LAST = SAVED_DIGESTS, (MANIFEST, ATTACKS)
 

@@ -179,13 +179,13 @@ MISTAKES = [  # stage, words, changes of the config, what the line must say
         "pretrain",
         ["--defend", "ppb"],
         {},
-        "--defend is an option of prune.py, prune_dp.py, mia.py, not of pretrain.py",
+        "--defend is an option of prune.py, prune_dp.py, quantize.py, mia.py, not of pretrain.py",
     ),
     (
         "mia",
         ["--batch_size", "128"],
         {},
-        "--batch_size is an option of pretrain.py, prune.py, prune_dp.py, not of mia",
+        "--batch_size is an option of pretrain.py, prune.py, prune_dp.py, quantize.py, not of mia",
     ),
     (
         "mia",
