@@ -66,7 +66,7 @@ class Checkpoint:
             and for one from scratch.
         privacy: what differentially private training guarantees (see `defenders.accounting`); None
             without it.
-        size: what it takes, see `quantizer.size.CompressionSize`; None of models from before that
+        size: what it takes, see `CompressionSize`; None of models from before that
             was counted.
         folder: where it lies; None where it is not stored yet.
         files: digest of each file there, by name.

@@ -1,11 +1,11 @@
-"""What models take, as it is written in tables and lines; see `quantizer.size.CompressionSize`."""
+"""What models take, as it is written in tables and lines; see `CompressionSize`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from core.console import percent
-from quantizer.size import CompressionSize
+from quantizer.compression_size import CompressionSize
 
 # title in a table, and how a size is written there
 _COLUMNS: dict[str, Callable[[CompressionSize], str]] = {

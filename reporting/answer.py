@@ -9,7 +9,7 @@ from core.console import percent
 from reporting.answer_table import answer_table, attacker_name, interval_of, signed
 from reporting.comparison import DefenceCost, Difference, cheapest
 from reporting.document import Answer, Point
-from reporting.findings import Finding
+from reporting.findings import EQUAL, Finding, change_at_equal_accuracy
 
 
 def answer(title: str, findings: list[Finding], untested: list[str]) -> Answer:
@@ -89,6 +89,14 @@ def _change_point(findings: list[Finding]) -> Point:
         for verdict, group in groups
         if group
     ]
+    equal = [finding for finding in plain if finding.is_as_accurate]
+    at_equal = change_at_equal_accuracy(plain)
+    if at_equal:
+        items.append(
+            f"As accurate on test records as the original, within {100 * EQUAL:g} point: "
+            f"{_listed(finding.network.model for finding in equal)}; the mean of their changes: "
+            f"{signed(at_equal)}."
+        )
     each = [one for finding in plain for one in finding.same.values() if one.seeds > 1]
     if each:
         higher, lower = (

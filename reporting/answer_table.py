@@ -17,10 +17,10 @@ _CAPTION = (
     "ends."
 )
 _CHANGE_CAPTION = (
-    " Changes, in percentage points: the accuracy on the compressed network minus that on the "
-    "original, by the strongest attack against itself, and by the strongest on the one against the "
-    "strongest on the other, of the attacks made on both; that of a defended network is "
-    "compression's and the defence's together."
+    " Changes, in percentage points: of the compressed network minus the original, its test "
+    "accuracy, and the accuracy of the strongest attack against itself, and of the strongest on the "
+    "one against the strongest on the other, of the attacks made on both; those of a defended "
+    "network are compression's and the defence's together."
 )
 _DEFENCE_CAPTION = (
     " Lost and taken, in percentage points: the network without the defence minus that with it, in "
@@ -56,7 +56,7 @@ def answer_table(findings: list[Finding], *, numbered: bool = False) -> Table:
     changed = any(finding.change for finding in findings)
     defended = any(finding.cost for finding in findings)
     header = ["victim", "test accuracy", "strongest attack", "its accuracy", "its TPR at FPR 1 %"]
-    header += ["change, this attack", "change, strongest"] * changed
+    header += ["change, test accuracy", "change, this attack", "change, strongest"] * changed
     header += ["test accuracy lost", "attack accuracy taken", "lost for each point"] * defended
     rows = []
     for finding in findings:
@@ -109,7 +109,7 @@ def _difference_cell(difference: Difference | None, more: str = "") -> Cell:
 def _change_cells(finding: Finding, *, numbered: bool) -> list[Cell]:
     change = finding.change
     if change is None:
-        return [Cell("", None)] * 2
+        return [Cell("", None)] * 3
     pair = ""
     if change.best_after and change.best_before and change.best_after.unaware != change.best_before:
         after, before = (
@@ -117,7 +117,11 @@ def _change_cells(finding: Finding, *, numbered: bool) -> list[Cell]:
             for each in (change.best_after, change.best_before)
         )
         pair = f"{after} minus {before}"
-    return [_difference_cell(change.same), _difference_cell(change.best, pair)]
+    return [
+        _difference_cell(finding.gained),
+        _difference_cell(change.same),
+        _difference_cell(change.best, pair),
+    ]
 
 
 def _cost_cells(finding: Finding) -> list[Cell]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from attackers import registered_position
 from bench.layout import NAMED_AFTER
 from bench.options import OPTIONS
 from defenders import DEFENDERS
+from quantizer.compression_size import CompressionSize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,7 @@ LABELS = ["model", "series", "model_series", "noise_series", "trained_with", "re
 DEFENCE_OPTIONS = [
     name for defence in DEFENDERS for name in DEFENDERS[defence].options.get("option_names", ())
 ]
+SIZES = [one.name for one in fields(CompressionSize)]
 RECORDED = [name for name, option in OPTIONS.items() if option.result]
 
 

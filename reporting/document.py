@@ -65,7 +65,7 @@ class Section:
         answer: what was found, shown before all sections.
         pictures: the figures.
         absent: which figures are not there, and why.
-        victims: the accuracy of the networks themselves.
+        victims: the accuracy of the networks themselves, and what they take.
         measures: tables of the same rows and columns, of which a page shows one at a time.
     """
 
@@ -73,13 +73,13 @@ class Section:
     answer: Answer | None = None
     pictures: list[Picture] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
-    victims: Table | None = None
+    victims: list[Table] = field(default_factory=list)
     measures: list[Table] = field(default_factory=list)
 
     @property
     def tables(self) -> list[Table]:
         """All tables of the section but the answer's."""
-        return ([self.victims] if self.victims else []) + self.measures
+        return self.victims + self.measures
 
 
 @dataclass(frozen=True)

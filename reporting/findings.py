@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.layout import PRUNED_AFTER
 from reporting.columns import REPEATED
 from reporting.comparison import (
     AttackChange,
@@ -21,6 +22,8 @@ from reporting.comparison import (
     strongest,
 )
 
+EQUAL = 0.01  # test accuracies that differ by no more count as equal
+
 
 @dataclass(frozen=True, eq=False)
 class Finding:
@@ -33,6 +36,9 @@ class Finding:
             of 1 %; None where there are too few non-members for that rate.
         original: the name of the original it was made from; None where that was not attacked.
         change: from that original.
+        gained: test accuracy of this network - that of the original.
+        changes: by (seed, train_seed), the accuracy of the strongest attack on this network - that
+            of the strongest on the original.
         same: of each attacker of both its accuracy on this network - that on the original.
         cost: of its defence; None where it has none, or where no undefended network is like it.
     """
@@ -43,6 +49,8 @@ class Finding:
     tpr: Any | None
     original: str | None = None
     change: AttackChange | None = None
+    gained: Difference | None = None
+    changes: pd.Series | None = None
     same: dict[Attacker, Difference] = field(default_factory=dict)
     cost: DefenceCost | None = None
 
@@ -50,6 +58,11 @@ class Finding:
     def is_plain(self) -> bool:
         """Whether this is a compressed network without a defence."""
         return not self.network.original and not self.network.defend
+
+    @property
+    def is_as_accurate(self) -> bool:
+        """Whether its test accuracy is that of its original, within `EQUAL`."""
+        return self.gained is not None and abs(self.gained.mean) <= EQUAL
 
 
 def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> list[Finding]:
@@ -78,7 +91,11 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
                 _summary_row(summary, network.model, attacker, "accuracy"),
                 _summary_row(summary, network.model, attacker, "tpr_at_0.01"),
                 original,
-                attack_change(runs[network.model], runs[original]) if original else None,
+                *(
+                    _change(network.model, original, runs, tests)
+                    if original
+                    else (None, None, None)
+                ),
                 same_attack_differences(runs[network.model], runs[original]) if original else {},
                 _defence_cost(network.model, undefended, runs, tests) if undefended else None,
             )
@@ -98,6 +115,32 @@ def original_of(rows: pd.DataFrame, accuracies: pd.DataFrame) -> dict[str, str]:
     return {model: original for model, original in pairs.items() if original}
 
 
+def _change(
+    model: str, original: str, runs: dict[str, pd.DataFrame], tests: dict[str, pd.Series]
+) -> tuple[AttackChange, Difference | None, pd.Series | None]:
+    """`change`, `gained` and `changes` of a `Finding`."""
+    change = attack_change(runs[model], runs[original])
+    gained, changes = paired_difference(tests[model], tests[original]), None
+    if change.best_after and change.best_before:
+        changes = runs[model].loc[change.best_after] - runs[original].loc[change.best_before]
+    return change, gained, changes
+
+
+def change_at_equal_accuracy(findings: list[Finding]) -> Difference | None:
+    """The mean change by compression alone over the networks that are as accurate on test records
+    as their original, within `EQUAL`, paired over the seeds that all of them have; None where there
+    is no such network."""
+    changes = [
+        each.changes
+        for each in findings
+        if each.is_plain and each.is_as_accurate and each.changes is not None
+    ]
+    if not changes:
+        return None
+    mean = pd.concat(changes, axis=1).dropna().mean(axis=1)
+    return paired_difference(mean, 0 * mean)
+
+
 def _test_accuracies(rows: pd.DataFrame) -> dict[str, pd.Series]:
     """{model: its test accuracy by (seed, train_seed)}."""
     once = rows.drop_duplicates(["model", *REPEATED]).set_index(REPEATED)
@@ -105,13 +148,12 @@ def _test_accuracies(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _undefended_like(network, accuracies: pd.DataFrame) -> pd.DataFrame:
-    """The networks that are pruned as this one is, and have no defence."""
-    return accuracies[
-        ~accuracies["original"]
-        & (accuracies["defend"] == "")
-        & (accuracies["pruner_name"] == network.pruner_name)
-        & (accuracies["prune_sparsity"] == network.prune_sparsity)
-    ]
+    """The networks that are compressed as this one is, and have no defence."""
+    alike = ~accuracies["original"] & (accuracies["defend"] == "")
+    for name in (*PRUNED_AFTER, "quantizer"):
+        value = getattr(network, name)
+        alike &= accuracies[name].isna() if pd.isna(value) else accuracies[name] == value
+    return accuracies[alike]
 
 
 def _reference(network, candidates: pd.DataFrame, runs: dict[str, pd.DataFrame]) -> str | None:

@@ -159,7 +159,8 @@ def _privacy_points(data: pd.DataFrame, accuracies: pd.DataFrame) -> pd.DataFram
         series=points["model_series"],
         defend=points["defend"].astype(object).where(~original, None),
     )
-    at = (100 * points["prune_sparsity"]).map("{:g} % ".format).where(~original, "")
+    pruned = points["prune_sparsity"].notna()
+    at = (100 * points["prune_sparsity"]).map("{:g} % ".format).where(pruned, "")
     points["label"] = at + points["attack"]
     points["front"] = pareto(points["test"].to_numpy(), points["worst"].to_numpy())
     return points

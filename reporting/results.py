@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core import console
 from bench.layout import ATTACKS
 from bench.options import OPTIONS
-from reporting.columns import MEASURES, RECORDED
+from reporting.columns import MEASURES, RECORDED, SIZES
 
 if TYPE_CHECKING:  # pandas is imported where it is used, so that --help answers at once
     import pandas as pd
@@ -25,7 +25,8 @@ def load_results(results: str | Path) -> pd.DataFrame:
     Columns: `folder` of the victim below `results`; every recorded option; `device`; `attack`,
     `measure`, its `value` and the 95 % interval `low`, `high`, which covers the choice of the
     target records alone; numbers of `members` and `non_members`; the victim's `train_accuracy` and
-    `test_accuracy`; `epsilon` and `delta` of its training (NaN where not private), and `caveat`,
+    `test_accuracy`, and what it takes (see `quantizer.compression_size`; NaN of models from before
+    that was counted); `epsilon` and `delta` of its training (NaN where not private), and `caveat`,
     what must stand beside them ("" where nothing must). All are fractions. An original has no
     pruner, sparsity or defence. Results on models that have been made anew since, and files that
     cannot be read, are skipped and named in a line each.
@@ -60,7 +61,7 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
                 victim_results.add_problem(f"{path}: results of another version")
     recorded = [name for name in RECORDED if name != "delta"]
     verdict = ["device", "attack", "measure", "value", "low", "high", "members", "non_members"]
-    network = ["train_accuracy", "test_accuracy", "epsilon", "delta", "caveat"]
+    network = ["train_accuracy", "test_accuracy", *SIZES, "epsilon", "delta", "caveat"]
     table = pd.DataFrame(rows, columns=["folder", *recorded, *verdict, *network, *_INTERNAL])
     numbers = [
         "prune_sparsity",
@@ -72,6 +73,7 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
         "value",
         "low",
         "high",
+        *SIZES,
     ]
     return table.astype(dict.fromkeys(numbers, float))
 
@@ -86,13 +88,15 @@ def _rows_of_line(victim_results: VictimResults, line: dict, results: Path) -> l
     privacy = victim_results.manifest.get("privacy") or {}
     shared: dict[str, object] = {"folder": folder_name(victim_results, results)}
     shared |= {name: line.get(name, OPTIONS[name].when_missing) for name in RECORDED}
-    if line["original"]:  # lines from before there were rounds do not say so
+    if line["original"] or not line["pruner_name"]:  # also by lines from before there were rounds
         shared |= {"prune_iterations": None, "rewind": None}
     # lines from before there was secret noise don't say that theirs was not
     shared["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
     shared |= {"device": line.get("device"), "attack": line["attack"]}
     counts = ("members", "non_members", "train_accuracy", "test_accuracy")
     shared |= {name: line[name] for name in counts}
+    size = victim_results.manifest.get("size") or {}
+    shared |= {name: size.get(name) for name in SIZES}
     shared |= {"epsilon": privacy.get("epsilon"), "delta": privacy.get("delta")}
     shared |= {"caveat": caveat(privacy), "victim_results": victim_results, "line": line}
     shared["delta_option"] = line.get("delta")

@@ -19,7 +19,7 @@ from reporting.pictures import (
 )
 from reporting.signal_pictures import signal_figures
 from reporting.summary import headline_victims, network_accuracies, summarise
-from reporting.tables import accuracy_table, change_table, measure_table
+from reporting.tables import accuracy_table, change_table, measure_table, size_table
 from reporting.untested import untested
 
 
@@ -54,7 +54,8 @@ def _section(
 ) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     title = f"{dataset}, {network}" + (", in/out split" if split == "inout" else "")
-    section = Section(title, victims=accuracy_table(accuracies))
+    sizes = size_table(accuracies)
+    section = Section(title, victims=[accuracy_table(accuracies), *([sizes] if sizes else [])])
     tried = pd.concat([rows, silent]) if len(silent) else rows
     network_findings = findings(rows, summary, accuracies)
     section.answer = answer(title, network_findings, untested(tried, everything))

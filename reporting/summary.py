@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from attackers import OPTION_NAMES, registered_position
-from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, VICTIM
+from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, SIZES, VICTIM
 
 HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one nearest to it
 
@@ -24,11 +24,12 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
-    training = [name for name in RECORDED if name not in known and name != "prune_epochs"]
+    known |= {"prune_epochs", "quantize_epochs"}
+    training = [name for name in RECORDED if name not in known]
     noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
     name = _names(table) + noise
     whole = _differing(table, training, within=SECTION)
-    fine_tuned = ["prune_epochs", "delta_option"]
+    fine_tuned = ["prune_epochs", "quantize_epochs", "delta_option"]
     detail = _differing(table.assign(model=name + whole), fine_tuned, within=[*SECTION, "model"])
     table["trained_with"] = whole + detail
     table["model"] = name + table["trained_with"]
@@ -57,10 +58,11 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of tables: by section, victim, attacker, attack and seed."""
     table = table.copy()
-    table["defend"] = table["defend"].astype(object).where(table["defend"].notna(), "")
+    for name in ("defend", "pruner_name", "quantizer"):  # "" where there is none
+        table[name] = table[name].astype(object).where(table[name].notna(), "")
     table["order"] = table["attack"].map(registered_position)
-    victim = ["pruner_name", "prune_iterations", "rewind", "defend", "defend_arg", "from_scratch"]
-    victim += ["prune_sparsity", "adaptive"]
+    victim = ["pruner_name", "prune_iterations", "rewind", "quantizer", "defend", "defend_arg"]
+    victim += ["from_scratch", "prune_sparsity", "adaptive"]
     by = [*SECTION, "original", *victim, "shadow_num", "order", *REPEATED, "folder"]
     # splits and originals descend: the paper's split before in/out, the original before the pruned
     ascending = [name not in ("split", "original") for name in by]
@@ -75,13 +77,20 @@ def _names(table: pd.DataFrame, *, sparsity: bool = True, strength: bool = True)
         if row.original:
             names.append("original")
             continue
-        name = f"{row.pruner_name} {100 * row.prune_sparsity:g} %" if sparsity else row.pruner_name
-        name += f" in {row.prune_iterations:g} rounds" if (row.prune_iterations or 1) > 1 else ""
-        name += f" rewound to {row.rewind:g}" if row.rewind is not None and row.rewind >= 0 else ""
-        name += f", {row.defend}" if row.defend else ""
-        name += f" {row.defend_arg:g}" if row.defend and strength else ""
-        names.append(name + " from scratch" * row.from_scratch)
+        parts = [_pruning_in_words(row, sparsity=sparsity)] if row.pruner_name else []
+        parts += [row.quantizer] if row.quantizer else []
+        if row.defend:
+            parts.append(f"{row.defend} {row.defend_arg:g}" if strength else row.defend)
+        names.append(", ".join(parts) + " from scratch" * row.from_scratch)
     return pd.Series(names, index=table.index, dtype=object)
+
+
+def _pruning_in_words(row, *, sparsity: bool) -> str:
+    words = f"{row.pruner_name} {100 * row.prune_sparsity:g} %" if sparsity else row.pruner_name
+    words += f" in {row.prune_iterations:g} rounds" if (row.prune_iterations or 1) > 1 else ""
+    return words + (
+        f" rewound to {row.rewind:g}" if row.rewind is not None and row.rewind >= 0 else ""
+    )
 
 
 def _as_text(table: pd.DataFrame, options: list[str]) -> pd.DataFrame:
@@ -147,7 +156,8 @@ def average(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
 
 
 def network_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Train and test accuracy of each network, see `average`, and its guarantee; a row each."""
+    """Train and test accuracy of each network, see `average`, what it takes, and its guarantee; a row
+    each."""
     keys = [*SECTION, "model"]
     table = table.drop_duplicates([*keys, *REPEATED])
     groups = table.groupby(keys, sort=False)
@@ -157,7 +167,7 @@ def network_accuracies(table: pd.DataFrame) -> pd.DataFrame:
         averages = average(table, keys, f"{part}_accuracy")
         names = {"mean": part, "sd": f"{part}_sd", "training_sd": f"{part}_training_sd"}
         accuracies = accuracies.join(averages[[*names]].rename(columns=names))
-    accuracies = accuracies.join(groups[["epsilon", "delta"]].mean())
+    accuracies = accuracies.join(groups[["epsilon", "delta", *SIZES]].mean())
     return accuracies.join(averages[["seeds", "trainings"]]).reset_index()
 
 
@@ -193,11 +203,11 @@ def headline_victims(summary: pd.DataFrame) -> list[str]:
 def csv_text(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     """All means of the tables as fractions: a line for each victim, attack and measure.
 
-    Accuracies of the victims themselves are lines without an attack.
+    Accuracies of the victims themselves, and what these take, are lines without an attack.
     """
+    accuracies = accuracies.assign(victim=accuracies["model"])
     networks = [
         accuracies.assign(
-            victim=accuracies["model"],
             measure=f"{part}_accuracy",
             mean=accuracies[part],
             sd=accuracies[f"{part}_sd"],
@@ -205,6 +215,8 @@ def csv_text(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
         )
         for part in ("train", "test")
     ]
+    counted = accuracies[accuracies["weights"].notna()]
+    networks += [counted.assign(measure=name, mean=counted[name]) for name in SIZES]
     names = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat"]
     means = ["mean", "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
     table = pd.concat([summary, *networks]).reindex(columns=[*names, "attack", "measure", *means])

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from bench.sizes import SIZE_TITLES, size_cells
 from core.console import percent
 from defenders.accounting import rounded_up
-from reporting.columns import MEASURES, ordered_attacks
+from reporting.columns import MEASURES, SIZES, ordered_attacks
 from reporting.comparison import attack_runs, same_attack_differences
 from reporting.document import Cell, Table
 
@@ -72,6 +73,30 @@ def _guarantee_cells(row) -> list[Cell]:
         return [Cell("-", None), Cell("-", None)]
     epsilon = rounded_up(row.epsilon, decimals=0 if row.epsilon > 100 else 2)
     return [Cell(epsilon, row.epsilon, row.caveat), Cell(f"{row.delta:g}", row.delta)]
+
+
+def size_table(accuracies: pd.DataFrame) -> Table | None:
+    """What each network takes; None where it was counted of none."""
+    if accuracies["weights"].isna().all():
+        return None
+    rows = []
+    for row in accuracies.itertuples():
+        size = None
+        if not math.isnan(row.weights):
+            size = {name: getattr(row, name) for name in SIZES}
+        cells = [Cell(text, _number(text)) for text in size_cells(size)]
+        rows.append([Cell(row.model, row.model), *cells, Cell(percent(row.test), float(row.test))])
+    caption = (
+        "Weights are those of convolutions and linear layers; bits of all weights, with masks, scales "
+        "and codebooks, by their number; kB of all parameters and of BatchNorm's statistics; "
+        "multiply-adds, in thousands, of one record, and those whose weight is not zero, which is "
+        "what a runtime that skips zeros would do. Means over seeds; accuracy in percent."
+    )
+    return Table("What the victims take", caption, ["victim", *SIZE_TITLES, "test"], rows)
+
+
+def _number(text: str) -> float | None:
+    return None if text == "-" else float(text.replace(",", ""))
 
 
 def measure_table(summary: pd.DataFrame, measure: str, silent: pd.DataFrame | None = None) -> Table:

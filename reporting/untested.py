@@ -9,6 +9,7 @@ from datasets import SPLITS
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
+from quantizer import QUANTIZERS
 from reporting.columns import SECTION
 
 _NAMED = 4  # so many victims are listed by name, of more the number
@@ -79,7 +80,8 @@ def _missing_adaptive(rows: pd.DataFrame) -> list[str]:
 
 
 def _missing_registered(rows: pd.DataFrame) -> list[str]:
-    """The original, pruners that fit the network, sparsities and defences that are absent."""
+    """The original, pruners that fit the network, quantisers, sparsities and defences that are
+    absent."""
     network = rows["model_name"].iloc[0]
     layers = MODELS[network].options["layers"] if network in MODELS else ()
     pruners = [
@@ -88,15 +90,15 @@ def _missing_registered(rows: pd.DataFrame) -> list[str]:
         if PRUNERS[name].options["layer"] in layers and name not in set(rows["pruner_name"])
     ]
     defences = [name for name in DEFENDERS if name and name not in set(rows["defend"])]
-    pruned = rows[~rows["original"]]
+    quantizers = [name for name in QUANTIZERS if name not in set(rows["quantizer"])]
+    sparsities = rows["prune_sparsity"].dropna().unique()
     return [
         "" if rows["original"].any() else "The original: not attacked.",
-        "" if len(pruned) else "Compressed networks: none was attacked.",
+        "Compressed networks: none was attacked." if rows["original"].all() else "",
         f"Other pruners: {', '.join(pruners)}." if pruners else "",
         f"Other defences: {', '.join(defences)}." if defences else "",
-        f"Other sparsities than {100 * pruned['prune_sparsity'].iloc[0]:g} %."
-        if pruned["prune_sparsity"].nunique() == 1
-        else "",
+        f"Other quantisers: {', '.join(quantizers)}." if quantizers else "",
+        f"Other sparsities than {100 * sparsities[0]:g} %." if len(sparsities) == 1 else "",
     ]
 
 

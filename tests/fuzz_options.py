@@ -11,6 +11,7 @@ from bench.options import OPTIONS
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS
+from quantizer import QUANTIZERS
 
 wordless = st.text(
     st.characters(exclude_categories=["Nd"]), max_size=20
@@ -113,6 +114,7 @@ LOWEST = {
     "seed": 0,
     "train_seed": 0,
     "rewind": 0,
+    "quantize_epochs": 0,
 }
 
 WRONG = {
@@ -128,6 +130,7 @@ WRONG = {
     "threads": whole(1, 1024),
     "model_name": name(*MODELS, "vgg16"),
     "pruner_name": name(*PRUNERS),
+    "quantizer": name(*QUANTIZERS),
     "defend": name(*DEFENDERS),
     "optimizer": name("adam", "sgd"),
     "precision": name("fp32", "bf16"),
@@ -141,6 +144,7 @@ WRONG = {
         st.sampled_from([[], {}, ["samia", "all"], {"samia": True}]),
     ),
     "adaptive": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
+    "pruned": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "original": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "fresh": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "per_class": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
@@ -158,6 +162,8 @@ WRONG = {
 NULL_MEANS_NOT_GIVEN = {
     "data_root",
     "prune_epochs",
+    "quantizer",
+    "quantize_epochs",
     "train_seed",
     "defend_arg",
     "precision",

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 import report
-from reporting.columns import RECORDED
+from reporting.columns import RECORDED, SIZES
 
 
 def run(stage, *words):
@@ -28,6 +28,7 @@ def rows(*values, **columns):
     """A table as `results_table` makes it, a row for each (attack, seed, accuracy)."""
     base = (
         {name: None for name in RECORDED}
+        | dict.fromkeys(SIZES, float("nan"))
         | {
             "dataset_name": "d",
             "model_name": "m",

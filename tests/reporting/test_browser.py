@@ -68,7 +68,7 @@ def test_the_page_in_a_browser(written, browser):
 def test_numbers_are_sorted_as_numbers(tmp_path, browser):
     keys = [9.5, 10.25, None, -3.0, 1e-5, 100.0]
     table = Table("t", "c", ["n"], [[Cell(str(key), key)] for key in keys])
-    page = Page("t", "", "", "", [], [Section("s", victims=table)])
+    page = Page("t", "", "", "", [], [Section("s", victims=[table])])
     (tmp_path / "p.html").write_text(as_html(page))
     browser.get((tmp_path / "p.html").as_uri())
     browser.find_element("css selector", "th button").click()
@@ -95,7 +95,7 @@ def wide_page(folder):
         )
     )[0]
     summary, accuracies = summarise(named), network_accuracies(named)
-    section = Section("s", victims=accuracy_table(accuracies))
+    section = Section("s", victims=[accuracy_table(accuracies)])
     section.answer = answer("s", findings(named, summary, accuracies), untested(named, named))
     section.measures += [
         measure_table(summary[summary["measure"] == measure], measure) for measure in MEASURES

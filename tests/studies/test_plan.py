@@ -3,6 +3,7 @@
 import itertools
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,32 @@ def test_each_stage_once_however_many_cells_share_it(grid):
         "prune --seed 2 --prune_sparsity 0.5 --defend ppb --defend_arg 2 --results results/grid/seed_2"
         in made
     )
+
+
+def test_all_kinds_of_compression_in_one_grid(grid):
+    path = grid(
+        defend=["", "ppb"],
+        grids=[
+            {"quantizer": ["int8", "cluster4"], "pruned": [False, True]},
+            {"prune_iterations": [1, 5], "pruner_name": ["l1unstructure", "wanda"]},
+        ],
+    )
+    jobs = planned(path)
+    assert Counter(job.stage for job in jobs) == {
+        "pretrain": 1,
+        "prune": 8,  # those that are quantised too are of the second grid
+        "quantize": 8,
+        "mia": 16,
+    }
+    place = {job: number for number, job in enumerate(jobs)}
+    for job in jobs:
+        assert all(place[need] < place[job] for need in job.needs)
+        if job.stage == "quantize" and job.options.pruned:
+            (pruning,) = (need for need in job.needs if need.stage == "prune")
+            assert ModelSet(pruning.options).version == ModelSet(job.options).parent.version
+            assert {ModelSet(pruning.options).folder("victim")} <= set(job.reads())
+    names = [job.label.split()[3] for job in jobs if job.stage == "mia"]
+    assert {"int8", "l1unstructure_0.7_int8", "cluster4_ppb_4", "wanda_0.7_x5"} <= set(names)
 
 
 def test_what_has_no_meaning_in_a_cell_is_left_out(grid):

@@ -76,7 +76,16 @@ def local(tmp_path_factory):
     config = config_writer(folder)(epochs=20, save_every=0, shadow_num=1)
     path = folder / "grid.json"
     path.write_text(
-        json.dumps({"config": config, "seed": [1, 2, 3], "attacks": ["threshold", "loss"]})
+        json.dumps(
+            {
+                "config": config,
+                "attacks": ["threshold", "loss"],
+                "grids": [
+                    {"seed": [1, 2, 3]},
+                    {"seed": 1, "quantizer": ["int8", "cluster4"], "pruned": True},
+                ],
+            }
+        )
     )
     words = [
         sys.executable,

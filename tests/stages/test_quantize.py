@@ -1,0 +1,250 @@
+"""quantize.py: what it trains, stores, resumes and refuses, and attacks on it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from faults import interrupt_after
+from helpers import MADE, files, lines, make_once, manifest, run
+
+import mia
+import pretrain
+import prune
+import quantize
+from base_model import BaseModel
+from core.files import sealed_json
+from quantizer import QUANTIZERS
+from training.run import TrainingRun
+
+INT8 = ("--quantizer", "int8")
+PRUNED = (*INT8, "--pruned", "--prune_sparsity", "0.6")
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    """Originals, pruned ones, pruned ones under ppb, and both without a defence as int8."""
+    return make_once(
+        tmp_path_factory.mktemp("compressed"),
+        (pretrain,),
+        (prune, "--prune_sparsity", "0.6"),
+        (prune, "--prune_sparsity", "0.6", "--defend", "ppb"),
+        (quantize, *INT8),
+        (quantize, *PRUNED),
+        shadow_num=1,
+        quantize_epochs=2,
+        prune_epochs=1,
+    )
+
+
+@pytest.fixture
+def path(compressed):
+    return compressed.copy_here()
+
+
+def state(folder, file="best.pth"):
+    return torch.load(MADE / folder / file, weights_only=True)
+
+
+def weights_of(folder):
+    """The weights of the linear layers."""
+    return {name: one for name, one in state(folder).items() if one.dim() == 2}
+
+
+def unlike(after, before):
+    return [name for name in before if not torch.equal(after[name], before[name])]
+
+
+@pytest.mark.parametrize("name", list(QUANTIZERS))
+def test_stored_are_the_few_values_that_layers_work_with(path, name):
+    run(quantize, path, "--quantizer", name, "--optimizer", "sgd", "--lr", "0.01", "--fresh")
+    made = manifest(f"{name}_model")
+    assert made["ran"] == 2 and made["options"]["quantizer"] == name
+    assert made["parent"] == manifest("victim_model")["files"]["best.pth"]
+    bits = QUANTIZERS[name].options["bits"]
+    most = {"ternary": 3}.get(name, 2**bits - (1 if name.startswith("int") else 0))
+    before = weights_of("victim_model")
+    for layer, weight in weights_of(f"{name}_model").items():
+        rows = weight if QUANTIZERS[name].options["inputs"] else weight.flatten()[None]
+        assert all(len(row.unique()) <= most for row in rows), layer
+        assert not torch.equal(weight, before[layer])
+    assert (
+        made["size"]["bits_per_weight"] < 32 == manifest("victim_model")["size"]["bits_per_weight"]
+    )
+
+
+def test_without_fine_tuning_weights_are_those_of_the_parent_rounded_to_nearest(path):
+    run(quantize, path, *INT8, "--quantize_epochs", "0", "--fresh")
+    before, after = weights_of("victim_model"), weights_of("int8_model")
+    for name, weight in before.items():
+        scale = weight.abs().amax(dim=1, keepdim=True) / 127
+        torch.testing.assert_close(after[name], (weight / scale).round() * scale)
+    biases = [name for name in state("victim_model") if name.endswith("bias")]
+    assert not unlike(
+        *({name: state(of)[name] for name in biases} for of in ("int8_model", "victim_model"))
+    )
+    assert manifest("int8_model")["epoch"] == 0
+
+
+def test_pruned_weights_stay_zero_and_masks_are_stored(path, capsys):
+    folder = "l1unstructure_0.6_int8_model"
+    masks, after = state(folder, "best_mask.pth"), state(folder)
+    assert not unlike(masks, state("l1unstructure_0.6_model", "best_mask.pth"))
+    assert all(not after[name][~mask].any() for name, mask in masks.items())
+    assert manifest(folder)["parent"] == manifest("l1unstructure_0.6_model")["files"]["best.pth"]
+    run(quantize, path, *PRUNED)
+    said = capsys.readouterr().out
+    assert "kept results/tiny_columnfc/l1unstructure_0.6_int8_model" in said
+    assert "loaded 2 l1unstructure_0.6 models" in said and "60.0\n" in said
+    size = manifest(folder)["size"]
+    assert size["nonzero"] == sum(int(one.count_nonzero()) for one in weights_of(folder).values())
+
+
+def test_it_is_attacked_beside_its_original_and_what_it_was_pruned_from(path, capsys):
+    same = ("--attacks", "threshold,gap")
+    run(mia, path, *same, "--original")
+    run(mia, path, *same, "--prune_sparsity", "0.6")
+    run(mia, path, *same, *INT8)
+    run(mia, path, *same, *PRUNED)
+    closing = capsys.readouterr().out.split("l1unstructure_0.6_int8, 1 shadow models")[1]
+    assert closing.splitlines()[2].split() == ["original", "pruned", "pruned", "int8"]
+    assert "victim, bits a weight" in closing and "victim, kB compressed" in closing
+    alone, both = (lines(f"{of}int8_model")[0] for of in ("", "l1unstructure_0.6_"))
+    assert (alone["quantizer"], alone["pruned"], alone["prune_sparsity"]) == ("int8", False, None)
+    assert (both["quantizer"], both["pruned"], both["prune_sparsity"]) == ("int8", True, 0.6)
+    run(mia, path, *same, *INT8)
+    assert "threshold, gap: kept" in capsys.readouterr().out
+
+
+def test_the_stored_model_answers_as_the_trained_one_did(path, monkeypatch):
+    """Accuracies of the manifest are of the network with its quantiser attached."""
+    asked = {}
+    logits = BaseModel.logits
+
+    def spied(self, records, indices):
+        asked["out"] = logits(self, records, indices)
+        return asked["out"]
+
+    monkeypatch.setattr(BaseModel, "logits", spied)
+    run(quantize, path, *PRUNED, "--fresh", "--shadow_num", "1")
+    trained = asked["out"]  # of the last model's test records
+    run(mia, path, *PRUNED, "--attacks", "gap")
+    assert manifest("shadow_l1unstructure_0.6_int8_model_0")["accuracy"]["test"] > 0.4
+    assert any(torch.equal(row, other) for row in trained[:1] for other in asked["out"])
+
+
+def test_a_defence_has_a_part_in_both_steps(path):
+    words = ("--pruned", "--prune_sparsity", "0.6", "--quantizer", "cluster4", "--defend", "ppb")
+    run(quantize, path, *words)
+    made = manifest("l1unstructure_0.6_cluster4_ppb_4_model")
+    assert made["parent"] == manifest("l1unstructure_0.6_ppb_4_model")["files"]["best.pth"]
+    run(mia, path, *words, "--adaptive", "--attacks", "gap")
+    assert lines("l1unstructure_0.6_cluster4_ppb_4_model")[0]["adaptive"]
+
+
+@pytest.mark.parametrize("name", ["int4", "ternary", "cluster8"])
+@pytest.mark.parametrize("pruned", [(), ("--pruned", "--prune_sparsity", "0.6")])
+def test_a_killed_run_goes_on(path, monkeypatch, name, pruned):
+    words = ("--quantizer", name, *pruned, "--quantize_epochs", "5", "--save_every", "0")
+    run(quantize, path, *words, "--fresh")
+    whole = files()
+    for folder in MADE.glob(f"*{name}_model*"):
+        shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseModel, "accuracies", interrupt_after(3, BaseModel.accuracies))
+        assert quantize.main(["cpu", path, *words]) == 130
+    assert len(list(MADE.rglob("*.resume"))) == 1
+    epochs = []
+    train_epoch = TrainingRun.train_epoch
+
+    def spied(self, loss):
+        epochs.append(self.epoch)
+        train_epoch(self, loss)
+
+    monkeypatch.setattr(TrainingRun, "train_epoch", spied)
+    run(quantize, path, *words)
+    assert epochs[0] > 0 and files() == whole
+
+
+def test_models_of_what_has_been_made_again_are_refused(path, capsys):
+    """Also two steps on: the pruned models lie there as they were, and their original does not."""
+    run(pretrain, path, "--fresh", "--lr", "0.01")
+    capsys.readouterr()
+    for stage, words, said in (
+        (mia, INT8, "was made with another original than now lies in"),
+        (mia, PRUNED, "was made with another pruned model than now lies in"),
+        (quantize, PRUNED, "l1unstructure_0.6_model/best.pth was made with another original"),
+    ):
+        assert stage.main(["cpu", path, *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "stage, words, said",
+    [
+        (quantize, [], "quantize.py needs --quantizer, one of int8, int4"),
+        (quantize, ["--quantizer", "int9"], "unknown quantiser 'int9', did you mean 'int8'?"),
+        (quantize, [*INT8, "--prune_sparsity", "0.6"], "--prune_sparsity is of pruned models"),
+        (quantize, [*INT8, "--defend", "dp"], "no stage quantises under differential privacy"),
+        (quantize, [*INT8, "--quantize_epochs", "-1"], "must be a whole number from 0"),
+        (mia, ["--pruned"], "--pruned tells what is quantised: name the quantiser"),
+        (mia, [*INT8, "--original"], "leave out --defend, --adaptive and --quantizer"),
+        (
+            mia,
+            ["--quantizer", "int4", "--defend", "ppb", "--prune_sparsity", "0.6", "--pruned"],
+            "CONFIG --prune_sparsity 0.6 --quantizer int4 --pruned --defend ppb`",
+        ),
+        (
+            quantize,
+            [*INT8, "--pruned", "--pruner_name", "random"],
+            "first run `python prune.py cpu CONFIG --pruner_name random`",
+        ),
+        (prune, ["--quantizer", "int8"], "--quantizer is an option of quantize.py, mia.py"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_nothing_written(path, capsys, stage, words, said):
+    before = files()
+    assert stage.main(["cpu", path, *words]) == 2
+    error = capsys.readouterr().err.replace(path, "CONFIG")
+    assert said in error and error.count("\n") == 1 and files() == before
+
+
+def test_the_command_of_an_error_makes_what_is_missing(path, capsys):
+    assert (
+        mia.main(["cpu", path, "--quantizer", "int2", "--pruned", "--prune_sparsity", "0.6"]) == 2
+    )
+    words = capsys.readouterr().err.split("`")[1].split()
+    assert words[1] == "quantize.py"
+    assert quantize.main(words[2:]) == 0
+    run(mia, path, "--quantizer", "int2", "--pruned", "--prune_sparsity", "0.6", "--attacks", "gap")
+
+
+def test_a_config_may_name_a_quantiser_for_the_stages_that_have_one(write_config):
+    path = write_config(shadow_num=1, quantizer="cluster4", prune_sparsity=0.6)
+    run(pretrain, path)
+    run(prune, path)
+    run(quantize, path)
+    run(mia, path, "--attacks", "gap")
+    run(mia, path, "--attacks", "gap", "--original")
+    assert {folder.name for folder in MADE.glob("[!s]*_model")} == {
+        "victim_model",
+        "l1unstructure_0.6_model",
+        "cluster4_model",
+    }
+    assert manifest("l1unstructure_0.6_model")["options"]["quantizer"] is None
+
+
+def test_models_from_before_there_were_quantisers_are_kept_and_attacked(path, capsys):
+    run(mia, path, "--prune_sparsity", "0.6", "--attacks", "threshold")
+    for place in MADE.glob("*_model*/manifest.json"):
+        told = json.loads(place.read_text())
+        for name in ("quantizer", "pruned", "quantize_epochs"):
+            told["options"].pop(name)
+        told.pop("size"), told.pop("sha256")
+        place.write_bytes(sealed_json(told))
+    before = files()
+    run(prune, path, "--prune_sparsity", "0.6")
+    run(mia, path, "--prune_sparsity", "0.6", "--attacks", "threshold")
+    said = capsys.readouterr().out
+    assert said.count("kept") >= 3 and files() == before
+    assert "victim, kB compressed" in said
