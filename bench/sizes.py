@@ -9,12 +9,12 @@ from quantizer.compression_size import CompressionSize
 
 # title in a table, and how a size is written there
 _COLUMNS: dict[str, Callable[[CompressionSize], str]] = {
-    "non-zero weights %": lambda size: percent(size.density),
+    "non-zero %": lambda size: percent(size.density),
     "bits a weight": lambda size: f"{size.bits_per_weight:.2f}",
     "kB dense": lambda size: _thousands(size.dense_bytes),
     "kB compressed": lambda size: _thousands(size.compressed_bytes),
     "k multiply-adds": lambda size: _thousands(size.multiply_adds),
-    "k of them non-zero": lambda size: _thousands(size.nonzero_multiply_adds),
+    "k of non-zero": lambda size: _thousands(size.nonzero_multiply_adds),
 }
 SIZE_TITLES = tuple(_COLUMNS)
 

@@ -98,12 +98,55 @@ def test_what_compression_changed_is_paired_over_seeds(grid):
     plain = cells(made)["l1unstructure 70 %"]
     assert plain["change, this attack"] == ("+8.0", "[+3.7, +12.3]")
     assert plain["change, strongest"] == ("+7.0", "[+2.7, +11.3]; conf minus lira")
-    higher, each = texts(made, "compression")
+    higher, equal, each = texts(made, "compression")
     assert higher == "Higher: l1unstructure 70 % +7.0 [+2.7, +11.3]."
+    assert equal.endswith(": l1unstructure 70 %; the mean of their changes: +7.0 [+2.7, +11.3].")
     # lira: .02 .06 .04, mean .04, t .0497
     assert each.startswith("Each attack against itself, 2 comparisons: 1 higher and 0 lower")
     (point,) = [point for point in made.points if "compression" in point.heading]
     assert "paired over 3 seeds" in point.lead
+
+
+def test_what_compression_changed_at_equal_test_accuracy_is_worked_out_by_hand():
+    """Of conf on two networks -.02 .00 -.01 and .02 .02 .05, of which the mean is .00 .01 .02; the
+    third loses more than a point."""
+    original = rows(*seeds("conf", 0.80, 0.70, 0.75), **ORIGINAL)
+    made = answer_of(
+        original,
+        rows(*seeds("conf", 0.78, 0.70, 0.74), test_accuracy=0.591),
+        rows(*seeds("conf", 0.82, 0.72, 0.80), quantizer="int8", test_accuracy=0.609),
+        rows(*seeds("conf", 0.60, 0.60, 0.60), prune_sparsity=0.9, test_accuracy=0.589),
+    )
+    (text,) = [text for text in texts(made, "compression") if text.startswith("As accurate")]
+    assert text == (
+        "As accurate on test records as the original, within 1 point: l1unstructure 70 %; "
+        "l1unstructure 70 %, int8; the mean of their changes: +1.0 [-1.5, +3.5]."
+    )
+    assert cells(made)["l1unstructure 90 %"]["change, test accuracy"] == ("-1.1", "[-1.1, -1.1]")
+
+
+def test_the_reference_of_a_defence_is_compressed_alike():
+    """In as many rounds, and by the same quantiser or by none."""
+    recipes = [
+        {"prune_iterations": 1.0},
+        {"prune_iterations": 5.0},
+        {"prune_iterations": 1.0, "quantizer": "int8"},
+        {"pruner_name": None, "prune_sparsity": float("nan"), "quantizer": "int8"},
+    ]
+    parts = [rows(("conf", 7, 0.8), **ORIGINAL)]
+    for recipe in recipes:
+        parts += [rows(("conf", 7, 0.7), **recipe), rows(("conf", 7, 0.6), **recipe, **PPB)]
+    found = found_of(*parts)[1]
+    undefended = {each.network.model: each.cost.undefended for each in found if each.cost}
+    assert undefended == {
+        f"{name}, ppb 4": name
+        for name in (
+            "l1unstructure 70 %",
+            "l1unstructure 70 % in 5 rounds",
+            "l1unstructure 70 %, int8",
+            "int8",
+        )
+    }
 
 
 def test_which_defence_costs_least_is_worked_out_by_hand(grid):
@@ -139,9 +182,9 @@ def test_one_seed_has_no_interval():
     made = answer_of(
         rows(("conf", 7, 0.7), **ORIGINAL), rows(("conf", 7, 0.8)), rows(("conf", 7, 0.6), **PPB)
     )
-    assert texts(made, "compression") == [
-        "Cannot be judged: l1unstructure 70 % +10.0 (one seed: no interval)."
-    ]
+    change, equal = texts(made, "compression")
+    assert change == "Cannot be judged: l1unstructure 70 % +10.0 (one seed: no interval)."
+    assert equal.endswith("the mean of their changes: +10.0 (one seed: no interval).")
     assert texts(made, "defence") == [
         "Against l1unstructure 70 %: cannot be told (one seed: no interval)."
     ]

@@ -1,5 +1,7 @@
 """Means over seeds, names of configurations, and tables of them."""
 
+import csv
+import io
 import statistics
 import time
 
@@ -9,14 +11,16 @@ import pytest
 from report_helpers import rows, trained
 
 from attackers import VERDICTS
+from quantizer.compression_size import CompressionSize
 from reporting.summary import (
+    csv_text,
     headline_victims,
     label_configurations,
     network_accuracies,
     pareto,
     summarise,
 )
-from reporting.tables import accuracy_table, measure_table
+from reporting.tables import accuracy_table, measure_table, size_table
 from reporting.wording import count
 
 
@@ -197,6 +201,56 @@ def test_configurations_that_differ_are_not_averaged():
         ("l1unstructure 70 % (epochs 5)", "rmia (rmia_gamma 3.0)"),
     }
     assert (found["seeds"] == 1).all()
+
+
+def test_quantised_networks_have_names_of_their_own_and_epochs_of_theirs_where_these_differ():
+    alone = {"pruner_name": None, "prune_sparsity": float("nan"), "quantizer": "int8"}
+    table = pd.concat(
+        [
+            rows(("conf", 7, 0.5), **alone, quantize_epochs=0),
+            rows(("conf", 7, 0.6), **alone, quantize_epochs=25),
+            rows(("conf", 7, 0.7), quantizer="int8", quantize_epochs=25),
+            rows(("conf", 7, 0.7), prune_epochs=25),
+        ]
+    )
+    found = label_configurations(table)[0]
+    assert set(found["victim"]) == {
+        "int8 (quantize_epochs 0)",
+        "int8 (quantize_epochs 25)",
+        "l1unstructure 70 %, int8",
+        "l1unstructure 70 %",
+    }
+    assert found["recipe"].nunique() == 1
+
+
+def test_what_networks_take_is_a_table_and_in_the_csv():
+    size = CompressionSize(
+        weights=1000,
+        nonzero=300,
+        bits_per_weight=10.6,
+        dense_bytes=4000,
+        compressed_bytes=1325,
+        multiply_adds=1234567,
+        nonzero_multiply_adds=370370,
+    )
+    table = pd.concat(
+        [
+            rows(("conf", 7, 0.5), ("conf", 8, 0.5), **vars(size)),
+            rows(("conf", 7, 0.5), prune_sparsity=0.5),  # from before there were sizes
+        ]
+    )
+    named = label_configurations(table)[0]
+    accuracies = network_accuracies(named)
+    made = size_table(accuracies)
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in made.rows}
+    assert cells == {
+        "l1unstructure 50 %": ["-"] * 6 + ["60.0"],
+        "l1unstructure 70 %": ["30.0", "10.60", "4.0", "1.3", "1,234.6", "370.4", "60.0"],
+    }
+    assert size_table(accuracies[accuracies["weights"].isna()]) is None
+    lines = list(csv.DictReader(io.StringIO(csv_text(summarise(named), accuracies))))
+    said = {line["measure"]: float(line["mean"]) for line in lines if line["measure"] in vars(size)}
+    assert said == vars(size)
 
 
 def test_numbers_of_shadow_models_are_told_apart():

@@ -171,7 +171,7 @@ study.main(sys.argv[1:])
     words = [str(local[0]), "--device", "cpu", "--results", "on_ray", "--ray", cluster.address]
     command = [sys.executable, "-c", code, *words]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert ran.returncode == 1 and "3 of 3 cells failed" in ran.stdout
+    assert ran.returncode == 1 and "5 of 5 cells failed" in ran.stdout
     assert "is not the same folder on node" in ran.stdout and not list(
         Path("on_ray").rglob("*.pth")
     )
