@@ -11,6 +11,8 @@ from reporting.comparison import DefenceCost, Difference, cheapest
 from reporting.document import Answer, Point
 from reporting.findings import EQUAL, Finding, change_at_equal_accuracy
 
+_NAMED = 8  # so many networks are listed by name, of more the number
+
 
 def answer(title: str, findings: list[Finding], untested: list[str]) -> Answer:
     """The answer of a section.
@@ -84,18 +86,13 @@ def _change_point(findings: list[Finding]) -> Point:
         ("No difference beyond its interval", [pair for pair in judged if pair[1].holds_zero]),
         ("Cannot be judged", [pair for pair in changes if pair[1].seeds == 1]),
     )
-    items = [
-        f"{verdict}: {_listed(f'{model} {signed(one)}' for model, one in group)}."
-        for verdict, group in groups
-        if group
-    ]
+    items = [f"{verdict}: {_changes_in_words(group)}." for verdict, group in groups if group]
     equal = [finding for finding in plain if finding.is_as_accurate]
     at_equal = change_at_equal_accuracy(plain)
     if at_equal:
         items.append(
             f"As accurate on test records as the original, within {100 * EQUAL:g} point: "
-            f"{_listed(finding.network.model for finding in equal)}; the mean of their changes: "
-            f"{signed(at_equal)}."
+            f"{_named(equal)}; the mean of their changes: {signed(at_equal)}."
         )
     each = [one for finding in plain for one in finding.same.values() if one.seeds > 1]
     if each:
@@ -108,6 +105,22 @@ def _change_point(findings: list[Finding]) -> Point:
             "lower beyond their 95 % interval (the tables have each)."
         )
     return Point(heading, lead, items)
+
+
+def _changes_in_words(group: list[tuple[str, Difference]]) -> str:
+    """Networks with their changes, of many the ends."""
+    if len(group) <= _NAMED:
+        return _listed(f"{model} {signed(one)}" for model, one in group)
+    order = sorted(group, key=lambda pair: pair[1].mean)
+    ends = " to ".join(f"{signed(one)} ({model})" for model, one in (order[0], order[-1]))
+    return f"{len(group)} networks, {ends}"
+
+
+def _named(findings: list[Finding]) -> str:
+    """The networks of these, of many the number."""
+    if len(findings) > _NAMED:
+        return f"{len(findings)} networks"
+    return _listed(finding.network.model for finding in findings)
 
 
 def _seeds(differences: Iterable[Difference]) -> str:

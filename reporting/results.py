@@ -75,7 +75,8 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
         "high",
         *SIZES,
     ]
-    return table.astype(dict.fromkeys(numbers, float))
+    epochs = ["prune_epochs", "quantize_epochs"]
+    return table.astype(dict.fromkeys(numbers, float) | dict.fromkeys(epochs, "Int64"))
 
 
 def _rows_of_line(victim_results: VictimResults, line: dict, results: Path) -> list[dict]:

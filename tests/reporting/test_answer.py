@@ -125,6 +125,20 @@ def test_what_compression_changed_at_equal_test_accuracy_is_worked_out_by_hand()
     assert cells(made)["l1unstructure 90 %"]["change, test accuracy"] == ("-1.1", "[-1.1, -1.1]")
 
 
+def test_of_many_networks_the_ends_are_named():
+    original = rows(*seeds("conf", 0.7, 0.8), **ORIGINAL)
+    others = [
+        rows(*seeds("conf", 0.7 + place / 100, 0.8 + place / 100), prune_sparsity=place / 10)
+        for place in range(1, 10)
+    ]
+    higher, equal, _ = texts(answer_of(original, *others), "compression")
+    assert higher == (
+        "Higher: 9 networks, +1.0 [+1.0, +1.0] (l1unstructure 10 %) to +9.0 [+9.0, +9.0] "
+        "(l1unstructure 90 %)."
+    )
+    assert ": 9 networks; the mean of their changes: +5.0 [+5.0, +5.0]." in equal
+
+
 def test_the_reference_of_a_defence_is_compressed_alike():
     """In as many rounds, and by the same quantiser or by none."""
     recipes = [
