@@ -62,8 +62,9 @@ class PrunedModels:
     def _context(self, role: str, device: torch.device, number: int) -> Context:
         """What a score may ask for: some of the role's own train records, and what it draws by.
 
-        As many as a step's, or ten of each class where these are more (GraSP takes ten; SNIP, a
-        batch; Wanda, 128).
+        As many as a step's, or ten times the classes where these are more, drawn from all classes
+        together. SNIP takes a minibatch, GraSP ten records of each class for CIFAR, Wanda 128
+        sequences for language models and 4096 images.
         """
         options, records = self.run.options, on_device(self.run.records, device)
         purpose = [options.stage, role, "scores", *round_purpose(number)]

@@ -45,7 +45,7 @@ PRUNERS.register(
 PRUNERS.register(
     "l1global",
     "pruner.scores:weights",
-    "weights of smallest magnitude over all layers together (Han et al., NeurIPS 2015)",
+    "weights of smallest magnitude over all layers together",
     layer="Linear",
     select="exactly_over_all_layers",
 )

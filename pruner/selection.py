@@ -68,8 +68,10 @@ def two_of_four(scores: Scores, sparsity: float) -> Scores:
     (Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021).
 
     Of a convolution (out, in, kh, kw) these are 4 consecutive input channels at one place of the
-    kernel, as NVIDIA's ASP groups them. ASP leaves layers alone whose sizes its kernels can't take;
-    here the inputs beyond the last whole 4 are kept, all of them where there are fewer than 4.
+    kernel, as NVIDIA's ASP groups them. ASP leaves layers alone whose sizes its kernels can't take
+    (outputs by 8, inputs by 16); here the inputs beyond the last whole 4 are kept, all of them
+    where there are fewer than 4. Later versions of ASP reorder input channels before, so that less
+    is lost; here they stay in their order.
     """
     goes = int(4 * sparsity)
     keeps = {}

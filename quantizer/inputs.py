@@ -16,10 +16,11 @@ class InputQuantizer(nn.Module):
     """Rounds to integers 0..255 and back: x -> s (clip(round(x / s) + z, 0, 255) - z), straight
     through for gradients within the range and none outside it.
 
-    Affine, for a whole tensor, zero being exact (Jacob et al., CVPR 2018, sections 2.1 and 3).
+    Affine, for a whole tensor, zero being exact (Jacob et al., CVPR 2018, sections 2.1 and 3;
+    gradients as in Krishnamoorthi 2018, section 2.4).
 
-    Departs from section 3.1 there in the range, which is calibrated once and then fixed, not a
-    moving average through training.
+    Departs from section 3.1 of Jacob et al. in the range, which is calibrated once and then fixed,
+    not a moving average through training, and in that inputs are quantised from the first step on.
 
     Attributes:
         scale: s, (), float32.

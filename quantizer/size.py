@@ -67,8 +67,9 @@ def weight_bits(weight: torch.Tensor, *, quantizer: str | None) -> int:
     as in Han et al., "Deep Compression", ICLR 2016, equation 1.
 
     Departs from section 2 there in the coding of positions: not the distance to the last non-zero
-    value in 5 or 8 bits, which takes less than a mask only where fewer than a fifth or an eighth
-    are left, and whose size hangs on their order. Nor is there a Huffman code (section 4).
+    value in 5 or 8 bits (4 or 5 in the paper's tables), of which b bits take less than a mask only
+    where fewer than 1 / b are left, and whose size hangs on their order. Nor is there a Huffman
+    code (section 4).
     """
     size, nonzero = weight.numel(), int(weight.count_nonzero())
     if quantizer is None:

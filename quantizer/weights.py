@@ -34,13 +34,15 @@ class IntegerWeights(nn.Module):
     """Weights (out, ...) rounded to integers times a scale for each output channel.
 
     Symmetric: w -> s round(w / s), s = max |w| of the channel / (2^(b-1) - 1), so the levels are
-    -(2^(b-1) - 1) .. 2^(b-1) - 1: the restricted range of Krishnamoorthi, "Quantizing deep
-    convolutional networks for efficient inference", 2018, section 2.2 and of Jacob et al.,
-    CVPR 2018, section 3.1, and granularity by channel (section 2.3 there). Of two bits that leaves
-    -1, 0 and 1. The scale follows the float weights at each step. Gradients pass straight through
-    the rounding (section 2.4 there), and none through the scale.
+    -(2^(b-1) - 1) .. 2^(b-1) - 1. From Krishnamoorthi, "Quantizing deep convolutional networks for
+    efficient inference", 2018: the symmetric quantiser with a restricted range (section 2.2), a
+    scale for each channel (2.6) and gradients that pass straight through the rounding (2.4), here
+    with none through the scale. Of two bits the range leaves -1, 0 and 1. The scale follows the
+    float weights at each step.
 
-    Departs from Jacob et al. in the scale by channel and in leaving BatchNorm unfolded.
+    Departs from Jacob et al., CVPR 2018, whose weights have the range min w .. max w of a whole
+    tensor, with a zero point and without -128 (section 3.1), and BatchNorm folded in; here
+    BatchNorm stays apart. Krishnamoorthi folds it as well.
 
     Args:
         bits: 2 to 8.
@@ -79,13 +81,16 @@ def integer_levels(weight: torch.Tensor, *, bits: int) -> tuple[torch.Tensor, to
 class TernaryWeights(nn.Module):
     """Weights rounded to -1, 0 or 1 times the layer's mean |w|.
 
-    w -> m clip(round(w / m), -1, 1), m = mean |w| of the layer (absmean; Ma et al., "The Era of
-    1-bit LLMs", arXiv 2402.17764, section 2; m is at least 1e-5 and gradients pass straight
-    through, clipped weights included, as in the authors' "Training Tips, Code and FAQ").
+    w -> m clip(round(w / m), -1, 1), m = mean |w| of the layer (absmean; BitNet b1.58: Ma et al.,
+    "The Era of 1-bit LLMs", arXiv 2402.17764, section 2, which adds an epsilon to the divisor; that
+    m is at least 1e-5 instead, multiplies the result, and that gradients pass straight through,
+    clipped weights included, is from the authors' "Training Tips, Code and FAQ").
 
-    Departures: inputs stay float (there 8 bits a token), layers have no normalisation of their
-    own, and the mean is over the weights that are not zero: of a pruned layer those that it keeps,
-    since the zeros would shrink all others.
+    Departures: BitNet trains Transformers from scratch whose linear layers quantise their inputs to
+    8 bits a token and normalise them; here all convolutions and linear layers of a trained network
+    are quantised, the first and the last included, inputs stay float, and layers have no
+    normalisation of their own. The mean is over the weights that are not zero: of a pruned layer
+    those that it keeps, since the zeros would shrink all others.
     """
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -106,7 +111,8 @@ class SharedWeights(nn.Module):
     zero, as pruned ones are, is in no cluster and stays zero. With `clusters` different weights or
     fewer each is its own centroid.
 
-    Weight decay, which the paper does not speak of, acts on a centroid once, not once a member.
+    Departs in the number of values, 16 at most, where the paper has 256 for convolutions and 32 for
+    linear layers of AlexNet and VGG-16. Weight decay acts on a centroid once, not once a member.
 
     Args:
         clusters: k.
