@@ -51,9 +51,12 @@ def _series_points(axis, points: pd.DataFrame, name: str) -> Line2D:
     defence = series_points["defend"].iloc[0]
     colour, marker, size = GREY, "*", 10
     if defence is not None:
-        colour = COLOURS[(defences.index(defence) + 4) % len(COLOURS)]
         alike = list(dict.fromkeys(points.loc[points["defend"] == defence, "series"]))
-        marker, size = MARKERS[alike.index(name) % len(MARKERS)], 7
+        place = alike.index(name)
+        # colours tell defences apart, and where there are none, series
+        several = points["defend"].nunique() > 1
+        colour = COLOURS[(defences.index(defence) + 4 if several else place) % len(COLOURS)]
+        marker, size = MARKERS[place % len(MARKERS)], 7
     style: dict[str, Any] = {"color": colour, "markersize": size}
     axis.vlines(
         series_points["test"],
