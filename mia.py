@@ -18,15 +18,20 @@ def main(argv=None):
 
     from bench.attack_log import AttackLog
     from bench.attacking import fitting_attacks, load_matchup, make_attacks, reason_of
-    from bench.matchup import matchup_digest
+    from bench.matchup import matchup_digest, releases_digest
     from bench.run import begin
     from bench.tables import class_table, closing_table, measures_table
     from defenders.accounting import caveat
 
     run = begin(options)
     attacks = fitting_attacks(run.options)
-    checkpoints = load_matchup(run)
-    log = AttackLog(run.matchup, matchup_digest(checkpoints.values()))
+    checkpoints, releases = load_matchup(run)
+    digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
+    log = AttackLog(
+        run.matchup,
+        matchup_digest(checkpoints.values()),
+        releases_digest(digests) if digests else None,
+    )
     updated = log.update_measures()
     if updated:
         console.say(
@@ -40,7 +45,7 @@ def main(argv=None):
             f"{'it' if len(done) == 1 else 'them'}"
         )
     missing = [name for name in attacks if name not in done]
-    failed = make_attacks(run, checkpoints, log, missing) if missing else {}
+    failed = make_attacks(run, checkpoints, releases, log, missing) if missing else {}
 
     lines = log.lines()
     if lines:

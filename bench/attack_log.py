@@ -56,10 +56,12 @@ class AttackLog:
 
     Attributes:
         models: `matchup_digest` of the models under attack and the attacker's.
+        releases: `releases_digest` of the other versions that the attacker holds; None of none.
     """
 
     matchup: Matchup
     models: str | None
+    releases: str | None = None
 
     @property
     def options(self) -> Options:
@@ -82,7 +84,7 @@ class AttackLog:
         """What has been found of just these models, with the options of attacks as they are now,
         all by the present definitions of attacks and intervals."""
         names = (*OPTION_NAMES, "train_seed", "threads")
-        now = {name: getattr(self.options, name) for name in names}
+        now = {name: self.options.record[name] for name in names}
         return [
             line
             for line in self._of_these_models()
@@ -155,7 +157,13 @@ class AttackLog:
     def _of_these_models(self) -> list[dict]:
         lines = [line for line in read_whole_lines(self.path) if is_of_present_definition(line)]
         current, _ = remeasured(lines, self.scores_path)
-        return [line for line in current if line["models"] == self.models]
+        held = {(): None, self.options.also: self.releases}  # by what lines say of it
+        return [
+            line
+            for line in current
+            if line["models"] == self.models
+            and line.get("releases") == held.get(tuple(line.get("also", ())), "unknown")
+        ]
 
     def _lines_of(
         self, finding: Finding, victim: Checkpoint
@@ -177,6 +185,7 @@ class AttackLog:
             line |= {"chosen": verdict.chosen} if verdict.chosen else {}
             line |= {f"{part}_accuracy": victim.accuracy[part] for part in ("train", "test")}
             line |= {"models": self.models, "scores": key, "targets": targets}
+            line |= {"releases": self.releases} if options.get("also") else {}
             lines.append(line | options)
         return lines, arrays
 

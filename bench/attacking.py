@@ -12,12 +12,16 @@ import numpy as np
 from attackers import ATTACKS, Evidence, attack, metrics, unfit
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
+from bench.matchup import Matchup
 from bench.options import Options
 from bench.outputs import cached_network
 from bench.run import Run
 from bench.signals import collect_signals
 from core.console import NotApplicable, UserError, say
 from core.parallel import parallel_map
+
+Checkpoints = Mapping[str, Checkpoint]  # by role
+Releases = Mapping[str, Checkpoints]  # by the name of a version
 
 
 def fitting_attacks(options: Options) -> list[str]:
@@ -28,7 +32,9 @@ def fitting_attacks(options: Options) -> list[str]:
     if everything:
         names = [name for name in ATTACKS if "variant_of" not in ATTACKS[name].options]
     online, shadow_num = options.split == "inout", options.shadow_num
-    reasons = {name: unfit(name, online=online, shadow_num=shadow_num) for name in names}
+    reasons = {
+        name: unfit(name, online=online, shadow_num=shadow_num, also=options.also) for name in names
+    }
     for reason in filter(None, reasons.values()):
         if not everything:
             raise UserError(reason)
@@ -36,23 +42,29 @@ def fitting_attacks(options: Options) -> list[str]:
     return [name for name in names if reasons[name] is None]
 
 
-def load_matchup(run: Run) -> dict[str, Checkpoint]:
-    """What is known of the victim and the shadow models, by role. Raises UserError where one is not
-    there or does not fit."""
+def load_matchup(run: Run) -> tuple[Checkpoints, Releases]:
+    """What is known of the victim and the shadow models, by role, and of each other release by its
+    name. Raises UserError where one is not there or does not fit."""
     matchup = run.matchup
-    checkpoints = {
-        role: load_checkpoint(matchup.models(role), role, split)
-        for role, split in run.splits.items()
-    }
+    checkpoints = _load(matchup, run)
+    releases = {name: _load(release, run) for name, release in matchup.releases.items()}
     say(
         f"loaded {matchup.victim_folder}\n"
         f"and {run.options.shadow_num} of {matchup.folder('shadow_*')}"
+        + (f"; the attacker also holds {', '.join(releases)}" if releases else "")
     )
-    return checkpoints
+    return checkpoints, releases
+
+
+def _load(matchup: Matchup, run: Run) -> Checkpoints:
+    return {
+        role: load_checkpoint(matchup.models(role), role, split)
+        for role, split in run.splits.items()
+    }
 
 
 def make_attacks(
-    run: Run, checkpoints: Mapping[str, Checkpoint], log: AttackLog, attacks: list[str]
+    run: Run, checkpoints: Checkpoints, releases: Releases, log: AttackLog, attacks: list[str]
 ) -> dict[str, Exception]:
     """Make attacks and write down what they find; returns those that have failed, and how.
 
@@ -60,7 +72,7 @@ def make_attacks(
     with a line.
     """
     options = run.options
-    evidence, failed = _evidence_for(run, checkpoints, attacks)
+    evidence, failed = _evidence_for(run, checkpoints, releases, attacks)
     missing = [name for name in attacks if name not in failed]
 
     def make(name: str, progress) -> Path:
@@ -108,19 +120,19 @@ def _attack_and_record(
 
 
 def _evidence_for(
-    run: Run, checkpoints: Mapping[str, Checkpoint], attacks: list[str]
+    run: Run, checkpoints: Checkpoints, releases: Releases, attacks: list[str]
 ) -> tuple[Evidence, dict[str, Exception]]:
     """The evidence for these attacks, and of those that need more than logits the errors where only
     that fails."""
     try:
-        return collect_signals(run, checkpoints, attacks=attacks), {}
+        return collect_signals(run, checkpoints, releases, attacks=attacks), {}
     except Exception as error:
         more = {"sensitivity", "generated"}
         modest = [name for name in attacks if not more & set(ATTACKS[name].options)]
         if not modest or len(modest) == len(attacks):
             raise
         failed = {name: error for name in attacks if name not in modest}
-    return collect_signals(run, checkpoints, attacks=modest), failed
+    return collect_signals(run, checkpoints, releases, attacks=modest), failed
 
 
 def reason_of(error: Exception) -> str:

@@ -213,6 +213,8 @@ def normalise(
     if stage == "mia" and meaning["original"]:
         reset(*PRUNING, *QUANTIZING, "defend")
     meaning |= _meaningless_compression(meaning, stage)
+    if stage != "mia":
+        meaning["also"] = ()
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.checkpoints import Checkpoint, parent_digest, read_manifest
 from bench.layout import ModelSet
 from bench.options import Options
+from bench.releases import release_options
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,28 @@ class Matchup:
         victim: the version under attack.
         shadows: the version of the shadow models: the victim's where the attacker knows its
             defence or there is none, else the same without a defence.
+        releases: the same of each other version that the attacker holds, by name.
     """
 
     victim: ModelSet
     shadows: ModelSet
+    releases: Mapping[str, Matchup] = field(default_factory=dict)
 
     @classmethod
     def of(cls, options: Options, data: str = "") -> Matchup:
         """The one that the options ask for."""
         victim = ModelSet(options, original=options.original, data=data)
         knows = options.original or options.adaptive or not options.defend
-        return cls(victim, victim if knows else victim.undefended)
+        releases = {name: cls.of(release_options(options, name), data) for name in options.also}
+        return cls(victim, victim if knows else victim.undefended, releases)
 
     def moved_to(self, root: Path) -> Matchup:
         """The same in another folder of the data set and network."""
-        return Matchup(*(replace(models, moved_to=root) for models in (self.victim, self.shadows)))
+        return Matchup(
+            replace(self.victim, moved_to=root),
+            replace(self.shadows, moved_to=root),
+            {name: release.moved_to(root) for name, release in self.releases.items()},
+        )
 
     @property
     def options(self) -> Options:
@@ -70,6 +78,19 @@ class Matchup:
                 return None
             checkpoints.append(checkpoint)
         return matchup_digest(checkpoints)
+
+    def stored_releases(self) -> str | None:
+        """The `releases_digest` of those that lie there now; None where there are none, or of one
+        of them models are missing. Raises as `stored_digest`."""
+        digests = {name: release.stored_digest() for name, release in self.releases.items()}
+        whole = {name: digest for name, digest in digests.items() if digest}
+        return releases_digest(whole) if whole and len(whole) == len(digests) else None
+
+
+def releases_digest(digests: Mapping[str, str]) -> str:
+    """Tells releases, each with its `matchup_digest`, from any others."""
+    words = sorted(f"{name} {digest}" for name, digest in digests.items())
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def matchup_digest(checkpoints: Iterable[Checkpoint]) -> str:

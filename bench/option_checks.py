@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.configs import command, stage_of
 from bench.layout import ModelSet
 from bench.options import OPTIONS, Options
+from bench.releases import release_options
 from core.console import UserError
 from datasets import check_even
 from defenders import DEFENDERS
@@ -99,6 +100,8 @@ def _check_attacker(options: Options) -> None:
             "--original attacks the model before compression, which carries no defence: "
             "leave out --defend, --adaptive and --quantizer"
         )
+    for name in options.also:
+        release_options(options, name)
     if options.adaptive and not options.defend:
         raise UserError(
             "--adaptive means that the attacker knows the defence: name it with --defend"

@@ -24,6 +24,7 @@ from bench.values import (
     positive,
     share,
     true_or_false,
+    version_list,
     whole,
 )
 from datasets import DATASETS, SPLITS
@@ -234,6 +235,14 @@ class Options:
         "mia",
         result=False,
     )
+    also: tuple[str, ...] = option(
+        version_list,
+        (),
+        "versions of the same models that the attacker holds too, named as their folders are, "
+        "separated by commas: original, l1unstructure_0.9, int8; for attacks on several releases",
+        "mia",
+        later=True,
+    )
     fix_variance: bool | None = option(
         true_or_false,
         None,
@@ -340,8 +349,12 @@ class Options:
 
     @property
     def record(self) -> dict:
-        """The options that can change a result, by name, as they are stored with it."""
-        return {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
+        """The options that can change a result, by name, as JSON stores them with it."""
+        values = {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     @property
     def seed_record(self) -> dict:

@@ -192,12 +192,15 @@ def _currency(folder: Path) -> Callable[[dict], bool]:
     names = ("dataset_name", "model_name", "shadow_num", *NAMED_AFTER)
 
     @functools.cache
-    def digest_now(values: tuple) -> str | None:
-        return Matchup.of(Options(stage="mia", **dict(values))).moved_to(root).stored_digest()
+    def digests_now(values: tuple) -> tuple[str | None, str | None]:
+        matchup = Matchup.of(Options(stage="mia", **dict(values))).moved_to(root)
+        return matchup.stored_digest(), matchup.stored_releases()
 
     def is_current(line: dict) -> bool:
         values = tuple((name, line.get(name, OPTIONS[name].default)) for name in names)
         values += tuple((name, line[name]) for name in ("original", "adaptive"))
-        return is_of_present_definition(line) and digest_now(values) == line["models"]
+        values += (("also", tuple(line.get("also", ()))),)
+        said = line["models"], line.get("releases")
+        return is_of_present_definition(line) and digests_now(values) == said
 
     return is_current

@@ -14,6 +14,7 @@ from attackers import ATTACKS
 from bench.layout import ModelSet
 from bench.matchup import Matchup
 from bench.options import Options
+from bench.releases import release_options
 from bench.splits import load_split
 from core.console import UserError, say
 from core.devices import choose_device
@@ -47,6 +48,10 @@ class Run:
     def matchup(self) -> Matchup:
         """Who is attacked with whose shadow models."""
         return Matchup.of(self.options, self.data)
+
+    def of_release(self, name: str) -> Run:
+        """The run that attacks another version that the attacker holds."""
+        return replace(self, options=release_options(self.options, name))
 
     def class_counts(self, role: str) -> tuple[np.ndarray, np.ndarray]:
         """How many members and non-members (num_cls,) a role has of each class."""

@@ -11,7 +11,7 @@ import torch
 
 from core import console
 from attackers import ATTACKS, blindmi
-from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, Signals
+from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, Release, Signals
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs
@@ -68,10 +68,20 @@ class Queries:
 
 
 def collect_signals(
-    run: Run, checkpoints: Mapping[str, Checkpoint], *, attacks: Iterable[str]
+    run: Run,
+    checkpoints: Mapping[str, Checkpoint],
+    releases: Mapping[str, Mapping[str, Checkpoint]],
+    *,
+    attacks: Iterable[str],
 ) -> Evidence:
     """Evidence for these attacks. Outputs are kept in the models' folders, and taken from there the
-    next time."""
+    next time.
+
+    Args:
+        checkpoints: by role.
+        releases: the same of each other version that the attacker holds, by name; asked where an
+            attack uses them.
+    """
     options, roles = run.options, list(run.splits)
     needs = frozenset(
         what
@@ -80,19 +90,25 @@ def collect_signals(
     )
     queries = Queries(run, checkpoints, needs)
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
-    bar = console.progress(total=len(roles), label="asking models", unit="model")
+    asked = {"": queries}
+    if any(ATTACKS[name].options.get("releases") for name in attacks):
+        asked |= {
+            name: Queries(run.of_release(name), of, frozenset()) for name, of in releases.items()
+        }
+    bar = console.progress(total=len(asked) * len(roles), label="asking models", unit="model")
     for _ in parallel_map(
-        lambda role, _: _query(queries, role),
-        roles,
+        lambda place, _: _query(asked[place[0]], place[1]),
+        [(name, role) for name in asked for role in roles],
         workers=options.workers or 1,
         threads=options.threads,
     ):
         bar.update()
     bar.close()
-    # from the folders: large arrays through no pipe
-    outputs = {role: {one.what: one.load() for one, _ in _outputs(queries, role)} for role in roles}
-    shadows = roles[1:]
-    signals = {role: _signals(outputs[role], masks[role]) for role in roles}
+    of_releases = {
+        name: {role: _signals(_load(one, role), masks[role]) for role in roles}
+        for name, one in asked.items()
+    }
+    outputs, signals, shadows = _load(queries, roles[0]), of_releases.pop(""), roles[1:]
     return Evidence(
         labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
         victim=signals["victim"],
@@ -105,8 +121,17 @@ def collect_signals(
         record_ids=queries.record_ids,
         generated=None
         if generated is None
-        else (Signals(outputs["victim"]["generated"]), generated.y.numpy()),
+        else (Signals(outputs["generated"]), generated.y.numpy()),
+        also={
+            name: Release(of["victim"], [of[role] for role in shadows])
+            for name, of in of_releases.items()
+        },
     )
+
+
+def _load(queries: Queries, role: str) -> dict[str, np.ndarray]:
+    """The outputs of a role's model, from its folder: large arrays go through no pipe."""
+    return {one.what: one.load() for one, _ in _outputs(queries, role)}
 
 
 def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:

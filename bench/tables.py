@@ -94,8 +94,11 @@ def closing_table(options: Options) -> None:
     """What has been found so far of the victim: original, compressed, and so with this defence."""
     columns, sizes = {}, []
     for title, matchup in _matchups(options).items():
+        if replace(matchup.options, also=options.also) == options:  # what is under attack
+            matchup = Matchup.of(options)
         try:
-            lines = AttackLog(matchup, matchup.stored_digest()).lines()
+            log = AttackLog(matchup, matchup.stored_digest(), matchup.stored_releases())
+            lines = log.lines()
             victim = read_manifest(matchup.victim, "victim")
         except UserError as error:  # of another victim than that which was attacked
             say(f"left out of the table: {title}: {error}")
@@ -110,7 +113,7 @@ def closing_table(options: Options) -> None:
 def _matchups(options: Options) -> dict[str, Matchup]:
     """The columns of the closing table."""
     defended = replace(options, original=False, adaptive=False)
-    plain = defended.undefended
+    plain = replace(defended.undefended, also=())
     matchups = {"original": Matchup.of(replace(plain.unquantized, original=True))}
     prunes = ModelSet(plain).is_pruned
     if prunes:

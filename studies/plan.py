@@ -11,6 +11,7 @@ from bench.configs import command, stage_of
 from bench.layout import ModelSet, study_job
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
+from bench.releases import release_options
 from core.console import UserError
 from studies.grid import what_differs
 
@@ -61,6 +62,7 @@ class Job:
         elif self.stage != "pretrain":
             words.append(ModelSet(options).version)
         words += ["adaptive"] * (options.adaptive and self.stage == "mia")
+        words += ["also", ",".join(options.also)] if options.also else []
         return " ".join(words + [",".join(options.attacks)] * (self.stage == "mia"))
 
     @property
@@ -70,9 +72,12 @@ class Job:
 
     def reads(self) -> list[Path]:
         """What it reads or adds to."""
-        victim, shadows = models_of(self.options)
+        victim, _ = models_of(self.options)
         places = [victim.split_file, victim.attack_networks]
-        for models in dict.fromkeys([victim.originals, *victim.lineage, *shadows.lineage]):
+        held = [self.options, *(release_options(self.options, name) for name in self.options.also)]
+        versions = [models for options in held for models in models_of(options)]
+        lineages = [one for models in versions for one in models.lineage]
+        for models in dict.fromkeys([victim.originals, *lineages]):
             places += [models.folder(role) for role in models.roles]
         return places
 
@@ -104,12 +109,8 @@ def plan(cells: list[Options]) -> list[Job]:
     last: dict[Path, Job] = {}
     for cell in cells:
         needs = [planner.add("pretrain", cell, [])]
-        if not cell.original:
-            versions = [planner.add_compression(cell, needs)]
-            if cell.defend and not cell.adaptive:
-                plain = {"defend": "", "defend_arg": None, "from_scratch": False}
-                versions.append(planner.add_compression(cell, needs, **plain))
-            needs = needs + [job for jobs in versions for job in jobs]
+        held = [cell, *(release_options(cell, name) for name in cell.also)]
+        needs = needs + [job for one in held for job in planner.add_versions(one, needs)]
         attack = planner.add("mia", cell, needs)
         victim, shadows = models_of(attack.options)
         for folder in (victim.folder("victim"), shadows.folder("shadow_0")):
@@ -125,6 +126,16 @@ class _Planner:
     def __init__(self) -> None:
         self.jobs: dict[tuple, Job] = {}
         self.makers: dict[Path, Job] = {}
+
+    def add_versions(self, cell: Options, needs: list[Job]) -> list[Job]:
+        """The jobs that compress the victim's and the shadows' models of a cell."""
+        if cell.original:
+            return []
+        jobs = self.add_compression(cell, needs)
+        if cell.defend and not cell.adaptive:
+            plain = {"defend": "", "defend_arg": None, "from_scratch": False}
+            jobs += self.add_compression(cell, needs, **plain)
+        return jobs
 
     def add_compression(self, cell: Options, needs: list[Job], **changes) -> list[Job]:
         """The jobs that compress the models of a cell, one behind the other."""
