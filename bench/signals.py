@@ -90,20 +90,12 @@ def collect_signals(
     )
     queries = Queries(run, checkpoints, needs)
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
-    asked = {"": queries}
+    asked = {"": queries}  # by the name of a release; "" = what is under attack
     if any(ATTACKS[name].options.get("releases") for name in attacks):
         asked |= {
             name: Queries(run.of_release(name), of, frozenset()) for name, of in releases.items()
         }
-    bar = console.progress(total=len(asked) * len(roles), label="asking models", unit="model")
-    for _ in parallel_map(
-        lambda place, _: _query(asked[place[0]], place[1]),
-        [(name, role) for name in asked for role in roles],
-        workers=options.workers or 1,
-        threads=options.threads,
-    ):
-        bar.update()
-    bar.close()
+    _ask(asked, roles)
     of_releases = {
         name: {role: _signals(_load(one, role), masks[role]) for role in roles}
         for name, one in asked.items()
@@ -127,6 +119,21 @@ def collect_signals(
             for name, of in of_releases.items()
         },
     )
+
+
+def _ask(asked: Mapping[str, Queries], roles: Iterable[str]) -> None:
+    """Have all outputs of all models there."""
+    places = {f"{role} {name}": (one, role) for name, one in asked.items() for role in roles}
+    options = asked[""].run.options
+    bar = console.progress(total=len(places), label="asking models", unit="model")
+    for _ in parallel_map(
+        lambda place, _: _query(*places[place]),
+        list(places),
+        workers=options.workers or 1,
+        threads=options.threads,
+    ):
+        bar.update()
+    bar.close()
 
 
 def _load(queries: Queries, role: str) -> dict[str, np.ndarray]:
