@@ -10,6 +10,7 @@ import pandas as pd
 from attackers import OPTION_NAMES, registered_position
 from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, SIZES, VICTIM
 
+_OWN = [name for name in OPTION_NAMES if name != "also"]  # options of single attacks
 HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one nearest to it
 
 
@@ -17,8 +18,8 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows in order, with names for what they are about; and what was there twice.
 
     Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
-    the registered name of the attack, and to `attack` those of its options that differ among the
-    attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
+    the registered name of the attack, and to `attack` the other releases that it has, and those of
+    its options that differ among the attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
     `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
     of options of training, and `recipe` the value of all of these but defences', for comparing.
     """
@@ -47,8 +48,9 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shared = [name for name in training if name not in DEFENCE_OPTIONS]
     table["recipe"] = _as_text(table, shared).agg(" ".join, axis=1) if len(table) else ""
     table["verdict"] = table["attack"]
-    options = _differing(table, OPTION_NAMES, within=[*SECTION, "victim", "verdict"])
-    table["attack"] = table["attack"] + options
+    options = _differing(table, _OWN, within=[*SECTION, "victim", "verdict"])
+    held = [f" + {names.replace(',', ' + ')}" if names else "" for names in table["also"]]
+    table["attack"] = table["attack"] + held + options
     same = table.duplicated([*SECTION, "victim", "attack", "measure", *REPEATED])
     folders = ", ".join(sorted(set(table.loc[same, "folder"])))
     note = f"{folders}: the same configuration and seeds lie in another folder too, which counts"

@@ -36,11 +36,12 @@ def _missing_attacks(rows: pd.DataFrame) -> list[str]:
     """Registered attacks that can be made in this split, by the victims on which they were not."""
     online = rows["split"].iloc[0] == "inout"
     most = int(rows["shadow_num"].max())
+    also = [names for names in rows["also"].unique() if names]  # whether any attacker held more
     possible = [
         verdict
         for verdict, name in VERDICTS.items()
         if "variant_of" not in ATTACKS[name].options
-        and not unfit(name, online=online, shadow_num=most)
+        and not unfit(name, online=online, shadow_num=most, also=also)
     ]
     # attackers with other numbers of shadow models are another question: by model and knowledge
     attacked = rows.assign(name=_knowledge(rows)).groupby("name", sort=False)["verdict"].agg(set)

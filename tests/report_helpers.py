@@ -55,6 +55,7 @@ def rows(*values, **columns):
             "victim_results": None,
             "line": None,
             "delta_option": None,
+            "also": "",
         }
         | columns
     )
