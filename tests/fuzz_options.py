@@ -124,6 +124,11 @@ WRONG = {
     "shadow_num": whole(1, 10**4),
     "workers": whole(1, 1024),
     "prune_iterations": whole(1, 100),
+    "also": st.one_of(
+        st.booleans(),
+        numbers,
+        st.sampled_from(["", "x", "a/b", "original,", "int9", [None], [1.5], [[]], {}]),
+    ),
     "keep_epochs": st.sampled_from(
         [True, False, "", "x", "1,", "-1", "1;2", -1, 1.5, [-1], [None], [1.5], [[]], {}]
     ),

@@ -71,6 +71,22 @@ def test_all_kinds_of_compression_in_one_grid(grid):
     assert {"int8", "l1unstructure_0.7_int8", "cluster4_ppb_4", "wanda_0.7_x5"} <= set(names)
 
 
+def test_what_an_attacker_holds_too_is_made_before_the_attack(grid):
+    jobs = planned(grid(also=["original,int8,l1unstructure_0.9_x5_int8"], defend=["ppb"]))
+    assert Counter(job.stage for job in jobs) == {
+        "pretrain": 1,
+        "prune": 3,  # the victim's with and without a defence, and the third release's
+        "quantize": 2,
+        "mia": 1,
+    }
+    attack = jobs[-1]
+    assert set(attack.needs) == set(jobs[:-1]) and "also original,int8," in attack.label
+    folders = {path.name for path in attack.reads()}
+    assert {"victim_model", "int8_model", "shadow_l1unstructure_0.9_x5_int8_model_1"} <= folders
+    assert "shadow_l1unstructure_0.7_model_0" in folders
+    assert all(not job.options.also for job in jobs[:-1])
+
+
 def test_what_has_no_meaning_in_a_cell_is_left_out(grid):
     made = [
         line
