@@ -287,7 +287,7 @@ def made_of(
     precision: str | None = None,
 ) -> dict:
     """What must be the same for models to be what is asked for; of several, of all of them."""
-    asked = models.options.record | {"precision": precision}
+    asked = models.record | {"precision": precision}
     return {name: asked[name] for name in names} | {
         "split": " ".join(map(split_digest, splits)),
         "data": models.data,

@@ -68,6 +68,7 @@ def command_that_makes(models: ModelSet, role: str = "victim", asked: Iterable[s
     keep = {*asked, *(MUST_MATCH_TO_REUSE[stage] if stage == options.stage else ())}
     if stage == "pretrain" and options.stage != stage:
         options = replace(options, split=_kind_of_split(models))
+    keep |= set(models.meaningless)
     made = {name: value for name, value in made_with(models, role).items() if name not in keep}
     options = replace(options, **made)
     shadows = _shadows(models)
@@ -89,7 +90,7 @@ def made_with(models: ModelSet, role: str = "victim") -> dict:
                 made = {name: _option_of(manifest, name) for name in names}
                 if like.version == models.version:
                     return made | {"precision": precision_unless_default(manifest)}
-                if like.original:
+                if like.original or models.quantizer:
                     more = ("epochs", "prune_epochs")
                     made |= {name: _option_of(manifest, name) for name in more}
                 return {name: value for name, value in made.items() if name not in of_version}

@@ -161,7 +161,7 @@ def network_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*SECTION, "model"]
     table = table.drop_duplicates([*keys, *REPEATED])
     groups = table.groupby(keys, sort=False)
-    labels = ["model_series", "recipe", "trained_with"]
+    labels = ["model_series", "recipe", "trained_with", "prune_epochs", "quantize_epochs"]
     accuracies = groups[[*VICTIM, "caveat", *labels]].first()
     for part in ("train", "test"):
         averages = average(table, keys, f"{part}_accuracy")
@@ -180,7 +180,8 @@ def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 
 def headline_victims(summary: pd.DataFrame) -> list[str]:
-    """The original, and the undefended pruned victim with most attacks, nearest to a sparsity of 0.7.
+    """The original, and the undefended compressed victim with most attacks, nearest to a sparsity
+    of 0.7.
 
     The original is the one trained as that victim was.
     """
@@ -188,15 +189,13 @@ def headline_victims(summary: pd.DataFrame) -> list[str]:
     if pruned.empty:
         pruned = summary[~summary["original"]]
     ranked = pruned.groupby("victim", sort=False).agg(
-        attacks=("attack", "nunique"),
-        at=("prune_sparsity", "first"),
-        trained_with=("trained_with", "first"),
+        attacks=("attack", "nunique"), at=("prune_sparsity", "first"), recipe=("recipe", "first")
     )
     ranked["far"] = (ranked["at"] - HEADLINE_SPARSITY).abs()
     nearest = ranked.sort_values(["attacks", "far"], ascending=[False, True])[:1]
     originals = summary[summary["original"]]
     if len(nearest):
-        originals = originals[originals["trained_with"] == nearest["trained_with"].iloc[0]]
+        originals = originals[originals["recipe"] == nearest["recipe"].iloc[0]]
     return [*originals["victim"].unique()[:1], *nearest.index]
 
 
