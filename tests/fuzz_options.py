@@ -165,6 +165,7 @@ NULL_MEANS_NOT_GIVEN = {
     "data_root",
     "prune_epochs",
     "quantize_epochs",
+    "rewind",
     "train_seed",
     "defend_arg",
     "precision",
