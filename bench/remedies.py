@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from bench.configs import command, format_value, stage_of
+from bench.configs import command, default_values, derived, format_value, stage_of
 from bench.layout import MANIFEST, NAMED_AFTER, ModelSet
-from bench.options import OPTIONS
+from bench.options import OPTIONS, Options
 from bench.split_file import read_split
 from core.console import UserError
 from core.files import read_sealed
@@ -91,10 +91,22 @@ def made_with(models: ModelSet, role: str = "victim") -> dict:
                 if like.version == models.version:
                     return made | {"precision": precision_unless_default(manifest)}
                 if like.original or models.quantizer:
-                    more = ("epochs", "prune_epochs")
-                    made |= {name: _option_of(manifest, name) for name in more}
+                    made |= _epochs_like(manifest, models.options)
                 return {name: value for name, value in made.items() if name not in of_version}
     return {}
+
+
+def _epochs_like(manifest: dict, options: Options) -> dict:
+    """The epochs of all trainings, as those of a model that is there; what follows from others in
+    its options, or in `options`, does so again."""
+    told = default_values() | manifest["options"]
+    epochs = {"epochs": told["epochs"]}
+    again = derived(vars(options) | epochs)
+    by_default = derived(told)["prune_epochs"] == told["prune_epochs"]
+    epochs["prune_epochs"] = again["prune_epochs"] if by_default else told["prune_epochs"]
+    if options.quantize_epochs == derived(vars(options))["quantize_epochs"]:
+        epochs["quantize_epochs"] = again["quantize_epochs"]
+    return epochs
 
 
 def how_to_ask_for(models: ModelSet, names: list[str], have: dict) -> str:
