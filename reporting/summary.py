@@ -24,7 +24,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
-    known |= {"prune_epochs", "quantize_epochs"}
+    known |= {"pruned", "prune_epochs", "quantize_epochs"}
     training = [name for name in RECORDED if name not in known]
     noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
     name = _names(table) + noise
