@@ -17,17 +17,20 @@ def main(argv=None):
     options = parse("quantize", argv, about=f"{__doc__}\nquantisers:\n{QUANTIZERS.help()}")
 
     from bench.checkpoints import check_place, load_checkpoint
-    from bench.quantizing import QuantizedModels
+    from bench.quantizing import QuantizedModels, of_parents
     from bench.run import begin
     from bench.training import TrainingPlan, train_roles
 
     run = begin(options)
     models = run.models()
     check_place(models)
-    source = models.parent or models.originals
+    source = models.parent
+    assert source is not None  # nothing is quantised from scratch
     parents = {role: load_checkpoint(source, role, split) for role, split in run.splits.items()}
     what = source.version or "original"
     console.say(f"loaded {len(parents)} {what} models from {models.root}")
+    run = of_parents(run, parents)
+    models = run.models()
     quantized = QuantizedModels(run, parents)
     train_roles(
         TrainingPlan(

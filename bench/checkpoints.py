@@ -90,8 +90,8 @@ class Checkpoint:
         return self.files.get(WEIGHTS, "")
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights on the CPU as layers work with them, pruned ones zero. Raises UserError where it is damaged, or
-        another command has put other weights in its place."""
+        """The weights on the CPU as layers work with them, pruned ones zero. Raises UserError where
+        the file is damaged, or another command has put other weights in its place."""
         return self._read(WEIGHTS)
 
     def weights_after(self, epoch: int) -> dict[str, torch.Tensor]:
@@ -107,8 +107,8 @@ class Checkpoint:
         return self._read(name)
 
     def masks(self) -> dict[str, torch.Tensor] | None:
-        """{parameter name: bool tensor} on the CPU; None of an original. Raises UserError where
-        they are damaged."""
+        """{parameter name: bool tensor} on the CPU; None where nothing is pruned. Raises UserError
+        where they are damaged."""
         return self._read(MASKS) if MASKS in self.files else None
 
     def check_files(self) -> None:
@@ -287,7 +287,7 @@ def made_of(
     precision: str | None = None,
 ) -> dict:
     """What must be the same for models to be what is asked for; of several, of all of them."""
-    asked = models.options.record | {"precision": precision}
+    asked = models.record | {"precision": precision}
     return {name: asked[name] for name in names} | {
         "split": " ".join(map(split_digest, splits)),
         "data": models.data,

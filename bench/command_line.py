@@ -127,10 +127,12 @@ def parse(
 
 def _check_typed_compression(typed: Iterable[str], options: Options) -> None:
     """Raise UserError where a command line says of compression what would mean nothing."""
+    if options.pruned or options.original:
+        return
     if "pruned" in typed and not options.quantizer:
         raise UserError("--pruned tells what is quantised: name the quantiser with --quantizer")
     stray = [name for name in PRUNED_AFTER if name in typed]
-    if options.quantizer and not options.pruned and stray:
+    if options.quantizer and stray:
         raise UserError(
             f"--{stray[0]} is of pruned models, and {options.quantizer} of the originals is asked "
             f"for: give --pruned too"
@@ -161,6 +163,8 @@ def _parser(stage: str, names: Iterable[str], about: str) -> Parser:
         default = option.default
         text = "" if default in (None, False, "", ()) else f" (default: {format_value(default)})"
         takes: dict = {"action": "store_true"} if option.kind is values.flag else {"metavar": "X"}
+        if option.kind is values.switch:
+            takes |= {"nargs": "?", "const": "true"}
         help_text = (option.help + text).replace("%", "%%")
         parser.add_argument(f"--{name}", default=None, help=help_text, **takes)
     for name in UNUSED:
@@ -184,7 +188,7 @@ def _of_other_runs(stage: str, chosen: Mapping) -> set[str]:
     """What a config may say for the sake of other runs than this one."""
     if stage == "mia" and chosen["original"]:
         return {"defend", "adaptive", "from_scratch", *QUANTIZING}
-    return set()
+    return {"from_scratch"} if stage == "mia" and chosen["quantizer"] else set()
 
 
 def normalise(
@@ -224,7 +228,7 @@ def normalise(
         meaning["defend_arg"] = DEFENDERS[meaning["defend"]].options["default"]
     if meaning["defend"] != "dp":
         reset(*_DP_ONLY)
-    if stage in ("pretrain", "prune"):
+    if stage in ("pretrain", "prune", "quantize"):
         meaning["from_scratch"] = False
     if meaning["data_root"] is None:
         meaning["data_root"] = default_data_root()

@@ -66,7 +66,7 @@ def command(stage: str, options: Options) -> str:
             and value not in (None, before[name])
             and not (name in follows and follows[name] == value)
         ):
-            flag = option.kind is values.flag
+            flag = option.kind is values.flag or option.kind is values.switch and value
             words += [f"--{name}"] * value if flag else [f"--{name}", format_value(value)]
     return shlex.join(words)
 

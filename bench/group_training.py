@@ -142,9 +142,10 @@ class Group:
         began: float,
     ) -> Checkpoint:
         plan, network = self.plan, model.network
-        size = measure_size(network, quantizer=plan.models.quantizer, shape=plan.records.shape)
+        coding = plan.models.quantizer or None
+        size = measure_size(network, quantizer=coding, shape=plan.records.shape)
         checkpoint = Checkpoint(
-            options=plan.options.record | {"precision": model.precision},
+            options=plan.models.record | {"precision": model.precision},
             epoch=history.best_epoch,
             ran=len(history.dev_accuracy),
             accuracy=accuracy,

@@ -103,9 +103,9 @@ class ModelSet:
         return "_".join(words)
 
     @property
-    def quantizer(self) -> str | None:
-        """Whose weights they have; None of float ones."""
-        return None if self.original else self.options.quantizer
+    def quantizer(self) -> str:
+        """Whose weights they have; "" of float ones."""
+        return "" if self.original else self.options.quantizer
 
     @property
     def is_pruned(self) -> bool:
@@ -113,10 +113,18 @@ class ModelSet:
 
     @property
     def meaningless(self) -> tuple[str, ...]:
-        """The options of compression that say nothing of these."""
+        """The options of compression and defence that say nothing of these, and so are None in
+        results of them."""
         if self.original:
             return (*PRUNING, *QUANTIZING, "defend", "defend_arg")
         return () if self.is_pruned else PRUNING
+
+    @property
+    def record(self) -> dict:
+        """The options that are stored with these, see `Options.record`. With originals lie those of
+        later stages too, which nobody reads."""
+        unused = () if self.original else self.meaningless
+        return self.options.record | dict.fromkeys(unused)
 
     @property
     def parent(self) -> ModelSet | None:

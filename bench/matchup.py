@@ -66,8 +66,8 @@ class Matchup:
         return self.folder("victim")
 
     def stored_digest(self) -> str | None:
-        """The `matchup_digest` of the models that lie there now; None where one is gone or was
-        pruned from another original than lies there.
+        """The `matchup_digest` of the models that lie there now; None where one is gone or was made
+        of another model than lies there.
 
         Raises UserError where a manifest cannot be read.
         """

@@ -17,12 +17,14 @@ from bench.values import (
     flag,
     folder_name,
     ignored,
+    name_or_none,
     not_negative,
     one_of,
     or_word,
     path,
     positive,
     share,
+    switch,
     true_or_false,
     version_list,
     whole,
@@ -172,11 +174,15 @@ class Options:
         _PRUNED,
         later=True,
     )
-    quantizer: str | None = option(
-        one_of(QUANTIZERS), None, f"quantiser: {', '.join(QUANTIZERS)}", _QUANTIZED, later=True
+    quantizer: str = option(
+        name_or_none(QUANTIZERS),
+        "",
+        f"quantiser: {', '.join(QUANTIZERS)}; or '' for none",
+        _QUANTIZED,
+        later=True,
     )
     pruned: bool = option(
-        flag,
+        switch,
         False,
         "what is quantised are the models of these pruning options, not the originals",
         _QUANTIZED,
@@ -345,7 +351,7 @@ class Options:
     @property
     def unquantized(self) -> Options:
         """The same without a quantiser."""
-        return dataclasses.replace(self, quantizer=None, pruned=False, quantize_epochs=None)
+        return dataclasses.replace(self, quantizer="", pruned=False, quantize_epochs=None)
 
     @property
     def record(self) -> dict:

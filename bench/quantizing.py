@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,6 +13,14 @@ from bench.role_models import on_device, stored_model
 from bench.run import Run
 from quantizer import QUANTIZERS
 from quantizer.attach import attach_quantizer
+
+
+def of_parents(run: Run, parents: Mapping[str, Checkpoint]) -> Run:
+    """The run, with options that say how the pruned models that it quantises were fine-tuned."""
+    if not run.options.pruned:
+        return run
+    epochs = parents["victim"].options["prune_epochs"]
+    return replace(run, options=replace(run.options, prune_epochs=epochs))
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,6 @@ class QuantizedModels:
         Raises UserError where its parent is damaged."""
         run, parent = self.run, self.parents[role]
         options = run.options
-        assert options.quantizer is not None  # as the stage has checked
         model = stored_model(
             options, run.records, role, "quantize", run.device, weights=parent.weights()
         )
@@ -45,7 +52,7 @@ class QuantizedModels:
         """What ranges of inputs are taken from: all train records of the role; None where they are
         not quantised."""
         run = self.run
-        if not QUANTIZERS[run.options.quantizer or ""].options["inputs"]:
+        if not QUANTIZERS[run.options.quantizer].options["inputs"]:
             return None
         train = torch.from_numpy(run.splits[role].train).to(run.device)
         x, _ = on_device(run.records, run.device).batch(train)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from bench.configs import command, format_value, stage_of
+from bench.configs import command, default_values, derived, format_value, stage_of
 from bench.layout import MANIFEST, NAMED_AFTER, ModelSet
-from bench.options import OPTIONS
+from bench.options import OPTIONS, Options
 from bench.split_file import read_split
 from core.console import UserError
 from core.files import read_sealed
@@ -68,6 +68,7 @@ def command_that_makes(models: ModelSet, role: str = "victim", asked: Iterable[s
     keep = {*asked, *(MUST_MATCH_TO_REUSE[stage] if stage == options.stage else ())}
     if stage == "pretrain" and options.stage != stage:
         options = replace(options, split=_kind_of_split(models))
+    keep |= set(models.meaningless)
     made = {name: value for name, value in made_with(models, role).items() if name not in keep}
     options = replace(options, **made)
     shadows = _shadows(models)
@@ -89,11 +90,23 @@ def made_with(models: ModelSet, role: str = "victim") -> dict:
                 made = {name: _option_of(manifest, name) for name in names}
                 if like.version == models.version:
                     return made | {"precision": precision_unless_default(manifest)}
-                if like.original:
-                    more = ("epochs", "prune_epochs")
-                    made |= {name: _option_of(manifest, name) for name in more}
+                if like.original or models.quantizer:
+                    made |= _epochs_like(manifest, models.options)
                 return {name: value for name, value in made.items() if name not in of_version}
     return {}
+
+
+def _epochs_like(manifest: dict, options: Options) -> dict:
+    """The epochs of all trainings, as those of a model that is there; what follows from others in
+    its options, or in `options`, does so again."""
+    told = default_values() | manifest["options"]
+    epochs = {"epochs": told["epochs"]}
+    again = derived(vars(options) | epochs)
+    by_default = derived(told)["prune_epochs"] == told["prune_epochs"]
+    epochs["prune_epochs"] = again["prune_epochs"] if by_default else told["prune_epochs"]
+    if options.quantize_epochs == derived(vars(options))["quantize_epochs"]:
+        epochs["quantize_epochs"] = again["quantize_epochs"]
+    return epochs
 
 
 def how_to_ask_for(models: ModelSet, names: list[str], have: dict) -> str:

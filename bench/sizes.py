@@ -27,7 +27,7 @@ def size_cells(size: dict | None) -> list[str]:
 
 
 def size_in_words(size: dict) -> str:
-    """A sentence."""
+    """What it takes, for a line."""
     of = CompressionSize(**size)
     return (
         f"{percent(of.density)} % of the weights are not zero, {of.bits_per_weight:.2f} bits each; "

@@ -122,8 +122,8 @@ def _matchups(options: Options) -> dict[str, Matchup]:
     matchups[compressed] = Matchup.of(plain)
     if options.defend:
         scratch = " scratch" if options.from_scratch else ""
-        quantized = f"{options.quantizer} " if options.quantizer else ""
-        name = f"{quantized}{options.defend} {options.defend_arg:g}{scratch}"
+        kind = f"{compressed} " if options.quantizer else ""
+        name = f"{kind}{options.defend} {options.defend_arg:g}{scratch}"
         matchups[name] = Matchup.of(defended)
         matchups[f"{name}, adaptive"] = Matchup.of(replace(defended, adaptive=True))
     return matchups
@@ -136,7 +136,8 @@ def _show_closing_table(
     for part in ("train", "test"):
         of_victims = (next(iter(lines.values()))[f"{part}_accuracy"] for lines in columns.values())
         rows.append([f"victim, {part} accuracy", *map(percent, of_victims)])
-    rows += [[f"victim, {title}", *cells] for title, *cells in size_rows(sizes)]
+    if any(sizes):  # models from before these were counted have none
+        rows += [[f"victim, {title}", *cells] for title, *cells in size_rows(sizes)]
     for attack in VERDICTS:
         if any(attack in lines for lines in columns.values()):
             rows.append([attack, *(_cell(lines.get(attack)) for lines in columns.values())])

@@ -95,6 +95,8 @@ def _of_failures(failed: dict[str, Exception], groups: dict[str, list[str]]) -> 
 def _stack_size(plan: TrainingPlan) -> int:
     """How many models can be trained on a GPU as one: as many as take a quarter of its memory; 1 =
     only alone."""
+    if plan.models.quantizer:  # of which no stack is made, and whose start may take its time
+        return 1
     network = plan.start("victim", Round()).network
     if not stack.fits(network) or not DEFENDERS.load(plan.defend).is_stackable():
         return 1

@@ -128,6 +128,11 @@ def _flag(value) -> bool:
     return value
 
 
+def name_or_none(registry: Registry) -> Kind:
+    """Names of a registry, or "" for none of them."""
+    return or_word(one_of(registry), "")
+
+
 def _true_or_false(value) -> bool:
     words = {"true": True, "false": False}
     return _flag(words.get(value, value) if isinstance(value, str) else value)
@@ -139,6 +144,7 @@ epoch_list = Kind(_epoch_list, "whole numbers from 0, separated by commas")
 path = Kind(_path, "a path")  # `~` is the home folder, as in a shell
 folder_name = Kind(_folder_name, "a name of letters, digits, '.', '_' and '-'")
 flag = Kind(_flag, "true or false")  # without a value on the command line
+switch = Kind(_true_or_false, "true or false")  # on the command line without a value, or a word
 true_or_false = Kind(_true_or_false, "true or false")  # a word on the command line
 ignored = Kind(lambda value: None, "anything")
 positive = number("a number above 0", lambda real: real > 0)

@@ -9,7 +9,7 @@ from core.console import percent
 from reporting.answer_table import answer_table, attacker_name, interval_of, signed
 from reporting.comparison import DefenceCost, Difference, cheapest
 from reporting.document import Answer, Point
-from reporting.findings import EQUAL, Finding, change_at_equal_accuracy
+from reporting.findings import EQUAL, Finding, at_equal_accuracy, mean_change
 
 _NAMED = 8  # so many networks are listed by name, of more the number
 
@@ -87,12 +87,13 @@ def _change_point(findings: list[Finding]) -> Point:
         ("Cannot be judged", [pair for pair in changes if pair[1].seeds == 1]),
     )
     items = [f"{verdict}: {_changes_in_words(group)}." for verdict, group in groups if group]
-    equal = [finding for finding in plain if finding.is_as_accurate]
-    at_equal = change_at_equal_accuracy(plain)
-    if at_equal:
+    equal = at_equal_accuracy(plain)
+    mean = mean_change(equal)
+    if mean:
         items.append(
-            f"As accurate on test records as the original, within {100 * EQUAL:g} point: "
-            f"{_named(equal)}; the mean of their changes: {signed(at_equal)}."
+            f"As accurate on test records as the original, within {100 * EQUAL:g} point on average "
+            f"and {200 * EQUAL:g} in every split: {_named(equal)}; the mean of their changes: "
+            f"{signed(mean)}."
         )
     each = [one for finding in plain for one in finding.same.values() if one.seeds > 1]
     if each:

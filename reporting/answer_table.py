@@ -98,7 +98,7 @@ def _measured_cell(row) -> Cell:
     return mean_cell(row.mean, row.sd, more=more)
 
 
-def _difference_cell(difference: Difference | None, more: str = "") -> Cell:
+def difference_cell(difference: Difference | None, more: str = "") -> Cell:
     if difference is None:
         return Cell("", None)
     under = "; ".join(filter(None, [interval_of(difference), more]))
@@ -118,9 +118,9 @@ def _change_cells(finding: Finding, *, numbered: bool) -> list[Cell]:
         )
         pair = f"{after} minus {before}"
     return [
-        _difference_cell(finding.gained),
-        _difference_cell(change.same),
-        _difference_cell(change.best, pair),
+        difference_cell(finding.gained),
+        difference_cell(change.same),
+        difference_cell(change.best, pair),
     ]
 
 
@@ -130,4 +130,4 @@ def _cost_cells(finding: Finding) -> list[Cell]:
         return [Cell("", None)] * 3
     price = Cell(f"{cost.price:.1f}", cost.price) if cost.taken.is_above_zero else Cell("-", None)
     judged = "" if cost.adaptive else "no adaptive attack"
-    return [_difference_cell(cost.lost), _difference_cell(cost.taken, judged), price]
+    return [difference_cell(cost.lost), difference_cell(cost.taken, judged), price]

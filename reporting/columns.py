@@ -31,7 +31,8 @@ MEASURES = {
     "tpr_at_0.001": Measure("TPR at FPR 0.1 %", 0.001),
 }
 SECTION = ["dataset_name", "model_name", "split"]
-VICTIM = [*NAMED_AFTER, "adaptive", "original"]
+# `pruned` says no more than that there are a pruner and a quantiser
+VICTIM = [*(name for name in NAMED_AFTER if name != "pruned"), "adaptive", "original"]
 REPEATED = ["seed", "train_seed"]
 # what is written about a configuration, see `summary.label_configurations`
 LABELS = ["model", "series", "model_series", "noise_series", "trained_with", "recipe", "verdict"]

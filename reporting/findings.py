@@ -22,7 +22,8 @@ from reporting.comparison import (
     strongest,
 )
 
-EQUAL = 0.01  # test accuracies that differ by no more count as equal
+EQUAL = 0.01  # test accuracies that differ by no more on average, and in no split by twice that
+UNCOMPRESSED = 32  # bits a weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +37,9 @@ class Finding:
             of 1 %; None where there are too few non-members for that rate.
         original: the name of the original it was made from; None where that was not attacked.
         change: from that original.
-        gained: test accuracy of this network - that of the original.
-        changes: by (seed, train_seed), the accuracy of the strongest attack on this network - that
-            of the strongest on the original.
+        gains: by (seed, train_seed), test accuracy of this network - that of the original.
+        changes: likewise, the accuracy of the strongest attack on this network - that of the
+            strongest on the original.
         same: of each attacker of both its accuracy on this network - that on the original.
         cost: of its defence; None where it has none, or where no undefended network is like it.
     """
@@ -49,7 +50,7 @@ class Finding:
     tpr: Any | None
     original: str | None = None
     change: AttackChange | None = None
-    gained: Difference | None = None
+    gains: pd.Series | None = None
     changes: pd.Series | None = None
     same: dict[Attacker, Difference] = field(default_factory=dict)
     cost: DefenceCost | None = None
@@ -60,9 +61,17 @@ class Finding:
         return not self.network.original and not self.network.defend
 
     @property
+    def gained(self) -> Difference | None:
+        """The mean of `gains`; None where there are none."""
+        return None if self.gains is None else paired_difference(self.gains, 0 * self.gains)
+
+    @property
     def is_as_accurate(self) -> bool:
-        """Whether its test accuracy is that of its original, within `EQUAL`."""
-        return self.gained is not None and abs(self.gained.mean) <= EQUAL
+        """Whether its test accuracy is that of its original, see `EQUAL`."""
+        if self.gained is None or self.gains is None:
+            return False
+        splits = self.gains.dropna().groupby(level="seed").mean().abs()
+        return abs(self.gained.mean) <= EQUAL and bool((splits <= 2 * EQUAL).all())
 
 
 def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame) -> list[Finding]:
@@ -73,7 +82,7 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
         summary: of `summary.summarise`.
         accuracies: of `summary.network_accuracies`.
     """
-    runs, tests = attack_runs(rows), _test_accuracies(rows)
+    runs, tests = attack_runs(rows), test_accuracies(rows)
     network_findings = []
     for network in accuracies.itertuples():
         if network.model not in runs:
@@ -81,9 +90,10 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
         attacker = strongest(runs[network.model])
         original = undefended = None
         if not network.original:
-            original = _reference(network, accuracies[accuracies["original"]], runs)
+            original = reference_of(network, accuracies[accuracies["original"]], runs)
         if network.defend:
-            undefended = _reference(network, _undefended_like(network, accuracies), runs)
+            undefended = reference_of(network, plain_like(network, accuracies), runs)
+        change = attack_change(runs[network.model], runs[original]) if original else None
         network_findings.append(
             Finding(
                 network,
@@ -91,11 +101,9 @@ def findings(rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
                 _summary_row(summary, network.model, attacker, "accuracy"),
                 _summary_row(summary, network.model, attacker, "tpr_at_0.01"),
                 original,
-                *(
-                    _change(network.model, original, runs, tests)
-                    if original
-                    else (None, None, None)
-                ),
+                change,
+                tests[network.model] - tests[original] if original else None,
+                _changes(change, runs[network.model], runs[original]) if original else None,
                 same_attack_differences(runs[network.model], runs[original]) if original else {},
                 _defence_cost(network.model, undefended, runs, tests) if undefended else None,
             )
@@ -108,61 +116,71 @@ def original_of(rows: pd.DataFrame, accuracies: pd.DataFrame) -> dict[str, str]:
     runs = attack_runs(rows)
     originals = accuracies[accuracies["original"]]
     pairs = {
-        network.model: _reference(network, originals, runs)
+        network.model: reference_of(network, originals, runs)
         for network in accuracies[~accuracies["original"]].itertuples()
         if network.model in runs
     }
     return {model: original for model, original in pairs.items() if original}
 
 
-def _change(
-    model: str, original: str, runs: dict[str, pd.DataFrame], tests: dict[str, pd.Series]
-) -> tuple[AttackChange, Difference | None, pd.Series | None]:
-    """`change`, `gained` and `changes` of a `Finding`."""
-    change = attack_change(runs[model], runs[original])
-    gained, changes = paired_difference(tests[model], tests[original]), None
-    if change.best_after and change.best_before:
-        changes = runs[model].loc[change.best_after] - runs[original].loc[change.best_before]
-    return change, gained, changes
+def _changes(
+    change: AttackChange | None, runs: pd.DataFrame, original: pd.DataFrame
+) -> pd.Series | None:
+    """`changes` of a `Finding`."""
+    if change is None or change.best_after is None or change.best_before is None:
+        return None
+    return runs.loc[change.best_after] - original.loc[change.best_before]
 
 
-def change_at_equal_accuracy(findings: list[Finding]) -> Difference | None:
-    """The mean change by compression alone over the networks that are as accurate on test records
-    as their original, within `EQUAL`, paired over the seeds that all of them have; None where there
-    is no such network."""
-    changes = [
-        each.changes
+def at_equal_accuracy(findings: list[Finding]) -> list[Finding]:
+    """The networks without a defence that are compressed at all and as accurate as their original;
+    those that share most seeds, as others could not be paired with them."""
+    equal = {
+        each: each.changes.dropna().index
         for each in findings
-        if each.is_plain and each.is_as_accurate and each.changes is not None
-    ]
+        if each.is_plain
+        and each.is_as_accurate
+        and each.changes is not None
+        and not each.network.bits_per_weight >= UNCOMPRESSED
+    }
+    most = max(equal.values(), key=len, default=None)
+    return [each for each, runs in equal.items() if runs.equals(most)]
+
+
+def mean_change(findings: list[Finding]) -> Difference | None:
+    """The mean of `changes` over networks, paired by seed; None of no network."""
+    changes = [each.changes for each in findings if each.changes is not None]
     if not changes:
         return None
     mean = pd.concat(changes, axis=1).dropna().mean(axis=1)
     return paired_difference(mean, 0 * mean)
 
 
-def _test_accuracies(rows: pd.DataFrame) -> dict[str, pd.Series]:
+def test_accuracies(rows: pd.DataFrame) -> dict[str, pd.Series]:
     """{model: its test accuracy by (seed, train_seed)}."""
     once = rows.drop_duplicates(["model", *REPEATED]).set_index(REPEATED)
     return {model: group["test_accuracy"] for model, group in once.groupby("model")}
 
 
-def _undefended_like(network, accuracies: pd.DataFrame) -> pd.DataFrame:
-    """The networks that are compressed as this one is, and have no defence."""
+def plain_like(network, accuracies: pd.DataFrame, **other) -> pd.DataFrame:
+    """The networks without a defence that are compressed as this one is but for some options."""
     alike = ~accuracies["original"] & (accuracies["defend"] == "")
     for name in (*PRUNED_AFTER, "quantizer"):
-        value = getattr(network, name)
+        value = other.get(name, getattr(network, name))
         alike &= accuracies[name].isna() if pd.isna(value) else accuracies[name] == value
     return accuracies[alike]
 
 
-def _reference(network, candidates: pd.DataFrame, runs: dict[str, pd.DataFrame]) -> str | None:
-    """The one candidate that was trained by the network's recipe; None where there is no such one."""
+def reference_of(network, candidates: pd.DataFrame, runs: dict[str, pd.DataFrame]) -> str | None:
+    """The one candidate that was trained by the network's recipe; None where there is no such
+    one."""
     alike = candidates[
         (candidates["recipe"] == network.recipe) & candidates["model"].isin(list(runs))
     ]
-    if len(alike) > 1:
-        alike = alike[alike["trained_with"] == network.trained_with]
+    for name in ("trained_with", "prune_epochs", "quantize_epochs"):
+        if len(alike) > 1:
+            same = (alike[name] == getattr(network, name)).fillna(False)
+            alike = alike[same.astype(bool)] if same.any() else alike
     return alike["model"].iloc[0] if len(alike) == 1 else None
 
 

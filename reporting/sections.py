@@ -8,6 +8,7 @@ from reporting.answer import answer
 from reporting.columns import MEASURES, SECTION
 from reporting.document import Section
 from reporting.findings import findings, original_of
+from reporting.neighbours import neighbour_table
 from reporting.pictures import (
     beyond_guarantee,
     epsilon_figure,
@@ -64,6 +65,8 @@ def _section(
         for measure in MEASURES
         if (summary["measure"] == measure).any()
     ]
+    beside = neighbour_table(rows, accuracies)
+    section.victims += [beside] if beside else []
     changes = change_table(rows, original_of(rows, accuracies))
     section.measures += [changes] if changes else []
     _add_figures(section, rows, summary, accuracies)

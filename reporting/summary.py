@@ -25,7 +25,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
-    known |= {"prune_epochs", "quantize_epochs"}
+    known |= {"pruned", "prune_epochs", "quantize_epochs"}
     training = [name for name in RECORDED if name not in known]
     noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
     name = _names(table) + noise
@@ -163,7 +163,7 @@ def network_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*SECTION, "model"]
     table = table.drop_duplicates([*keys, *REPEATED])
     groups = table.groupby(keys, sort=False)
-    labels = ["model_series", "recipe", "trained_with"]
+    labels = ["model_series", "recipe", "trained_with", "prune_epochs", "quantize_epochs"]
     accuracies = groups[[*VICTIM, "caveat", *labels]].first()
     for part in ("train", "test"):
         averages = average(table, keys, f"{part}_accuracy")
@@ -182,7 +182,8 @@ def pareto(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 
 def headline_victims(summary: pd.DataFrame) -> list[str]:
-    """The original, and the undefended pruned victim with most attacks, nearest to a sparsity of 0.7.
+    """The original, and the undefended compressed victim with most attacks, nearest to a sparsity
+    of 0.7.
 
     The original is the one trained as that victim was.
     """
@@ -190,15 +191,13 @@ def headline_victims(summary: pd.DataFrame) -> list[str]:
     if pruned.empty:
         pruned = summary[~summary["original"]]
     ranked = pruned.groupby("victim", sort=False).agg(
-        attacks=("attack", "nunique"),
-        at=("prune_sparsity", "first"),
-        trained_with=("trained_with", "first"),
+        attacks=("attack", "nunique"), at=("prune_sparsity", "first"), recipe=("recipe", "first")
     )
     ranked["far"] = (ranked["at"] - HEADLINE_SPARSITY).abs()
     nearest = ranked.sort_values(["attacks", "far"], ascending=[False, True])[:1]
     originals = summary[summary["original"]]
     if len(nearest):
-        originals = originals[originals["trained_with"] == nearest["trained_with"].iloc[0]]
+        originals = originals[originals["recipe"] == nearest["recipe"].iloc[0]]
     return [*originals["victim"].unique()[:1], *nearest.index]
 
 

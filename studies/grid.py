@@ -10,7 +10,7 @@ from pathlib import Path
 from attackers import unfit
 from bench.command_line import Study, parse
 from bench.configs import config_values, derived, read_value
-from bench.layout import NAMED_AFTER, study_folder
+from bench.layout import NAMED_AFTER, QUANTIZING, ModelSet, study_folder
 from bench.options import OPTIONS, Options
 from core.console import UserError
 from core.inputs import locate, read_object
@@ -131,12 +131,14 @@ def _folder(cell: Options, results: str, study: str) -> Path:
     plain = config_values(cell.config_path)
     follow = derived(vars(cell))
     plain |= {name: value for name, value in follow.items() if plain[name] is None}
+    unused = set(ModelSet(cell, original=cell.original).meaningless)
+    unused |= set() if cell.quantizer else set(QUANTIZING)
     apart = [
         name
         for name, option in OPTIONS.items()
         if option.result
         and option.stages != ("mia",)
-        and name not in ("seed", *_IN_NAMES)
+        and name not in ("seed", *_IN_NAMES, *unused)
         and getattr(cell, name) != plain[name]
     ]
     return study_folder(results, study, {name: getattr(cell, name) for name in ("seed", *apart)})

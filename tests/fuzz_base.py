@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import mia
 import pretrain
 import prune
+import quantize
 
-STAGES = {"pretrain": pretrain, "prune": prune, "mia": mia}
+STAGES = {"pretrain": pretrain, "prune": prune, "quantize": quantize, "mia": mia}
 
 X, Y = table_arrays(n=60)
 
@@ -37,6 +38,8 @@ VALID = {
     "workers": 1,
     "attacks": "threshold",
 }
+# what a stage cannot do without
+NEEDS = {"quantize": {"quantizer": "int8", "quantize_epochs": 0}}
 
 LEFT_OUT = object()
 
@@ -66,7 +69,8 @@ def zipped(members: dict[str, bytes], method=zipfile.ZIP_STORED) -> bytes:
 def config(stage: str, /, **changes) -> bytes:
     """The valid config with keys changed. Models lie in `made` for the stages that read some, and
     pretrain.py would make a folder."""
-    options = VALID | ({} if stage == "pretrain" else {"results": MADE}) | changes
+    place = {} if stage == "pretrain" else {"results": MADE}
+    options = VALID | place | NEEDS.get(stage, {}) | changes
     return json.dumps(
         {key: value for key, value in options.items() if value is not LEFT_OUT}
     ).encode()

@@ -135,7 +135,7 @@ WRONG = {
     "threads": whole(1, 1024),
     "model_name": name(*MODELS, "vgg16"),
     "pruner_name": name(*PRUNERS),
-    "quantizer": name(*QUANTIZERS),
+    "quantizer": name(*QUANTIZERS, ""),
     "defend": name(*DEFENDERS),
     "optimizer": name("adam", "sgd"),
     "precision": name("fp32", "bf16"),
@@ -149,7 +149,9 @@ WRONG = {
         st.sampled_from([[], {}, ["samia", "all"], {"samia": True}]),
     ),
     "adaptive": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
-    "pruned": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
+    "pruned": st.one_of(
+        nests, numbers, wordless.filter(lambda word: word not in ("true", "false"))
+    ),
     "original": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "fresh": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "per_class": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
@@ -167,8 +169,8 @@ WRONG = {
 NULL_MEANS_NOT_GIVEN = {
     "data_root",
     "prune_epochs",
-    "quantizer",
     "quantize_epochs",
+    "rewind",
     "train_seed",
     "defend_arg",
     "precision",
@@ -262,7 +264,7 @@ def no_object(content: bytes) -> bool:
         return True
 
 
-def misfits(stage):
+def misfits(stage):  # long: a table of mistakes
     """Options that are right one by one and do not go together, with the data or with the models
     that are there."""
     for_all = [
@@ -308,6 +310,12 @@ def misfits(stage):
     changes = {
         "pretrain": for_all,
         "prune": for_all + not_made + of_pruning,
+        "quantize": [
+            *for_all,
+            *not_made,
+            {"pruned": True, "prune_sparsity": 0.5},
+            {"quantizer": ""},
+        ],
         "mia": for_all + not_made + of_pruning + of_mia,
     }
     return st.sampled_from(changes[stage]).map(lambda change: {"config": config(stage, **change)})

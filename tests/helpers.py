@@ -36,6 +36,14 @@ def load_named(name, root):
     return load(name, data_root=root, num_cls=facts["num_cls"], input_dim=facts["shape"][0])
 
 
+def write_images(folder):
+    """The path of an archive of 60 images of 8 x 8 pixels in three classes."""
+    x, y = table_arrays(n=60, columns=64)
+    images = (128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1)
+    np.savez(folder / "images.npz", x=images, y=y)
+    return str(folder / "images.npz")
+
+
 def config_writer(folder):
     x, y = table_arrays()
     np.savez(folder / "tiny.npz", x=x, y=y)

@@ -9,6 +9,7 @@ from defenders import DEFENDERS
 from pruner import PRUNERS
 from reporting.answer import answer
 from reporting.findings import findings, original_of
+from reporting.neighbours import neighbour_table
 from reporting.summary import label_configurations, network_accuracies, summarise
 from reporting.tables import change_table
 from reporting.untested import untested
@@ -119,10 +120,83 @@ def test_what_compression_changed_at_equal_test_accuracy_is_worked_out_by_hand()
     )
     (text,) = [text for text in texts(made, "compression") if text.startswith("As accurate")]
     assert text == (
-        "As accurate on test records as the original, within 1 point: l1unstructure 70 %; "
-        "l1unstructure 70 %, int8; the mean of their changes: +1.0 [-1.5, +3.5]."
+        "As accurate on test records as the original, within 1 point on average and 2 in every "
+        "split: l1unstructure 70 %; l1unstructure 70 %, int8; the mean of their changes: +1.0 "
+        "[-1.5, +3.5]."
     )
     assert cells(made)["l1unstructure 90 %"]["change, test accuracy"] == ("-1.1", "[-1.1, -1.1]")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        rows(*seeds("conf", 0.9)),  # of one seed
+        rows(*seeds("conf", 0.9, 0.9, 0.9), bits_per_weight=32.0),  # saves nothing
+        pd.concat(  # as accurate on average alone
+            [
+                rows(("conf", seed, 0.9), test_accuracy=0.6 + part)
+                for seed, part in ((7, 0.1), (8, -0.1), (9, 0.0))
+            ]
+        ),
+    ],
+    ids=["fewer seeds", "nothing saved", "splits apart"],
+)
+def test_what_cannot_be_compared_at_equal_accuracy_changes_nothing(other):
+    original = rows(*seeds("conf", 0.80, 0.70, 0.75), **ORIGINAL)
+    one = rows(*seeds("conf", 0.82, 0.72, 0.80), quantizer="int8")
+    alone, both = (
+        [text for text in texts(answer_of(*parts), "compression") if text.startswith("As accur")]
+        for parts in ((original, one), (original, one, other))
+    )
+    assert alone == both and "int8; the mean of their changes: +3.0 [-1.3, +7.3]." in alone[0]
+
+
+def test_networks_stand_beside_those_that_differ_in_one_thing():
+    """conf by hand: .80 .70 of 5 rounds, .78 .66 of one: .02 .04; at random .70 .60 in rounds; int8
+    .81 .74 beside float .80 .70; alone (nothing saved) .90 .85 in rounds."""
+    rounds = {"prune_iterations": 5.0, "bits_per_weight": 10.0}
+    once = {"prune_iterations": 1.0, "bits_per_weight": 10.0}
+    parts = [
+        rows(*seeds("conf", 0.80, 0.70), **rounds, test_accuracy=0.61),
+        rows(*seeds("conf", 0.78, 0.66), **once),
+        rows(*seeds("conf", 0.70, 0.60), **rounds, pruner_name="random"),
+        rows(*seeds("conf", 0.81, 0.74), **rounds, quantizer="int8"),
+        rows(
+            *seeds("conf", 0.90, 0.85),
+            **rounds | {"bits_per_weight": 32.0},
+            pruner_name="random",
+            prune_sparsity=0.001,
+        ),
+        rows(*seeds("conf", 0.1, 0.1), **rounds, **PPB),
+    ]
+    named = label_configurations(pd.concat(parts, ignore_index=True))[0]
+    made = neighbour_table(named, network_accuracies(named))
+    found = {
+        row[0].text: {
+            name.removeprefix("minus "): cell.text
+            for name, cell in zip(made.header[1:], row[1:])
+            if cell.text
+        }
+        for row in made.rows
+    }
+    assert found == {
+        "l1unstructure 70 % in 5 rounds": {
+            "one-shot": "+3.0",
+            "pruned at random": "+10.0",
+            "fine-tuning alone": "-12.5",
+        },
+        "random 70 % in 5 rounds": {"fine-tuning alone": "-22.5"},
+        "l1unstructure 70 % in 5 rounds, int8": {
+            "float weights": "+2.5",
+            "fine-tuning alone": "-10.0",
+        },
+    }
+    (row,) = [row for row in made.rows if row[0].text == "l1unstructure 70 % in 5 rounds"]
+    assert row[made.header.index("minus one-shot")].under == (
+        "[-9.7, +15.7]; test +1.0 [+1.0, +1.0]"
+    )
+    alone = label_configurations(rows(*seeds("conf", 0.8)))[0]
+    assert neighbour_table(alone, network_accuracies(alone)) is None
 
 
 def test_of_many_networks_the_ends_are_named():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ALL, MADE, files, lines, make_once, manifest, run, table_arrays
+from helpers import ALL, MADE, files, lines, make_once, manifest, run, table_arrays, write_images
 
 import mia
 import pretrain
@@ -317,14 +317,6 @@ def test_attackers_shadows_are_undefended_unless_adaptive(write_config, capsys):
     error = capsys.readouterr().err
     assert "shadow_l1unstructure_0.7_model_0/best.pth is not there" in error
     assert f"first run `python prune.py cpu {path}`" in error  # without --defend
-
-
-def write_images(folder):
-    """The path of an archive of 60 images of 8 x 8 pixels in three classes."""
-    x, y = table_arrays(n=60, columns=64)
-    images = (128 + 20 * x.clip(-6, 6)).astype(np.uint8).reshape(60, 8, 8, 1)
-    np.savez(folder / "images.npz", x=images, y=y)
-    return str(folder / "images.npz")
 
 
 @pytest.fixture(scope="module")
