@@ -123,6 +123,12 @@ ATTACKS.register(
     **_LIRA,
 )
 ATTACKS.register(
+    "bavaria",
+    "attackers.bavaria:bavaria",
+    "lira with a prior for each record's mean and variance (Braennvall 2026)",
+    shadows=(2, 4),
+)
+ATTACKS.register(
     "rmia",
     "attackers.rmia:rmia",
     "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
@@ -130,6 +136,12 @@ ATTACKS.register(
     option_names=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"),
     defaults="attackers.rmia:defaults",
     version=2,
+)
+ATTACKS.register(
+    "base",
+    "attackers.base:base",
+    "log posterior minus the log of its mean under shadows (Lassila et al. 2025)",
+    shadows=(2, 4),
 )
 ATTACKS.register(
     "qmia",

@@ -174,7 +174,9 @@ def split_evidence(kind, shadow_num, n=400):
 
 
 @pytest.mark.parametrize("kind", ["paper", "inout"])
-@pytest.mark.parametrize("name", ["calibrated", "lira", "lira_online", "lira_offline", "rmia"])
+@pytest.mark.parametrize(
+    "name", ["calibrated", "lira", "lira_online", "lira_offline", "rmia", "base", "bavaria"]
+)
 def test_the_fewest_shadows_that_are_said_to_do_will_do(name, kind):
     online = kind == "inout"
     if name == "lira_online" and not online:
@@ -191,6 +193,18 @@ def test_four_shadows_are_too_few_online(name):
     """One plays the victim: of a record's two with and two without it, only one is left of either kind."""
     with pytest.raises(UserError, match="4 shadow models"):
         attack(name, split_evidence("inout", 4))
+
+
+@pytest.mark.parametrize("name", ["base", "bavaria"])
+def test_one_shadow_with_a_record_and_one_without_are_enough_of_the_others(name):
+    """But not the partner alone, which is left out: two shadows are too few online."""
+    for shadows in (2, 3):
+        assert "at least 4" in unfit(name, online=True, shadow_num=shadows)
+    with pytest.raises(UserError, match="2 shadow models"):
+        attack(name, split_evidence("inout", 2))
+    assert "at least 2" in unfit(name, online=False, shadow_num=1)
+    with pytest.raises(UserError, match="1 shadow models"):
+        attack(name, split_evidence("paper", 1))
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

@@ -311,7 +311,7 @@ def test_members_that_answer_as_others_do_cannot_be_told(name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["lira", "rmia", "calibrated"])
+@pytest.mark.parametrize("name", ["lira", "bavaria", "rmia", "base", "calibrated"])
 def test_nor_do_thresholds_know_members_of_the_shadow_models(name, kind, monkeypatch):
     """What the shadows' targets score where each plays the victim, from which the threshold comes, tells no more."""
     import attackers.calibration
