@@ -24,6 +24,7 @@ from bench.values import (
     positive,
     share,
     true_or_false,
+    version_list,
     whole,
 )
 from datasets import DATASETS, SPLITS
@@ -233,6 +234,14 @@ class Options:
         f"one or more of {', '.join(ATTACKS)}, separated by commas; or all that apply",
         "mia",
         result=False,
+    )
+    also: tuple[str, ...] = option(
+        version_list,
+        (),
+        "versions of the same models that the attacker holds too, named as their folders are, "
+        "separated by commas: original, l1unstructure_0.9, int8; for attacks on several releases",
+        "mia",
+        later=True,
     )
     fix_variance: bool | None = option(
         true_or_false,

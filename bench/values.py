@@ -95,6 +95,14 @@ def _attack_list(value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
+def _version_list(value) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        raise ValueError
+    names = [_folder_name(name.strip()) for name in names]
+    return tuple(dict.fromkeys(names))
+
+
 def _epoch_list(value) -> tuple[int, ...]:
     numbers = value.split(",") if isinstance(value, str) else value
     if not isinstance(numbers, list):
@@ -126,6 +134,7 @@ def _true_or_false(value) -> bool:
 
 
 attack_list = Kind(_attack_list, "attack names, separated by commas")
+version_list = Kind(_version_list, "names of versions, separated by commas")
 epoch_list = Kind(_epoch_list, "whole numbers from 0, separated by commas")
 path = Kind(_path, "a path")  # `~` is the home folder, as in a shell
 folder_name = Kind(_folder_name, "a name of letters, digits, '.', '_' and '-'")
