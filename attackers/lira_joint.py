@@ -124,7 +124,11 @@ def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
 
 def online_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
     """log N(phi_victim; mu_in, Sigma_in) - log N(phi_victim; mu_out, Sigma_out), (n,) of the
-    targets."""
+    targets.
+
+    Each release adds about 2 / m to the score's variance, as its means come from m shadows with and
+    m without a record: one that tells nothing costs a little.
+    """
     target = phi.target
     of_shadows, member = phi.shadows[:, target], phi.member[:, target]
     of_victim = phi.victim[target]
