@@ -88,6 +88,13 @@ def prune_half(network):
                 weight[weight.abs() <= weight.abs().median()] = 0
 
 
+def sensitivities(model, records, mask, draw):
+    """Of the records in the mask; NaN of all others."""
+    values = np.full((len(records), 10), np.nan, np.float32)
+    values[mask] = query_sensitivity(model, records, np.flatnonzero(mask), generator=draw)
+    return values
+
+
 def evidence_of_models(records, *, kind, epochs):
     """What an attacker has of models that are trained for so long, and who of the targets is a member."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
@@ -116,10 +123,7 @@ def evidence_of_models(records, *, kind, epochs):
                 TrainConfig(epochs=epochs),
                 generator=draw,
             )
-        sensitivity = np.full((len(records), 10), np.nan, np.float32)
-        sensitivity[calibration_mask[role]] = query_sensitivity(
-            model, records, everyone[calibration_mask[role]], generator=draw
-        )
+        sensitivity = sensitivities(model, records, calibration_mask[role], draw)
         signals[role] = Signals(query(model, records, record_ids), sensitivity[record_ids])
         if role == "victim":
             generated = Signals(query(model, made, np.arange(len(made)))), made.y.numpy()
