@@ -349,8 +349,12 @@ class Options:
 
     @property
     def record(self) -> dict:
-        """The options that can change a result, by name, as they are stored with it."""
-        return {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
+        """The options that can change a result, by name, as JSON stores them with it."""
+        values = {name: getattr(self, name) for name, about in OPTIONS.items() if about.result}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     @property
     def seed_record(self) -> dict:

@@ -1,9 +1,12 @@
 """Several releases of the same models: which arrays are taken, what is measured, who can be attacked."""
 
+import re
+import runpy
+
 import numpy as np
 import pytest
 from attack_cases import FITTING, N, S, paired_member
-from helpers import fixed_evidence
+from helpers import PROJECT, fixed_evidence
 
 from attackers import ATTACKS, Evidence, attack, unfit
 from attackers.signals import Release, Signals, cross_entropy, log_odds
@@ -138,3 +141,20 @@ def test_the_perceptron_sees_posterior_class_and_other_posteriors_in_this_order(
     assert np.allclose(seen[:, 6:], expected, atol=1e-6)
     verdict = attack("nn_joint", evidence)["nn_joint"]
     assert verdict.threshold == 0 and np.isfinite(verdict.scores).all()
+
+
+def test_the_example_of_the_documentation_runs(short_training, tmp_path, capsys):
+    section = (PROJECT / "docs/attacks.md").read_text().split("## Several releases")[1]
+    (block,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    draw = np.random.default_rng(4)
+    arrays = {"labels": draw.integers(3, size=60), "shadow_member": paired_member(draw, 8, 60)}
+    for name in ("pruned", "original"):
+        arrays[f"{name}_victim"] = draw.dirichlet([1] * 3, size=60)
+        arrays[f"{name}_shadows"] = draw.dirichlet([1] * 3, size=(8, 60))
+    path = tmp_path / "example.py"
+    path.write_text(block)
+    runpy.run_path(str(path), init_globals=arrays)
+    said = capsys.readouterr().out
+    assert all(
+        name in said for name in ("lira ", "lira_joint", "compleak_sr", "compleak_sr_forest")
+    )
