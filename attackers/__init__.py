@@ -25,6 +25,7 @@ That works beside other packages called `datasets` or `models` too: see `core.im
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def _find_import_own():
 
 import_own = _find_import_own()
 if TYPE_CHECKING:
+    from attackers import signals
     from attackers.signals import Evidence, Signals, Verdict
     from core.registry import Registry
 else:  # the same, also where other packages have our modules' names
@@ -60,6 +62,7 @@ ATTACKS = Registry("attack")
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads; they change no other's lines
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
+# releases: whether it needs another release of the same models, see `Evidence.also`
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register(
     "samia",
@@ -148,6 +151,28 @@ ATTACKS.register(
     "attackers.qmia:qmia",
     "the margin beside its distribution given the record (Bertran et al. 2023)",
 )
+_RELEASES: dict[str, Any] = dict(releases=True, option_names=("also",))
+ATTACKS.register(
+    "compleak_sr",
+    "attackers.compleak:compleak_sr",
+    "logistic regression and random forest on the posteriors of two releases and the class\n"
+    "                 (Li et al. 2026)",
+    reports=("compleak_sr", "compleak_sr_forest"),
+    **_RELEASES,
+)
+ATTACKS.register(
+    "lira_joint",
+    "attackers.lira_joint:lira_joint",
+    "lira on all releases, one multivariate normal for their log odds",
+    shadows=(3, 6),
+    **_RELEASES | {"option_names": ("also", "fix_variance")},
+)
+ATTACKS.register(
+    "nn_joint",
+    "attackers.neural:nn_joint",
+    "perceptron on the posteriors of all releases and class",
+    **_RELEASES,
+)
 ATTACKS.register(
     "blindmi",
     "attackers.blindmi:blindmi",
@@ -212,8 +237,11 @@ def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
     return verdicts
 
 
-def unfit(name: str, *, online: bool, shadow_num: int) -> str | None:
-    """Why an attack cannot be made in this split with so many shadow models; None where it can."""
+def unfit(name: str, *, online: bool, shadow_num: int, also: Sequence[str] = ()) -> str | None:
+    """Why an attack cannot be made in this split with so many shadow models and these other
+    releases; None where it can."""
+    if ATTACKS[name].options.get("releases") and not also:
+        return signals.ONE_RELEASE.format(name)
     if name == "lira_online" and not online:
         return (
             "lira_online needs shadow models that were trained on the victim's records, which those "

@@ -8,6 +8,7 @@ one line that names the argument and the first bad value, and says what would be
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -149,6 +150,79 @@ def pair(name: str, value, words: str) -> tuple:
         count = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
         raise ValueError(f"{name} must be a pair, {words}, not a {type(value).__name__}{count}")
     return tuple(value)
+
+
+def membership(
+    member, target, calibration_mask, *, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Checked `member` (S, N), `target` (N,) and `calibration_mask` (S, N) of S shadows and N
+    records, with the defaults of
+    `Evidence.from_posteriors`."""
+    member = flags("member", member, shape, "(S, N)")
+    if not member.any():
+        raise ValueError(
+            "member: no shadow model was trained on any of these records, so nothing can be learnt"
+        )
+    n = shape[1]
+    target = np.ones(n, bool) if target is None else flags("target", target, (n,), "(N,)")
+    if not target.any():
+        raise ValueError("target: none of the records is one")
+    if calibration_mask is None:
+        online = member[:, target].any()
+        return member, target, np.broadcast_to(target if online else ~target, shape)
+    calibration_mask = flags("calibration_mask", calibration_mask, shape, "(S, N)")
+    if not calibration_mask.any():
+        raise ValueError(
+            "calibration_mask: no shadow model has any of these records, so nothing can be learnt"
+        )
+    return member, target, calibration_mask
+
+
+def sensitivity_pair(
+    value, shape: tuple[int, int, int], target: np.ndarray, calibration_mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The victim's sensitivities (N, C), which targets need, and the shadows' (S, N, C), which the
+    records of each one's `calibration_mask` (S, N) need; `shape` is (S, N, C)."""
+    of_victim, of_shadows = pair(
+        "sensitivity", value, "the victim's (N, C) and the shadows' (S, N, C)"
+    )
+    return (
+        sensitivities("sensitivity[0]", of_victim, shape[1:], "the victim's (N, C)", target),
+        sensitivities(
+            "sensitivity[1]", of_shadows, shape, "the shadows' (S, N, C)", calibration_mask
+        ),
+    )
+
+
+def generated_pair(value, num_cls: int) -> tuple[np.ndarray, np.ndarray]:
+    """Posteriors (m, C) on generated records, and their labels (m,)."""
+    outputs, labels = pair("generated", value, "posteriors (m, C) and labels (m,)")
+    outputs = posteriors(
+        "generated[0]", outputs, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes"
+    )
+    return outputs, classes("generated[1]", labels, len(outputs), num_cls)
+
+
+def releases(
+    value, shape: tuple[int, int, int], words: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The posteriors of victim (N, C) and shadows (S, N, C) in other releases, by name, of a
+    dictionary of such pairs; `shape` is (S, N, C)."""
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"also must be a dictionary of releases by name, not a {type(value).__name__}"
+        )
+    checked = {}
+    for name, both in value.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"also: {_short(repr(name))} is no name of a release")
+        argument = f"also[{name!r}]"
+        victim, shadows = pair(argument, both, "the victim's (N, C) and the shadows' (S, N, C)")
+        checked[name] = (
+            posteriors(f"{argument}[0]", victim, shape[1:], f"posteriors (N, C) of {words}"),
+            posteriors(f"{argument}[1]", shadows, shape, f"posteriors (S, N, C) of {words}"),
+        )
+    return checked
 
 
 def _as_array(value) -> np.ndarray:

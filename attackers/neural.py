@@ -1,6 +1,6 @@
 """Attacks that train a network on the shadow models' signals to tell members from non-members."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,11 @@ def nn_cls_features(posterior, sensitivity, labels):
     return posterior_and_class(posterior, labels)
 
 
+def nn_joint_features(posterior, sensitivity, labels, *others):
+    """Posterior, one-hot class, and the posteriors in all other releases, (n, C + C K)."""
+    return torch.cat([posterior_and_class(posterior, labels), *others], dim=1)
+
+
 def samia_features(posterior, sensitivity, labels):
     """A token of three numbers a class: posterior, sensitivity, one-hot label; (n, C, 3)."""
     return torch.stack(
@@ -53,21 +58,27 @@ class NeuralAttack:
 
     Attributes:
         name: of the attack.
-        select: posterior (n, C), sensitivity (n, C) or None, labels (n,) -> features (n, ...).
+        select: posterior (n, C), sensitivity (n, C) or None, labels (n,) -> features (n, ...); with
+            `releases`, also the posteriors in each other release.
         build: features -> a network of two logits, (non-member, member), for such features.
+        releases: whether it sees all releases of a model, not the one under attack alone.
     """
 
     name: str
     select: Callable[..., torch.Tensor]
     build: Callable[[torch.Tensor], Module]
+    releases: bool = False
 
-    def features(self, signals: Signals, labels: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """The features of the records `rows` (N,) bool under one model."""
-        posterior = posteriors(torch.from_numpy(signals.logits[rows])).float()
-        sensitivity = (
-            None if signals.sensitivity is None else torch.from_numpy(signals.sensitivity[rows])
+    def features(
+        self, model: Sequence[Signals], labels: np.ndarray, rows: np.ndarray
+    ) -> torch.Tensor:
+        """The features of the records `rows` (N,) bool under one model, in one or all releases."""
+        posterior, *others = (
+            posteriors(torch.from_numpy(one.logits[rows])).float() for one in model
         )
-        return self.select(posterior, sensitivity, torch.from_numpy(labels[rows]))
+        known = model[0].sensitivity
+        sensitivity = None if known is None else torch.from_numpy(known[rows])
+        return self.select(posterior, sensitivity, torch.from_numpy(labels[rows]), *others)
 
 
 def _train_and_score(  # many parameters: those of every attack, see `attackers`
@@ -83,10 +94,11 @@ def _train_and_score(  # many parameters: those of every attack, see `attackers`
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus
     non-member."""
     name = kind.name
+    releases = evidence.releases() if kind.releases else evidence.releases()[:1]
     features = torch.cat(
         [
-            kind.features(shadow, evidence.labels, mask)
-            for shadow, mask in zip(evidence.shadows, evidence.calibration_mask)
+            kind.features([one.shadows[index] for one in releases], evidence.labels, mask)
+            for index, mask in enumerate(evidence.calibration_mask)
         ]
     )
     member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
@@ -109,7 +121,7 @@ def _train_and_score(  # many parameters: those of every attack, see `attackers`
 
     cache_key = [seed, CONFIG, version(name), network, features.numpy(), member.numpy()]
     network.load_state_dict(fit_or_load(name, cache_key, train))
-    x = kind.features(evidence.victim, evidence.labels, evidence.target)
+    x = kind.features([one.victim for one in releases], evidence.labels, evidence.target)
     targets = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
     outputs = attack.logits(targets, torch.arange(len(targets), device=device))
     logits = outputs.double().cpu().numpy()
@@ -127,6 +139,7 @@ def _samia_for(features: torch.Tensor) -> Module:
 NN = NeuralAttack("nn", nn_posterior, _perceptron_for)
 NN_TOP3 = NeuralAttack("nn_top3", nn_top3_posteriors, _perceptron_for)
 NN_CLS = NeuralAttack("nn_cls", nn_cls_features, _perceptron_for)
+NN_JOINT = NeuralAttack("nn_joint", nn_joint_features, _perceptron_for, releases=True)
 SAMIA = NeuralAttack("samia", samia_features, _samia_for)
 
 
@@ -143,6 +156,15 @@ def nn_top3(evidence: Evidence, **how) -> dict[str, Verdict]:
 def nn_cls(evidence: Evidence, **how) -> dict[str, Verdict]:
     """Posterior and class (Nasr et al., CCS 2018)."""
     return _train_and_score(NN_CLS, evidence, **how)
+
+
+def nn_joint(evidence: Evidence, **how) -> dict[str, Verdict]:
+    """Posteriors in all releases, and the class: `nn_cls` with every release beside it (ours).
+
+    Raises NotApplicable where there is but one release.
+    """
+    evidence.need_releases("nn_joint")
+    return _train_and_score(NN_JOINT, evidence, **how)
 
 
 def samia(evidence: Evidence, **how) -> dict[str, Verdict]:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 LOG_FLOOR = 1e-30  # posteriors are clamped here before a logarithm
 MIN_SHADOWS = 2  # shadows with a record, or without it, that say something of it
 SENSITIVITY_DRAWS, SENSITIVITY_EPSILON = 10, 1e-3  # of the sensitivity
+# why an attack on several releases cannot be made, with its name
+ONE_RELEASE = (
+    "{} needs another release of the same models beside the one under attack: "
+    "mia.py --also original, or on arrays Evidence.from_posteriors(..., also=...)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,32 @@ class Signals:
         return p, complement
 
 
+@dataclass(frozen=True, eq=False)
+class Release:
+    """The signals of all models in one of the forms in which they were released.
+
+    Attributes:
+        victim: of the model under attack.
+        shadows: of each of S shadow models, released in the same form.
+    """
+
+    victim: Signals
+    shadows: list[Signals]
+
+    @classmethod
+    def from_posteriors(cls, victim: np.ndarray, shadows: np.ndarray) -> Release:
+        """Of models of which only posteriors (N, C) and (S, N, C) are known."""
+        of_shadows = [Signals.from_posteriors(shadow) for shadow in shadows]
+        return cls(Signals.from_posteriors(victim), of_shadows)
+
+    def with_sensitivity(self, victim: np.ndarray, shadows: np.ndarray) -> Release:
+        """The same with sensitivities (N, C) and (S, N, C)."""
+        return Release(
+            replace(self.victim, sensitivity=victim),
+            [replace(one, sensitivity=values) for one, values in zip(self.shadows, shadows)],
+        )
+
+
 def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The true class's logits (N,), and all (N, C) with -inf in its place; float64."""
     others, rows = logits.astype(np.float64), np.arange(len(logits))
@@ -91,6 +122,9 @@ def cross_entropy(signals: Signals, labels: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, eq=False)
 class Statistic:
     """One number a record and model: an attack's statistic of all signals.
+
+    Where several releases were measured, the numbers of a record and model are K, on a last axis:
+    victim (N, K), every_shadow (S, N, K), the release under attack first.
 
     Attributes:
         victim: (N,), of the model under attack.
@@ -185,6 +219,8 @@ class Evidence:
             unknown.
         generated: the victim's signals on generated records, and these records' labels; None where
             none were generated.
+        also: other releases of the same victim and shadow models, by name: the same N records, the
+            same order of shadows, the same `member`.
     """
 
     labels: np.ndarray
@@ -197,6 +233,7 @@ class Evidence:
     records: Records | None = None
     record_ids: np.ndarray | None = None
     generated: tuple[Signals, np.ndarray] | None = None
+    also: dict[str, Release] = field(default_factory=dict)
 
     @classmethod
     def from_posteriors(  # many parameters: arrays that a user may have
@@ -211,6 +248,7 @@ class Evidence:
         x=None,
         sensitivity=None,
         generated=None,
+        also=None,
     ) -> Evidence:  # long: every array is explained
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member
         (S, N) bool.
@@ -227,6 +265,8 @@ class Evidence:
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
             generated: the victim's posteriors (m, C) on generated records, and their labels (m,);
                 for blindmi.
+            also: {name of another release: (the victim's posteriors (N, C), the shadows'
+                (S, N, C))}, in the same order of records and of shadows.
         Raises:
             ValueError: shapes that don't fit, labels that are no classes, posteriors that are none;
                 it names the argument and the first bad value.
@@ -240,25 +280,32 @@ class Evidence:
             (None, n, num_cls),
             f"posteriors (S, N, C) of the victim's N = {n} records and C = {num_cls} classes",
         )
-        member, target, calibration_mask = _membership(
+        member, target, calibration_mask = arrays.membership(
             member, target, calibration_mask, shape=shadows.shape[:2]
         )
-        of_victim, *of_shadows = (Signals.from_posteriors(one) for one in (victim, *shadows))
+        others = arrays.releases(
+            {} if also is None else also, shadows.shape, "the same records, shadows and classes"
+        )
+        attacked = Release.from_posteriors(victim, shadows)
         if sensitivity is not None:
-            of_victim, of_shadows = _with_sensitivity(
-                of_victim, of_shadows, sensitivity, target, calibration_mask
+            attacked = attacked.with_sensitivity(
+                *arrays.sensitivity_pair(sensitivity, shadows.shape, target, calibration_mask)
             )
+        if generated is not None:
+            outputs, of_outputs = arrays.generated_pair(generated, num_cls)
+            generated = Signals.from_posteriors(outputs), of_outputs
         return cls(
             labels,
-            of_victim,
-            of_shadows,
+            attacked.victim,
+            attacked.shadows,
             member,
             calibration_mask,
             target,
             bool(member[:, target].any()),
             None if x is None else _records(x, labels, num_cls),
             np.arange(n),
-            None if generated is None else _generated(generated, num_cls),
+            generated,
+            {name: Release.from_posteriors(*both) for name, both in others.items()},
         )
 
     @classmethod
@@ -276,6 +323,15 @@ class Evidence:
                 "targets"
             )
 
+    def releases(self) -> list[Release]:
+        """The release under attack, then those of `also` in their order."""
+        return [Release(self.victim, self.shadows), *self.also.values()]
+
+    def need_releases(self, name: str) -> None:
+        """Raise NotApplicable where the attack of this name has but one release."""
+        if not self.also:
+            raise NotApplicable(ONE_RELEASE.format(name))
+
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take a statistic(signals, labels) -> (N,) of every model."""
         of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
@@ -287,67 +343,17 @@ class Evidence:
             self.target,
         )
 
-
-def _membership(
-    member, target, calibration_mask, *, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checked `member` (S, N), `target` (N,) and `calibration_mask` (S, N) of S shadows and N
-    records, with the defaults of `Evidence.from_posteriors`."""
-    member = arrays.flags("member", member, shape, "(S, N)")
-    if not member.any():
-        raise ValueError(
-            "member: no shadow model was trained on any of these records, so nothing can be learnt"
+    def measure_releases(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
+        """Take it of every model in every release, on a last axis in the order of `releases`."""
+        each = [
+            replace(self, victim=one.victim, shadows=one.shadows).measure(statistic)
+            for one in self.releases()
+        ]
+        return replace(
+            each[0],
+            victim=np.stack([one.victim for one in each], axis=-1),
+            every_shadow=np.stack([one.every_shadow for one in each], axis=-1),
         )
-    n = shape[1]
-    target = np.ones(n, bool) if target is None else arrays.flags("target", target, (n,), "(N,)")
-    if not target.any():
-        raise ValueError("target: none of the records is one")
-    if calibration_mask is None:
-        online = member[:, target].any()
-        return member, target, np.broadcast_to(target if online else ~target, shape)
-    calibration_mask = arrays.flags("calibration_mask", calibration_mask, shape, "(S, N)")
-    if not calibration_mask.any():
-        raise ValueError(
-            "calibration_mask: no shadow model has any of these records, so nothing can be learnt"
-        )
-    return member, target, calibration_mask
-
-
-def _with_sensitivity(
-    victim: Signals,
-    shadows: list[Signals],
-    sensitivity,
-    target: np.ndarray,
-    calibration_mask: np.ndarray,
-) -> tuple[Signals, list[Signals]]:
-    """The same signals with a pair of sensitivities, which targets and the records of each shadow's
-    `calibration_mask` need."""
-    words = "the victim's (N, C) and the shadows' (S, N, C)"
-    of_victim, of_shadows = arrays.pair("sensitivity", sensitivity, words)
-    shape = victim.logits.shape
-    of_victim = arrays.sensitivities(
-        "sensitivity[0]", of_victim, shape, "the victim's (N, C)", target
-    )
-    of_shadows = arrays.sensitivities(
-        "sensitivity[1]",
-        of_shadows,
-        (len(shadows), *shape),
-        "the shadows' (S, N, C)",
-        calibration_mask,
-    )
-    return replace(victim, sensitivity=of_victim), [
-        replace(one, sensitivity=values) for one, values in zip(shadows, of_shadows)
-    ]
-
-
-def _generated(generated, num_cls: int) -> tuple[Signals, np.ndarray]:
-    """Signals and labels (m,) of a pair of posteriors (m, C) and labels."""
-    outputs, labels = arrays.pair("generated", generated, "posteriors (m, C) and labels (m,)")
-    outputs = arrays.posteriors(
-        "generated[0]", outputs, (None, num_cls), f"posteriors (m, C) of C = {num_cls} classes"
-    )
-    labels = arrays.classes("generated[1]", labels, len(outputs), num_cls)
-    return Signals.from_posteriors(outputs), labels
 
 
 def _records(x, labels: np.ndarray, num_cls: int) -> Records:

@@ -16,7 +16,12 @@ from datasets import DATASETS, load
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
-ALL = {verdict for verdict, name in VERDICTS.items() if "variant_of" not in ATTACKS[name].options}
+# what `--attacks all` reports where no other release is held
+ALL = {
+    verdict
+    for verdict, name in VERDICTS.items()
+    if not {"variant_of", "releases"} & set(ATTACKS[name].options)
+}
 MADE = Path("results/tiny_columnfc")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+import attackers.compleak
 import attackers.neural
 import attackers.qmia
 from base_model import TrainConfig
@@ -10,4 +11,5 @@ from base_model import TrainConfig
 @pytest.fixture
 def short_training(monkeypatch):
     monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.compleak, "TREES", 20)
     monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))

@@ -211,8 +211,8 @@ def test_one_shadow_with_a_record_and_one_without_are_enough_of_the_others(name)
 def test_one_shadow_is_enough_for_attacks_that_only_learn_from_it(name):
     options = ATTACKS[name].options
     for online in (False, True):
-        reason = unfit(name, online=online, shadow_num=1)
+        reason = unfit(name, online=online, shadow_num=1, also=["original"])
         assert (reason is None) == ("shadows" not in options)
     if name == "lira_online":
         assert "use lira" in unfit(name, online=False, shadow_num=1000)
-    assert unfit(name, online=True, shadow_num=6) is None
+    assert unfit(name, online=True, shadow_num=6, also=["original"]) is None

@@ -12,9 +12,11 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
+import attackers.compleak
 import attackers.neural
 import attackers.qmia
 from attackers import ATTACKS, VERDICTS, Evidence, Signals, attack, blindmi, metrics, unfit
+from attackers.signals import Release
 from base_model import BaseModel, TrainConfig, TrainSet
 from bench.signals import query, query_sensitivity
 from core.devices import generator
@@ -25,7 +27,7 @@ CPU = torch.device("cpu")
 SHADOWS = {"paper": 3, "inout": 6}  # the fewest with which all attacks can be made
 KINDS = list(SHADOWS)
 # networks that learn from shadow models' signals; all other attacks are a formula for each record
-TRAINED = ("samia", "nn", "nn_top3", "nn_cls")
+TRAINED = ("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr")
 
 
 def made_in(kinds=KINDS):
@@ -39,7 +41,9 @@ def made_in(kinds=KINDS):
         )
         for kind in kinds
         for name in ATTACKS
-        for why in [unfit(name, online=kind == "inout", shadow_num=SHADOWS[kind])]
+        for why in [
+            unfit(name, online=kind == "inout", shadow_num=SHADOWS[kind], also=["original"])
+        ]
     ]
 
 
@@ -53,6 +57,7 @@ def verdicts(name, evidence):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attackers.neural, "CONFIG", short)
         patch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=8))
+        patch.setattr(attackers.compleak, "TREES", 50)
         return attack(
             name, evidence, device=CPU, seed=0, progress=lambda *_: (lambda *_: None, lambda: None)
         )
@@ -75,6 +80,21 @@ def digits():
     return Records(x=whole.x[chosen].flatten(1).float() / 128 - 1, y=y, num_cls=10)
 
 
+def prune_half(network):
+    """Set the smaller half of each layer's weights to 0: what is released beside the whole models."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight[weight.abs() <= weight.abs().median()] = 0
+
+
+def sensitivities(model, records, mask, draw):
+    """Of the records in the mask; NaN of all others."""
+    values = np.full((len(records), 10), np.nan, np.float32)
+    values[mask] = query_sensitivity(model, records, np.flatnonzero(mask), generator=draw)
+    return values
+
+
 def evidence_of_models(records, *, kind, epochs):
     """What an attacker has of models that are trained for so long, and who of the targets is a member."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
@@ -85,7 +105,8 @@ def evidence_of_models(records, *, kind, epochs):
         [calibration_mask[role] for role in roles] + [np.isin(everyone, parts["shadow_0"].dev)]
     )
     record_ids = np.flatnonzero(used)
-    signals, made = (
+    signals, pruned, made = (
+        {},
         {},
         blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1),
     )
@@ -102,13 +123,12 @@ def evidence_of_models(records, *, kind, epochs):
                 TrainConfig(epochs=epochs),
                 generator=draw,
             )
-        sensitivity = np.full((len(records), 10), np.nan, np.float32)
-        sensitivity[calibration_mask[role]] = query_sensitivity(
-            model, records, everyone[calibration_mask[role]], generator=draw
-        )
+        sensitivity = sensitivities(model, records, calibration_mask[role], draw)
         signals[role] = Signals(query(model, records, record_ids), sensitivity[record_ids])
         if role == "victim":
             generated = Signals(query(model, made, np.arange(len(made)))), made.y.numpy()
+        prune_half(model.network)
+        pruned[role] = Signals(query(model, records, record_ids))
     shadows = roles[1:]
     evidence = Evidence(
         labels=records.y.numpy()[record_ids],
@@ -121,6 +141,7 @@ def evidence_of_models(records, *, kind, epochs):
         records=records,
         record_ids=record_ids,
         generated=generated,
+        also={"pruned": Release(pruned["victim"], [pruned[role] for role in shadows])},
     )
     assert 0 < evidence.target.sum() < len(record_ids)
     return evidence, member["victim"][calibration_mask["victim"]]
@@ -225,7 +246,8 @@ def reordered(evidence, order):
     """The same records in another order."""
 
     def moved(signals):
-        return Signals(signals.logits[order], signals.sensitivity[order])
+        known = signals.sensitivity
+        return Signals(signals.logits[order], None if known is None else known[order])
 
     return replace(
         evidence,
@@ -236,6 +258,10 @@ def reordered(evidence, order):
         calibration_mask=evidence.calibration_mask[:, order],
         target=evidence.target[order],
         record_ids=evidence.record_ids[order],
+        also={
+            name: Release(moved(release.victim), [moved(one) for one in release.shadows])
+            for name, release in evidence.also.items()
+        },
     )
 
 
@@ -300,7 +326,9 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
         record_ids=np.arange(n),
         generated=(Signals(draw.normal(size=(20, num_cls))), np.arange(20) % num_cls),
     )
-    return evidence, draw.permutation(np.arange(n // 2) % 2 == 0)
+    truth = draw.permutation(np.arange(n // 2) % 2 == 0)
+    also = {"original": Release(signals(), [signals() for _ in range(shadows)])}
+    return replace(evidence, also=also), truth
 
 
 @pytest.mark.slow
