@@ -17,7 +17,13 @@ def main(argv=None):
     options = parse("mia", argv, about=f"{__doc__}\nattacks:\n{ATTACKS.help()}")
 
     from bench.attack_log import AttackLog
-    from bench.attacking import fitting_attacks, load_matchup, make_attacks, reason_of
+    from bench.attacking import (
+        fitting_attacks,
+        load_matchup,
+        load_releases,
+        make_attacks,
+        reason_of,
+    )
     from bench.matchup import matchup_digest, releases_digest
     from bench.run import begin
     from bench.tables import class_table, closing_table, measures_table
@@ -25,7 +31,7 @@ def main(argv=None):
 
     run = begin(options)
     attacks = fitting_attacks(run.options)
-    checkpoints, releases = load_matchup(run)
+    checkpoints, releases = load_matchup(run), load_releases(run)
     digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
     log = AttackLog(
         run.matchup,

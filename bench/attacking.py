@@ -42,18 +42,24 @@ def fitting_attacks(options: Options) -> list[str]:
     return [name for name in names if reasons[name] is None]
 
 
-def load_matchup(run: Run) -> tuple[Checkpoints, Releases]:
-    """What is known of the victim and the shadow models, by role, and of each other release by its
-    name. Raises UserError where one is not there or does not fit."""
+def load_matchup(run: Run) -> Checkpoints:
+    """What is known of the victim and the shadow models. Raises UserError where one is not there or
+    does not fit."""
     matchup = run.matchup
     checkpoints = _load(matchup, run)
-    releases = {name: _load(release, run) for name, release in matchup.releases.items()}
     say(
         f"loaded {matchup.victim_folder}\n"
         f"and {run.options.shadow_num} of {matchup.folder('shadow_*')}"
-        + (f"; the attacker also holds {', '.join(releases)}" if releases else "")
     )
-    return checkpoints, releases
+    return checkpoints
+
+
+def load_releases(run: Run) -> Releases:
+    """The same of each other version that the attacker holds. Raises likewise."""
+    releases = {name: _load(release, run) for name, release in run.matchup.releases.items()}
+    if releases:
+        say(f"the attacker also holds {', '.join(releases)}")
+    return releases
 
 
 def _load(matchup: Matchup, run: Run) -> Checkpoints:
@@ -125,14 +131,14 @@ def _evidence_for(
     """The evidence for these attacks, and of those that need more than logits the errors where only
     that fails."""
     try:
-        return collect_signals(run, checkpoints, releases, attacks=attacks), {}
+        return collect_signals(run, checkpoints, attacks=attacks, releases=releases), {}
     except Exception as error:
         more = {"sensitivity", "generated"}
         modest = [name for name in attacks if not more & set(ATTACKS[name].options)]
         if not modest or len(modest) == len(attacks):
             raise
         failed = {name: error for name in attacks if name not in modest}
-    return collect_signals(run, checkpoints, releases, attacks=modest), failed
+    return collect_signals(run, checkpoints, attacks=modest, releases=releases), failed
 
 
 def reason_of(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -70,9 +71,9 @@ class Queries:
 def collect_signals(
     run: Run,
     checkpoints: Mapping[str, Checkpoint],
-    releases: Mapping[str, Mapping[str, Checkpoint]],
     *,
     attacks: Iterable[str],
+    releases: Mapping[str, Mapping[str, Checkpoint]] = MappingProxyType({}),
 ) -> Evidence:
     """Evidence for these attacks. Outputs are kept in the models' folders, and taken from there the
     next time.
@@ -90,17 +91,16 @@ def collect_signals(
     )
     queries = Queries(run, checkpoints, needs)
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
-    asked = {"": queries}  # by the name of a release; "" = what is under attack
-    if any(ATTACKS[name].options.get("releases") for name in attacks):
-        asked |= {
-            name: Queries(run.of_release(name), of, frozenset()) for name, of in releases.items()
-        }
+    use = any(ATTACKS[name].options.get("releases") for name in attacks)
+    held = releases if use else {}
+    others = {name: Queries(run.of_release(name), of, frozenset()) for name, of in held.items()}
+    asked = {"": queries} | others  # by the name of a release; "" = what is under attack
     _ask(asked, roles)
     of_releases = {
         name: {role: _signals(_load(one, role), masks[role]) for role in roles}
         for name, one in asked.items()
     }
-    outputs, signals, shadows = _load(queries, roles[0]), of_releases.pop(""), roles[1:]
+    signals, shadows = of_releases.pop(""), roles[1:]
     return Evidence(
         labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
         victim=signals["victim"],
@@ -111,14 +111,17 @@ def collect_signals(
         online=options.split == "inout",
         records=run.records,
         record_ids=queries.record_ids,
-        generated=None
-        if generated is None
-        else (Signals(outputs["generated"]), generated.y.numpy()),
+        generated=None if generated is None else _generated(queries, generated),
         also={
             name: Release(of["victim"], [of[role] for role in shadows])
             for name, of in of_releases.items()
         },
     )
+
+
+def _generated(queries: Queries, generated: Records) -> tuple[Signals, np.ndarray]:
+    """The victim's signals on records that were made up, and the labels of these."""
+    return Signals(_load(queries, "victim")["generated"]), generated.y.numpy()
 
 
 def _ask(asked: Mapping[str, Queries], roles: Iterable[str]) -> None:

@@ -70,7 +70,9 @@ def _check_attacks(path: str, cell: Options) -> None:
     """Raise UserError where an attack that a cell names cannot be made in it."""
     online = cell.split == "inout"
     for name in cell.attacks:
-        reason = None if name == "all" else unfit(name, online=online, shadow_num=cell.shadow_num)
+        reason = None
+        if name != "all":
+            reason = unfit(name, online=online, shadow_num=cell.shadow_num, also=cell.also)
         if reason:
             raise UserError(f"study {path}: {reason}")
 

@@ -21,7 +21,7 @@ PRUNED = [
         PRUNERS, (0.5, 0.05, 1e-5), (1, 12), (None, 0)
     )
 ]
-QUANTIZED = [None, *QUANTIZERS]
+QUANTIZED = ["", *QUANTIZERS]
 DEFENDED = [{"defend": ""}] + [
     {"defend": name, "defend_arg": strength}
     for name in DEFENDERS
