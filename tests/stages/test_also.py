@@ -1,0 +1,120 @@
+"""mia.py --also: an attacker who holds several releases of the same models."""
+
+from pathlib import Path
+
+import pytest
+from helpers import MADE, files, lines, make_once, manifest, run
+
+import mia
+import pretrain
+import prune
+import quantize
+import report
+
+ALSO = ("--also", "original")
+SAME = ("--attacks", "lira_joint,nn_joint")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Originals, pruned ones and int8."""
+    return make_once(
+        tmp_path_factory.mktemp("released"),
+        (pretrain,),
+        (prune,),
+        (quantize, "--quantizer", "int8"),
+        shadow_num=3,
+        epochs=3,
+    )
+
+
+@pytest.fixture
+def path(released):
+    return released.copy_here()
+
+
+def told(folder="l1unstructure_0.7_model"):
+    return {(line["attack"], *line.get("also", ["alone"])) for line in lines(folder)}
+
+
+def test_lines_say_what_was_held_and_each_is_kept(path, capsys):
+    run(mia, path, *SAME, *ALSO)
+    run(mia, path, *SAME, "--also", "int8,original")
+    run(mia, path, "--attacks", "gap,lira", *ALSO)
+    assert told() == {
+        ("lira_joint", "original"),
+        ("nn_joint", "original"),
+        ("lira_joint", "int8", "original"),
+        ("nn_joint", "int8", "original"),
+        ("gap", "alone"),
+        ("lira", "alone"),
+    }
+    before = files()
+    capsys.readouterr()
+    run(mia, path, "--attacks", "gap,lira,lira_joint,nn_joint", *ALSO)
+    said = capsys.readouterr().out
+    assert "gap, lira, lira_joint, nn_joint: kept" in said and files() == before
+    table = said.split("3 shadow models\n")[1]
+    assert all(name in table for name in ("lira_joint", "nn_joint", "gap"))
+    run(mia, path, "--attacks", "gap")
+    assert "gap: kept" in capsys.readouterr().out
+
+
+def test_a_release_that_is_made_again_makes_its_lines_stale(path, capsys):
+    run(mia, path, "--attacks", "gap,lira_joint", "--also", "int8")
+    run(quantize, path, "--quantizer", "int8", "--fresh", "--lr", "0.01")
+    capsys.readouterr()
+    assert report.main(["results", "--out", "out"]) == 0
+    assert "left out: 1 result in tiny_columnfc/l1unstructure_0.7_model, of models" in (
+        capsys.readouterr().out
+    )
+    run(mia, path, "--attacks", "gap,lira_joint", "--also", "int8")
+    said = capsys.readouterr().out
+    assert "gap: kept" in said and "lira_joint: saved" in said
+    assert told() == {("gap", "alone"), ("lira_joint", "int8")}
+
+
+def test_shadows_are_asked_each_of_its_own_release(path):
+    """Outputs of a release lie with its own models, of just their digests."""
+    run(mia, path, "--attacks", "lira_joint", *ALSO)
+    for folder in ("victim_model", *(f"shadow_model_{i}" for i in range(3))):
+        assert (MADE / folder / "logits.npz").exists(), folder
+    assert not (MADE / "int8_model/logits.npz").exists()
+    assert manifest("victim_model")["files"]["best.pth"]
+
+
+def test_the_report_names_what_was_held(path):
+    for words in (["--attacks", "lira,lira_joint", *ALSO], ["--attacks", "lira", "--original"]):
+        run(mia, path, *words)
+    run(mia, path, "--attacks", "lira_joint", "--also", "original,int8")
+    assert report.main(["results", "--out", "out"]) == 0
+    page = Path("out/report.md").read_text()
+    assert "lira_joint + original |" in page and "lira_joint + original + int8 |" in page
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--also", "int4"], "first run `python quantize.py cpu CONFIG --quantizer int4`"),
+        (["--also", "l1unstructure_0.7"], "is the version under attack: name another"),
+        (["--attacks", "lira_joint"], "needs another release of the same models"),
+        (["--also", "original", "--original"], "is the version under attack: name another"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_nothing_written(path, capsys, words, said):
+    before = files()
+    assert mia.main(["cpu", path, *words]) == 2
+    error = capsys.readouterr().err.replace(path, "CONFIG")
+    assert said in error and error.count("\n") == 1 and files() == before
+
+
+def test_all_leaves_out_what_needs_a_release(path, capsys):
+    run(mia, path, "--attacks", "all")
+    said = capsys.readouterr().out
+    assert "left out: lira_joint needs another release" in said
+    assert ("lira_joint", "original") not in told()
+
+
+def test_of_a_compressed_network_the_attacker_of_the_original_may_hold_it(path):
+    run(mia, path, "--original", "--also", "l1unstructure_0.7,int8", "--attacks", "lira_joint")
+    assert told("victim_model") == {("lira_joint", "l1unstructure_0.7", "int8")}
