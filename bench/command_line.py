@@ -127,6 +127,8 @@ def parse(
 
 def _check_typed_compression(typed: Iterable[str], options: Options) -> None:
     """Raise UserError where a command line says of compression what would mean nothing."""
+    if "pruned" in typed and options.original:
+        raise UserError("--original attacks the model before compression: leave out --pruned")
     if options.pruned or options.original:
         return
     if "pruned" in typed and not options.quantizer:

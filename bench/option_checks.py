@@ -95,10 +95,11 @@ def _check_from_scratch(options: Options) -> None:
 
 
 def _check_attacker(options: Options) -> None:
-    if options.original and (options.adaptive or options.defend or options.quantizer):
+    given = [name for name in ("defend", "adaptive", "quantizer") if getattr(options, name)]
+    if options.original and given:
         raise UserError(
-            "--original attacks the model before compression, which carries no defence: "
-            "leave out --defend, --adaptive and --quantizer"
+            f"--original attacks the model before compression and without a defence: leave out "
+            f"{' and '.join(f'--{name}' for name in given)}"
         )
     for name in options.also:
         release_options(options, name)

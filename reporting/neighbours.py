@@ -69,14 +69,16 @@ def neighbour_table(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Table | Non
 def _others(network: Any, accuracies: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """{what a network is compared with: the rows of such networks}."""
     rounds = network.prune_iterations if (network.prune_iterations or 1) > 1 else 1
-    saves = not network.bits_per_weight >= UNCOMPRESSED
+    both = bool(network.pruner_name and network.quantizer)
+    # what was not fine-tuned, or twice, has no such control
+    untuned = bool(network.quantizer) and network.quantize_epochs == 0
+    tuned_once = not (both or untuned or network.bits_per_weight >= UNCOMPRESSED)
     plain = accuracies[~accuracies["original"] & (accuracies["defend"] == "")]
     none = plain[:0]
     tuned = (plain["bits_per_weight"] >= UNCOMPRESSED) & (plain["prune_iterations"] == rounds)
     chosen = bool(network.pruner_name) and network.pruner_name != "random"
-    both = bool(network.pruner_name and network.quantizer)
     others = (
-        plain[tuned] if saves else none,
+        plain[tuned] if tuned_once else none,
         plain_like(network, plain, prune_iterations=1) if rounds > 1 else none,
         plain_like(network, plain, pruner_name="random") if chosen else none,
         plain_like(network, plain, quantizer="") if both else none,

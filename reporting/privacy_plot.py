@@ -40,7 +40,8 @@ def privacy(points: pd.DataFrame) -> Figure:
     hollow = Line2D([], [], linestyle="", marker="o", color=GREY, markerfacecolor="white")
     hollow.set_label("does not know\nthe defence")
     ringed = Line2D([], [], linestyle="--", marker="o", markersize=11, label="Pareto front", **ring)
-    add_legend(figure, [*handles, hollow, ringed], title="victims")
+    unaware = [hollow] if points["blind"].notna().any() else []
+    add_legend(figure, [*handles, *unaware, ringed], title="victims")
     _place_labels(figure, axis, points)
     return figure
 

@@ -186,10 +186,7 @@ def test_networks_stand_beside_those_that_differ_in_one_thing():
             "fine-tuning alone": "-12.5",
         },
         "random 70 % in 5 rounds": {"fine-tuning alone": "-22.5"},
-        "l1unstructure 70 % in 5 rounds, int8": {
-            "float weights": "+2.5",
-            "fine-tuning alone": "-10.0",
-        },
+        "l1unstructure 70 % in 5 rounds, int8": {"float weights": "+2.5"},
     }
     (row,) = [row for row in made.rows if row[0].text == "l1unstructure 70 % in 5 rounds"]
     assert row[made.header.index("minus one-shot")].under == (

@@ -207,10 +207,10 @@ def test_quantised_networks_have_names_of_their_own_and_epochs_of_theirs_where_t
     alone = {"pruner_name": None, "prune_sparsity": float("nan"), "quantizer": "int8"}
     table = pd.concat(
         [
-            rows(("conf", 7, 0.5), **alone, quantize_epochs=0),
-            rows(("conf", 7, 0.6), **alone, quantize_epochs=25),
-            rows(("conf", 7, 0.7), quantizer="int8", quantize_epochs=25),
-            rows(("conf", 7, 0.7), prune_epochs=25),
+            rows(("conf", 7, 0.5), **alone, quantize_epochs=0, pruned=False),
+            rows(("conf", 7, 0.6), **alone, quantize_epochs=25, pruned=False),
+            rows(("conf", 7, 0.7), quantizer="int8", quantize_epochs=25, pruned=True),
+            rows(("conf", 7, 0.7), prune_epochs=25, pruned=None),
         ]
     )
     found = label_configurations(table)[0]

@@ -192,7 +192,8 @@ def test_models_of_what_has_been_made_again_are_refused(path, capsys):
         (quantize, [*INT8, "--quantize_epochs", "-1"], "must be a whole number from 0"),
         (mia, ["--pruned"], "--pruned tells what is quantised: name the quantiser"),
         (mia, [*INT8, "--pruned", "perhaps"], "--pruned must be true or false, not 'perhaps'"),
-        (mia, [*INT8, "--original"], "leave out --defend, --adaptive and --quantizer"),
+        (mia, [*INT8, "--original"], "without a defence: leave out --quantizer"),
+        (mia, ["--pruned", "--original"], "before compression: leave out --pruned"),
         (
             mia,
             ["--quantizer", "int4", "--defend", "ppb", "--prune_sparsity", "0.6", "--pruned"],
