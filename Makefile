@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	$(RUN) mia.py cpu $(DEMO) --attacks all --prune_sparsity 0.7
 	$(RUN) mia.py cpu $(DEMO) --attacks all --original
 	@echo
-	@echo "Three shadow models here, the paper has five; 'original' is the victim before pruning."
+	@echo "Three shadow models here, the paper has five; 'original' is the victim before compression."
 
 # As pyproject.toml says: ruff on all files, mypy on the code.
 lint: $(VENV)/.ready
