@@ -142,8 +142,9 @@ def _show_closing_table(
         if any(attack in lines for lines in columns.values()):
             rows.append([attack, *(_cell(lines.get(attack)) for lines in columns.values())])
     models = ModelSet(options).undefended
+    version = "" if list(columns) == ["original"] else f", {models.version}"
     table(
-        f"{models.root}, {models.version}, {options.shadow_num} shadow models\n"
+        f"{models.root}{version}, {options.shadow_num} shadow models\n"
         f"attack accuracy / AUC in percent (50 = guessing)",
         ["", *columns],
         rows,
