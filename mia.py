@@ -31,7 +31,7 @@ def main(argv=None):
 
     run = begin(options)
     attacks = fitting_attacks(run.options)
-    checkpoints, releases = load_matchup(run), load_releases(run)
+    checkpoints, releases = load_matchup(run), load_releases(run, attacks)
     digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
     log = AttackLog(
         run.matchup,

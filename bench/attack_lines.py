@@ -71,6 +71,11 @@ def names_of_arrays(line: dict) -> list[str]:
     return [scores, f"{scores}_threshold", *truth]
 
 
+def name_with_releases(line: dict) -> str:
+    """The attack of a line, and the other releases that it had."""
+    return " + ".join([line["attack"], *line.get("also", ())])
+
+
 def is_of_present_definition(line: dict) -> bool:
     """Whether a line was made by the present definition of its attack."""
     return line.get("version", 1) == attack_version(line["attack"])

@@ -54,8 +54,11 @@ def load_matchup(run: Run) -> Checkpoints:
     return checkpoints
 
 
-def load_releases(run: Run) -> Releases:
-    """The same of each other version that the attacker holds. Raises likewise."""
+def load_releases(run: Run, attacks: list[str]) -> Releases:
+    """The same of each other version that the attacker holds, where one of these attacks uses it.
+    Raises likewise."""
+    if not any(ATTACKS[name].options.get("releases") for name in attacks):
+        return {}
     releases = {name: _load(release, run) for name, release in run.matchup.releases.items()}
     if releases:
         say(f"the attacker also holds {', '.join(releases)}")

@@ -217,7 +217,7 @@ def normalise(
         meaning.update((name, OPTIONS[name].default) for name in names if name not in asked)
 
     if stage == "mia" and meaning["original"]:
-        reset(*PRUNING, *QUANTIZING, "defend")
+        reset(*_unused((*PRUNING, *QUANTIZING), meaning), "defend")
     meaning |= _meaningless_compression(meaning, stage)
     if stage != "mia":
         meaning["also"] = ()
@@ -243,8 +243,16 @@ def _meaningless_compression(meaning: Mapping, stage: str) -> dict:
     """The defaults of what means nothing: options of quantisation where nothing is quantised, and
     of pruning where only that is done."""
     if not meaning["quantizer"] or stage not in OPTIONS["quantizer"].stages:
-        return {name: OPTIONS[name].default for name in QUANTIZING}
-    return {} if meaning["pruned"] else {name: OPTIONS[name].default for name in PRUNING}
+        names = _unused(QUANTIZING, meaning)
+    else:
+        names = () if meaning["pruned"] else _unused(PRUNING, meaning)
+    return {name: OPTIONS[name].default for name in names}
+
+
+def _unused(names: tuple[str, ...], meaning: Mapping) -> tuple[str, ...]:
+    """These names but for epochs that other releases may be fine-tuned for."""
+    epochs = ("prune_epochs", "quantize_epochs") if meaning["also"] else ()
+    return tuple(name for name in names if name not in epochs)
 
 
 def for_stage(stage: str, options: Options, **changes) -> Options:

@@ -155,6 +155,13 @@ class ModelSet:
         return replace(self, options=self.options.undefended, original=False, alike=(self,))
 
     @property
+    def of_attacker(self) -> ModelSet:
+        """The version of an attacker's shadow models: this one where the attacker knows its defence
+        or there is none, else the same without a defence."""
+        knows = self.original or self.options.adaptive or not self.options.defend
+        return self if knows else self.undefended
+
+    @property
     def roles(self) -> list[str]:
         """The victim and its shadow models."""
         return ["victim", *(f"shadow_{i}" for i in range(self.options.shadow_num))]

@@ -19,8 +19,7 @@ class Matchup:
 
     Attributes:
         victim: the version under attack.
-        shadows: the version of the shadow models: the victim's where the attacker knows its
-            defence or there is none, else the same without a defence.
+        shadows: the version of the shadow models, see `ModelSet.of_attacker`.
         releases: the same of each other version that the attacker holds, by name.
     """
 
@@ -32,9 +31,8 @@ class Matchup:
     def of(cls, options: Options, data: str = "") -> Matchup:
         """The one that the options ask for."""
         victim = ModelSet(options, original=options.original, data=data)
-        knows = options.original or options.adaptive or not options.defend
         releases = {name: cls.of(release_options(options, name), data) for name in options.also}
-        return cls(victim, victim if knows else victim.undefended, releases)
+        return cls(victim, victim.of_attacker, releases)
 
     def moved_to(self, root: Path) -> Matchup:
         """The same in another folder of the data set and network."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.configs import command, stage_of
 from bench.layout import ModelSet
 from bench.options import OPTIONS, Options
-from bench.releases import release_options
+from bench.releases import check_releases, release_options
 from core.console import UserError
 from datasets import check_even
 from defenders import DEFENDERS
@@ -101,9 +101,9 @@ def _check_attacker(options: Options) -> None:
             f"--original attacks the model before compression and without a defence: leave out "
             f"{' and '.join(f'--{name}' for name in given)}"
         )
-    for name in options.also:
-        release_options(options, name)
-    if options.adaptive and not options.defend:
+    check_releases(options)
+    held = [options, *(release_options(options, name) for name in options.also)]
+    if options.adaptive and not any(one.defend for one in held):
         raise UserError(
             "--adaptive means that the attacker knows the defence: name it with --defend"
         )

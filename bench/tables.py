@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attackers import ATTACKS, VERDICTS, ties
+from bench.attack_lines import name_with_releases
 from bench.attack_log import AttackLog
 from bench.checkpoints import read_manifest
 from bench.layout import ModelSet
@@ -39,7 +40,7 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         f"intervals cover the choice of the target records, not the randomness of training",
         ["", *titles.values()],
         [
-            [line["attack"], *(_with_interval(line, measure) for measure in titles)]
+            [name_with_releases(line), *(_with_interval(line, measure) for measure in titles)]
             for line in lines
         ],
     )
@@ -140,7 +141,9 @@ def _show_closing_table(
         rows += [[f"victim, {title}", *cells] for title, *cells in size_rows(sizes)]
     for attack in VERDICTS:
         if any(attack in lines for lines in columns.values()):
-            rows.append([attack, *(_cell(lines.get(attack)) for lines in columns.values())])
+            of_attack = [lines.get(attack) for lines in columns.values()]
+            names = {name_with_releases(line): None for line in of_attack if line}
+            rows.append([" / ".join(names), *map(_cell, of_attack)])
     models = ModelSet(options).undefended
     version = "" if list(columns) == ["original"] else f", {models.version}"
     table(

@@ -88,10 +88,13 @@ def paired_difference(after: pd.Series, before: pd.Series) -> Difference | None:
 def attack_runs(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """{model: attack accuracies}, a row an `Attacker`, a column a (seed, train_seed).
 
+    Of attackers who hold one release alone: what holding more gives is another question than what
+    compression changed.
+
     Args:
         rows: of `label_configurations`, of one section. Attacks that are missing somewhere are NaN.
     """
-    accuracy = rows[rows["measure"] == "accuracy"]
+    accuracy = rows[(rows["measure"] == "accuracy") & (rows["also"] == "")]
     return {
         model: group.pivot(
             index=["attack", "shadow_num", "adaptive"], columns=REPEATED, values="value"

@@ -123,7 +123,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
-    summary = groups[[*LABELS, "shadow_num", "caveat", *VICTIM]].first()
+    summary = groups[[*LABELS, "shadow_num", "also", "caveat", *VICTIM]].first()
     numbers = ["low", "high", "epsilon", "delta", "members", "non_members"]
     summary = summary.join(average(table, keys, "value")).join(groups[numbers].mean())
     summary = summary.reset_index()
@@ -220,5 +220,7 @@ def csv_text(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     networks += [counted.assign(measure=name, mean=counted[name]) for name in SIZES]
     names = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat"]
     means = ["mean", "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
-    table = pd.concat([summary, *networks]).reindex(columns=[*names, "attack", "measure", *means])
+    table = pd.concat([summary, *networks]).reindex(
+        columns=[*names, "attack", "also", "measure", *means]
+    )
     return table.astype({"shadow_num": "Int64"}).to_csv(index=False, lineterminator="\n")

@@ -135,6 +135,7 @@ def _folder(cell: Options, results: str, study: str) -> Path:
     plain |= {name: value for name, value in follow.items() if plain[name] is None}
     unused = set(ModelSet(cell, original=cell.original).meaningless)
     unused |= set() if cell.quantizer else set(QUANTIZING)
+    unused -= {"prune_epochs", "quantize_epochs"} if cell.also else set()
     apart = [
         name
         for name, option in OPTIONS.items()

@@ -196,6 +196,15 @@ def test_networks_stand_beside_those_that_differ_in_one_thing():
     assert neighbour_table(alone, network_accuracies(alone)) is None
 
 
+def test_who_holds_several_releases_is_another_attacker_than_who_holds_one(grid):
+    more = rows(*seeds("lira_joint", 0.99, 0.99, 0.99), also="original,int8")
+    alone, both = answer_of(*grid), answer_of(*grid, more)
+    assert alone.table == both.table and alone.points[:3] == both.points[:3]
+    named = label_configurations(pd.concat([*grid, more], ignore_index=True))[0]
+    assert "lira_joint + original + int8" in set(named["attack"])
+    assert "original,int8" in set(summarise(named)["also"])
+
+
 def test_of_many_networks_the_ends_are_named():
     original = rows(*seeds("conf", 0.7, 0.8), **ORIGINAL)
     others = [

@@ -55,7 +55,7 @@ def test_lines_say_what_was_held_and_each_is_kept(path, capsys):
     said = capsys.readouterr().out
     assert "gap, lira, lira_joint, nn_joint: kept" in said and files() == before
     table = said.split("3 shadow models\n")[1]
-    assert all(name in table for name in ("lira_joint", "nn_joint", "gap"))
+    assert all(name in table for name in ("lira_joint + original ", "nn_joint + original ", "gap"))
     run(mia, path, "--attacks", "gap")
     assert "gap: kept" in capsys.readouterr().out
 
@@ -95,7 +95,12 @@ def test_the_report_names_what_was_held(path):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--also", "int4"], "first run `python quantize.py cpu CONFIG --quantizer int4`"),
+        ([*SAME, "--also", "int4"], "first run `python quantize.py cpu CONFIG --quantizer int4`"),
+        (
+            ["--also", "l1unstructure_0.7_ppb_4"],
+            "l1unstructure_0.7_ppb_4 and l1unstructure_0.7 would have the same shadow models",
+        ),
+        (["--also", "int8", "--adaptive"], "the attacker knows the defence: name it with --defend"),
         (["--also", "l1unstructure_0.7"], "is the version under attack: name another"),
         (["--attacks", "lira_joint"], "needs another release of the same models"),
         (["--also", "original", "--original"], "is the version under attack: name another"),

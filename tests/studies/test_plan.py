@@ -85,6 +85,35 @@ def test_what_an_attacker_holds_too_is_made_before_the_attack(grid):
     assert {"victim_model", "int8_model", "shadow_l1unstructure_0.9_x5_int8_model_1"} <= folders
     assert "shadow_l1unstructure_0.7_model_0" in folders
     assert all(not job.options.also for job in jobs[:-1])
+    rounds = {
+        job.options.prune_iterations: job.options.prune_epochs
+        for job in jobs
+        if job.stage == "prune"
+    }
+    assert rounds == {1: 2, 5: 1}  # of 4 epochs of pretraining
+
+
+def test_what_an_attacker_holds_too_is_fine_tuned_as_the_study_says(grid):
+    """Also beside a version to which that means nothing; all in one folder of results."""
+    said = {"prune_epochs": 7, "quantize_epochs": 3}
+    jobs = planned(
+        grid(
+            **said,
+            grids=[
+                {"original": True, "also": "l1unstructure_0.7"},
+                {"quantizer": "int8", "also": "l1unstructure_0.7"},
+                {"prune_sparsity": 0.7, "also": "int8"},
+            ],
+        )
+    )
+    assert Counter(job.stage for job in jobs) == {
+        "pretrain": 1,
+        "prune": 1,
+        "quantize": 1,
+        "mia": 3,
+    }
+    epochs = [getattr(job.options, f"{job.stage}_epochs") for job in jobs[1:] if job.stage != "mia"]
+    assert sorted(epochs) == [3, 7]
 
 
 def test_what_has_no_meaning_in_a_cell_is_left_out(grid):
