@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,9 @@ def names_of_arrays(line: dict) -> list[str]:
     return [scores, f"{scores}_threshold", *truth]
 
 
-def name_with_releases(line: dict) -> str:
-    """The attack of a line, and the other releases that it had."""
-    return " + ".join([line["attack"], *line.get("also", ())])
+def name_with_releases(attack: str, also: Iterable[str]) -> str:
+    """An attack, and the other releases that it had."""
+    return " + ".join([attack, *also])
 
 
 def is_of_present_definition(line: dict) -> bool:

@@ -66,8 +66,7 @@ class Checkpoint:
             and for one from scratch.
         privacy: what differentially private training guarantees (see `defenders.accounting`); None
             without it.
-        size: what it takes, see `CompressionSize`; None of models from before that
-            was counted.
+        size: what it takes, see `CompressionSize`; None of models from before that was counted.
         folder: where it lies; None where it is not stored yet.
         files: digest of each file there, by name.
     """
@@ -269,8 +268,9 @@ def parent_digest(models: ModelSet, role: str) -> str:
     if models.parent is None:
         return ""
     parent = read_manifest(models.parent, role)
-    current = parent is not None and parent.parent == parent_digest(models.parent, role)
-    return parent.digest if parent is not None and current else ""
+    if parent is None or parent.parent != parent_digest(models.parent, role):
+        return ""
+    return parent.digest
 
 
 def split_digest(split: RoleSplit) -> str:

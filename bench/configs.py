@@ -30,6 +30,16 @@ def derived(meaning: Mapping) -> dict:
     }
 
 
+def epochs_again(told: Mapping, now: Mapping) -> dict:
+    """The epochs of fine-tuning in the options `told`; those that follow from others there follow
+    from those of `now`."""
+    before, after = derived(told), derived(now)
+    return {
+        name: after[name] if told[name] in (None, before[name]) else told[name]
+        for name in ("prune_epochs", "quantize_epochs")
+    }
+
+
 def _fine_tuning_epochs(epochs: int, rounds: int) -> int:
     return epochs // 2 if rounds == 1 else max(1, epochs // 2 // rounds)
 

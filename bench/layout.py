@@ -78,6 +78,11 @@ class ModelSet:
     alike: tuple[ModelSet, ...] = ()
     moved_to: Path | None = None
 
+    @classmethod
+    def under_attack(cls, options: Options, data: str = "") -> ModelSet:
+        """The version that options of mia.py ask for."""
+        return cls(options, original=options.original, data=data)
+
     @property
     def root(self) -> Path:
         """The folder of the data set and network."""

@@ -30,7 +30,7 @@ class Matchup:
     @classmethod
     def of(cls, options: Options, data: str = "") -> Matchup:
         """The one that the options ask for."""
-        victim = ModelSet(options, original=options.original, data=data)
+        victim = ModelSet.under_attack(options, data)
         releases = {name: cls.of(release_options(options, name), data) for name in options.also}
         return cls(victim, victim.of_attacker, releases)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.configs import command, stage_of
 from bench.layout import ModelSet
 from bench.options import OPTIONS, Options
-from bench.releases import check_releases, release_options
+from bench.releases import check_shadows, release_options
 from core.console import UserError
 from datasets import check_even
 from defenders import DEFENDERS
@@ -17,7 +17,7 @@ from quantizer import QUANTIZERS
 def check_together(options: Options) -> None:
     """Raise UserError where options contradict each other."""
     compresses = options.stage in OPTIONS["pruner_name"].stages
-    if compresses and ModelSet(options, original=options.original).is_pruned:
+    if compresses and ModelSet.under_attack(options).is_pruned:
         _check_pruner(options)
     if options.quantizer or options.stage == "quantize":
         _check_quantizer(options)
@@ -101,8 +101,8 @@ def _check_attacker(options: Options) -> None:
             f"--original attacks the model before compression and without a defence: leave out "
             f"{' and '.join(f'--{name}' for name in given)}"
         )
-    check_releases(options)
     held = [options, *(release_options(options, name) for name in options.also)]
+    check_shadows(held)
     if options.adaptive and not any(one.defend for one in held):
         raise UserError(
             "--adaptive means that the attacker knows the defence: name it with --defend"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bench.configs import derived, read_value
+from bench.configs import epochs_again, read_value
 from bench.layout import NAMED_AFTER, ModelSet
 from bench.options import OPTIONS, Options
 from core.console import UserError
@@ -46,8 +46,8 @@ def release_options(options: Options, name: str) -> Options:
     )
     made = plain if plain.original else _of_version(plain, name)
     made = replace(made, adaptive=options.adaptive and bool(made.defend))
-    made = replace(made, **_epochs_of(made, options))
-    version, own = (ModelSet(one, original=one.original).version for one in (made, options))
+    made = replace(made, **epochs_again(vars(options), vars(made)))
+    version, own = (ModelSet.under_attack(one).version for one in (made, options))
     if version == own:
         raise UserError(f"--also: {name!r} is the version under attack: name another")
     if version != name and not made.original:
@@ -55,23 +55,12 @@ def release_options(options: Options, name: str) -> Options:
     return made
 
 
-def _epochs_of(made: Options, options: Options) -> dict:
-    """The epochs of fine-tuning: those of `options`, or what follows from others as there."""
-    before, now = derived(vars(options)), derived(vars(made))
-    return {
-        name: now[name]
-        for name in ("prune_epochs", "quantize_epochs")
-        if getattr(options, name) in (None, before[name])
-    }
-
-
-def check_releases(options: Options) -> None:
-    """Raise UserError where a name of `also` is no other version, or where two versions would share
-    their shadow models, of which an attack would learn that they are alike."""
-    versions = [options, *(release_options(options, name) for name in options.also)]
+def check_shadows(held: Iterable[Options]) -> None:
+    """Raise UserError where two versions that an attacker holds would share their shadow models, of
+    which an attack would learn that they are alike."""
     seen: dict[str, str] = {}
-    for one in versions:
-        models = ModelSet(one, original=one.original)
+    for one in held:
+        models = ModelSet.under_attack(one)
         shadows, name = models.of_attacker.version, models.version or ORIGINAL
         if shadows in seen:
             raise UserError(

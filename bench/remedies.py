@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from bench.configs import command, default_values, derived, format_value, stage_of
+from bench.configs import command, default_values, epochs_again, format_value, stage_of
 from bench.layout import MANIFEST, NAMED_AFTER, ModelSet
 from bench.options import OPTIONS, Options
 from bench.split_file import read_split
@@ -99,14 +99,11 @@ def made_with(models: ModelSet, role: str = "victim") -> dict:
 def _epochs_like(manifest: dict, options: Options) -> dict:
     """The epochs of all trainings, as those of a model that is there; what follows from others in
     its options, or in `options`, does so again."""
-    told = default_values() | manifest["options"]
+    told, asked = default_values() | manifest["options"], vars(options)
     epochs = {"epochs": told["epochs"]}
-    again = derived(vars(options) | epochs)
-    by_default = derived(told)["prune_epochs"] == told["prune_epochs"]
-    epochs["prune_epochs"] = again["prune_epochs"] if by_default else told["prune_epochs"]
-    if options.quantize_epochs == derived(vars(options))["quantize_epochs"]:
-        epochs["quantize_epochs"] = again["quantize_epochs"]
-    return epochs
+    now = asked | epochs
+    of_quantising = epochs_again(asked, now)["quantize_epochs"]
+    return epochs | epochs_again(told, now) | {"quantize_epochs": of_quantising}
 
 
 def how_to_ask_for(models: ModelSet, names: list[str], have: dict) -> str:

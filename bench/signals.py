@@ -95,10 +95,10 @@ def collect_signals(
     held = releases if use else {}
     others = {name: Queries(run.of_release(name), of, frozenset()) for name, of in held.items()}
     asked = {"": queries} | others  # by the name of a release; "" = what is under attack
-    _ask(asked, roles)
+    outputs = _answers(asked, roles)
     of_releases = {
-        name: {role: _signals(_load(one, role), masks[role]) for role in roles}
-        for name, one in asked.items()
+        name: {role: _signals(of[role], masks[role]) for role in roles}
+        for name, of in outputs.items()
     }
     signals, shadows = of_releases.pop(""), roles[1:]
     return Evidence(
@@ -111,7 +111,7 @@ def collect_signals(
         online=options.split == "inout",
         records=run.records,
         record_ids=queries.record_ids,
-        generated=None if generated is None else _generated(queries, generated),
+        generated=_generated(outputs[""]["victim"], generated),
         also={
             name: Release(of["victim"], [of[role] for role in shadows])
             for name, of in of_releases.items()
@@ -119,13 +119,17 @@ def collect_signals(
     )
 
 
-def _generated(queries: Queries, generated: Records) -> tuple[Signals, np.ndarray]:
+def _generated(
+    outputs: dict[str, np.ndarray], records: Records | None
+) -> tuple[Signals, np.ndarray] | None:
     """The victim's signals on records that were made up, and the labels of these."""
-    return Signals(_load(queries, "victim")["generated"]), generated.y.numpy()
+    return None if records is None else (Signals(outputs["generated"]), records.y.numpy())
 
 
-def _ask(asked: Mapping[str, Queries], roles: Iterable[str]) -> None:
-    """Have all outputs of all models there."""
+def _answers(
+    asked: Mapping[str, Queries], roles: list[str]
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """All outputs of all models, by release, role and kind."""
     places = {f"{role} {name}": (one, role) for name, one in asked.items() for role in roles}
     options = asked[""].run.options
     bar = console.progress(total=len(places), label="asking models", unit="model")
@@ -137,11 +141,11 @@ def _ask(asked: Mapping[str, Queries], roles: Iterable[str]) -> None:
     ):
         bar.update()
     bar.close()
-
-
-def _load(queries: Queries, role: str) -> dict[str, np.ndarray]:
-    """The outputs of a role's model, from its folder: large arrays go through no pipe."""
-    return {one.what: one.load() for one, _ in _outputs(queries, role)}
+    # from the folders: large arrays go through no pipe
+    return {
+        name: {role: {kind.what: kind.load() for kind, _ in _outputs(one, role)} for role in roles}
+        for name, one in asked.items()
+    }
 
 
 def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:

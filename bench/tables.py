@@ -39,10 +39,7 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         f"{members} members, {others} non-members; percent [95 % interval]\n"
         f"intervals cover the choice of the target records, not the randomness of training",
         ["", *titles.values()],
-        [
-            [name_with_releases(line), *(_with_interval(line, measure) for measure in titles)]
-            for line in lines
-        ],
+        [[_name(line), *(_with_interval(line, measure) for measure in titles)] for line in lines],
     )
     for line in lines:
         remark = ties.remark(line)
@@ -51,6 +48,10 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         if line.get("chosen"):
             chosen = ", ".join(f"{name} {value:g}" for name, value in line["chosen"].items())
             say(f"{line['attack']}, chosen on the shadow models: {chosen}")
+
+
+def _name(line: dict) -> str:
+    return name_with_releases(line["attack"], line.get("also", ()))
 
 
 def _with_interval(line: dict, measure: str) -> str:
@@ -142,7 +143,7 @@ def _show_closing_table(
     for attack in VERDICTS:
         if any(attack in lines for lines in columns.values()):
             of_attack = [lines.get(attack) for lines in columns.values()]
-            names = {name_with_releases(line): None for line in of_attack if line}
+            names = {_name(line): None for line in of_attack if line}
             rows.append([" / ".join(names), *map(_cell, of_attack)])
     models = ModelSet(options).undefended
     version = "" if list(columns) == ["original"] else f", {models.version}"

@@ -80,11 +80,17 @@ def or_word(kind: Kind, *words: str) -> Kind:
     return Kind(read, f"{kind.expected}, or {' or '.join(map(repr, words))}")
 
 
-def _attack_list(value) -> tuple[str, ...]:
+def _words(value) -> list[str]:
     names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list):
         raise ValueError
-    names = [name.strip() for name in names]
+    return [name.strip() for name in names]
+
+
+def _attack_list(value) -> tuple[str, ...]:
+    names = _words(value)
+    if not names:
+        raise ValueError
     if names == ["all"]:  # which these are depends on the split
         return ("all",)
     if "all" in names:
@@ -96,11 +102,7 @@ def _attack_list(value) -> tuple[str, ...]:
 
 
 def _version_list(value) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list):
-        raise ValueError
-    names = [_folder_name(name.strip()) for name in names]
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(map(_folder_name, _words(value))))
 
 
 def _epoch_list(value) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from attackers import OPTION_NAMES, registered_position
+from bench.attack_lines import name_with_releases
 from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, SIZES, VICTIM
 
 _OWN = [name for name in OPTION_NAMES if name != "also"]  # options of single attacks
@@ -19,7 +20,8 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
     Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
     the registered name of the attack, and to `attack` the other releases that it has, and those of
-    its options that differ among the attacks on a victim. `series` and `model_series` are victim and model at any sparsity,
+    its options that differ among the attacks on a victim. `series` and `model_series` are victim
+    and model at any sparsity,
     `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
     of options of training, and `recipe` the value of all of these but defences', for comparing.
     """
@@ -49,8 +51,8 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table["recipe"] = _as_text(table, shared).agg(" ".join, axis=1) if len(table) else ""
     table["verdict"] = table["attack"]
     options = _differing(table, _OWN, within=[*SECTION, "victim", "verdict"])
-    held = [f" + {names.replace(',', ' + ')}" if names else "" for names in table["also"]]
-    table["attack"] = table["attack"] + held + options
+    also = [filter(None, names.split(",")) for names in table["also"]]
+    table["attack"] = [*map(name_with_releases, table["attack"], also)] + options
     same = table.duplicated([*SECTION, "victim", "attack", "measure", *REPEATED])
     folders = ", ".join(sorted(set(table.loc[same, "folder"])))
     note = f"{folders}: the same configuration and seeds lie in another folder too, which counts"

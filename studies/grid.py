@@ -133,7 +133,7 @@ def _folder(cell: Options, results: str, study: str) -> Path:
     plain = config_values(cell.config_path)
     follow = derived(vars(cell))
     plain |= {name: value for name, value in follow.items() if plain[name] is None}
-    unused = set(ModelSet(cell, original=cell.original).meaningless)
+    unused = set(ModelSet.under_attack(cell).meaningless)
     unused |= set() if cell.quantizer else set(QUANTIZING)
     unused -= {"prune_epochs", "quantize_epochs"} if cell.also else set()
     apart = [

@@ -279,6 +279,11 @@ def test_networks_of_convolutions_are_quantised_pruned_or_not(write_config, tmp_
     for words in ([], ["--pruned", "--pruner_name", "slim"]):
         run(quantize, path, *INT8, *words)
         run(mia, path, *INT8, *words, "--attacks", "gap")
+    for version in ("int8", "slim_0.7_int8"):
+        folder = Path("results/tiny_resnet18") / f"{version}_model"
+        weights = torch.load(folder / "best.pth", weights_only=True)["conv1.weight"]
+        assert all(len(one.unique()) <= 255 for one in weights)
+        assert len((folder / "attacks.jsonl").read_text().splitlines()) == 1
 
 
 def test_models_from_before_there_were_quantisers_are_kept_and_attacked(path, capsys):
