@@ -45,13 +45,15 @@ def _find_import_own():
 
 import_own = _find_import_own()
 if TYPE_CHECKING:
-    from attackers import signals
-    from attackers.signals import Evidence, Signals, Verdict
+    from attackers import evidence
+    from attackers.evidence import Evidence, Verdict
+    from attackers.signals import Signals
     from core.registry import Registry
 else:  # the same, also where other packages have our modules' names
     Registry = import_own("core.registry").Registry
-    signals = import_own("attackers.signals")
-    Evidence, Signals, Verdict = signals.Evidence, signals.Signals, signals.Verdict
+    evidence = import_own("attackers.evidence")
+    Signals = import_own("attackers.signals").Signals
+    Evidence, Verdict = evidence.Evidence, evidence.Verdict
 
 __all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
 
@@ -241,7 +243,7 @@ def unfit(name: str, *, online: bool, shadow_num: int, also: Sequence[str] = ())
     """Why an attack cannot be made in this split with so many shadow models and these other
     releases; None where it can."""
     if ATTACKS[name].options.get("releases") and not also:
-        return signals.ONE_RELEASE.format(name)
+        return evidence.ONE_RELEASE.format(name)
     if name == "lira_online" and not online:
         return (
             "lira_online needs shadow models that were trained on the victim's records, which those "

@@ -25,8 +25,10 @@ from functools import partial
 import numpy as np
 
 from attackers.calibration import threshold_attack
+from attackers.evidence import Evidence, Verdict
 from attackers.rmia import rank_auc
-from attackers.signals import Evidence, Statistic, Verdict, log_odds, mean_where
+from attackers.signals import log_odds
+from attackers.statistic import Statistic, mean_where
 
 # of equally good settings the first counts
 TEMPERATURES = (1.0, 2.0)  # the posterior as it is; the authors' code

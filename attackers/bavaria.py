@@ -35,8 +35,10 @@ from scipy.special import digamma, gammaln
 from scipy.stats import t as student_t
 
 from attackers.calibration import threshold_attack
+from attackers.evidence import Evidence, Verdict
 from attackers.lira import RESOLUTION
-from attackers.signals import Evidence, Statistic, Verdict, log_odds, mean_where
+from attackers.signals import log_odds
+from attackers.statistic import Statistic, mean_where
 from core.console import NotApplicable
 
 # kappa, alpha: from next to no prior to one that no number of shadow models outweighs, where a

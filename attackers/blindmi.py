@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attackers.signals import Evidence, Signals, Verdict
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import Signals
 from core.console import UserError
 
 if TYPE_CHECKING:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attackers.signals import Evidence, Signals, Statistic, Verdict
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import Signals
+from attackers.statistic import Statistic
 from core.console import NotApplicable
 
 

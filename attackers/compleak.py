@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers.calibration import best_threshold
-from attackers.signals import Evidence, Signals, Verdict
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import Signals
 from core.console import NotApplicable
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ import numpy as np
 from scipy.stats import norm
 
 from attackers.calibration import threshold_attack
-from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, log_odds, mean_where
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import log_odds
+from attackers.statistic import MIN_SHADOWS, Statistic, mean_where
 from core.console import NotApplicable
 
 FIX_VARIANCE_BELOW = 64  # with fewer shadow models than this, all records share a variance

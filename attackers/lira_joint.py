@@ -12,8 +12,10 @@ from functools import partial
 import numpy as np
 
 from attackers.calibration import threshold_attack
+from attackers.evidence import Evidence, Verdict
 from attackers.lira import defaults, gaussian_fit
-from attackers.signals import Evidence, Statistic, Verdict, log_odds, mean_where
+from attackers.signals import log_odds
+from attackers.statistic import Statistic, mean_where
 
 # of the correlations: copies of one release, whose correlation is 1, leave a matrix of full rank
 LEAST_SHRINKAGE = 1e-6

@@ -4,7 +4,9 @@ difficulty."""
 import numpy as np
 
 from attackers.calibration import identity_score, threshold_attack
-from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, cross_entropy, mean_where
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import cross_entropy
+from attackers.statistic import MIN_SHADOWS, Statistic, mean_where
 
 
 def loss(evidence: Evidence, **_) -> dict[str, Verdict]:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from attackers import arrays, ties
-from attackers.signals import Verdict
+from attackers.evidence import Verdict
 
 FPRS = (0.1, 0.01, 0.001)
 CONFIDENCE = 0.95

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from core import console
 from attackers import version
-from attackers.signals import Evidence, Signals, Verdict, always_fit
+from attackers.evidence import Evidence, Verdict, always_fit
+from attackers.signals import Signals
 from base_model import BaseModel, Progress, TrainConfig, TrainSet
 from core.devices import generator
 from datasets import Records

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 import models
 from core import console
 from attackers.calibration import threshold_attack
-from attackers.signals import Evidence, Signals, Statistic, Verdict, always_fit, true_and_others
+from attackers.evidence import Evidence, Verdict, always_fit
+from attackers.signals import Signals, true_and_others
+from attackers.statistic import Statistic
 from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
 from core.console import NotApplicable, UserError
 from core.devices import generator

@@ -20,7 +20,9 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from attackers.calibration import best_threshold_and_rate, pooled_scores, threshold_attack
-from attackers.signals import MIN_SHADOWS, Evidence, Statistic, Verdict, log_odds, mean_where
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import log_odds
+from attackers.statistic import MIN_SHADOWS, Statistic, mean_where
 from core.console import NotApplicable
 
 if TYPE_CHECKING:

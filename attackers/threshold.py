@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from attackers.calibration import identity_score, threshold_attack
-from attackers.signals import LOG_FLOOR, Evidence, Signals, Verdict
+from attackers.evidence import Evidence, Verdict
+from attackers.signals import LOG_FLOOR, Signals
 
 
 def confidence(p: np.ndarray, complement: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import torch
 
 from core import console
 from attackers import ATTACKS, blindmi
-from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Evidence, Release, Signals
+from attackers.evidence import Evidence
+from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, Signals
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs

@@ -3,7 +3,8 @@
 import numpy as np
 
 from attackers import Evidence
-from attackers.signals import Signals, Statistic
+from attackers.signals import Signals
+from attackers.statistic import Statistic
 
 
 def measured(victim, shadows, member, *, target=None, calibration_mask=None, as_victim=None):

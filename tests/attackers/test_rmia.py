@@ -21,7 +21,8 @@ from scipy.stats import trim_mean
 
 from attackers import Evidence, attack, rmia
 from attackers.metrics import auc
-from attackers.signals import Signals, mean_where
+from attackers.signals import Signals
+from attackers.statistic import mean_where
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from attack_cases import logits_and_labels
 
-from attackers.signals import Signals, cross_entropy, log_odds, mean_where
+from attackers.signals import Signals, cross_entropy, log_odds
+from attackers.statistic import mean_where
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 0.5])

@@ -15,8 +15,8 @@ import pretrain
 import prune
 import report
 from attackers import ATTACKS, attack, blindmi, unfit
+from attackers.evidence import Verdict
 from attackers.metrics import INTERVALS, measures
-from attackers.signals import Verdict
 from base_model import BaseModel
 from bench.attacking import load_matchup
 from bench.checkpoints import Checkpoint
