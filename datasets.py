@@ -21,7 +21,17 @@ from sources import DATASETS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DATASETS", "SPLITS", "Records", "RoleSplit", "batches", "check_even", "load", "split"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Records",
+    "RoleSplit",
+    "batches",
+    "check_even",
+    "dealt",
+    "load",
+    "split",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,17 +184,46 @@ class RoleSplit:
 SPLITS = ("paper", "inout")
 
 
-def split(n: int, *, seed: int, shadow_num: int, kind: str = "paper") -> dict[str, RoleSplit]:
+_LEAST = 11  # records of a role: 5 for test leave 6, and of 6 dev gets ceil(1.09) = 2
+
+
+def split(
+    n: int, *, seed: int, shadow_num: int, kind: str = "paper", attacker_records: float = 1.0
+) -> dict[str, RoleSplit]:
     """A split of n records: role ("victim", "shadow_0", ...) -> its train, dev and test indices.
 
     A split of fewer shadows is the beginning of one of more.
-    Raises UserError where a part would have fewer than 2 records.
+
+    Args:
+        attacker_records: the share of the attacker's half that shadows are dealt, of the paper's
+            split. A smaller share is part of a larger one; the victim's records are the same.
+    Raises:
+        UserError: a part would have fewer than 2 records, or `attacker_records` has no meaning.
     """
-    if n < 22:  # 22: two halves of 11; 5 for test leave 6, and of 6 dev gets ceil(1.09) = 2
+    if n < 2 * _LEAST:
         raise UserError(
-            f"{n} records are too few to split: at least 22 are needed for 2 in every part"
+            f"{n} records are too few to split: at least {2 * _LEAST} are needed for 2 in every part"
         )
-    return {"paper": _paper_split, "inout": _inout_split}[kind](n, seed, shadow_num)
+    check_share(kind, attacker_records)
+    if kind == "inout":
+        return _inout_split(n, seed, shadow_num)
+    return _paper_split(n, seed, shadow_num, attacker_records)
+
+
+def check_share(kind: str, attacker_records: float) -> None:
+    """Raise UserError where shadows of this kind of split cannot be dealt a share of the records."""
+    if kind == "inout" and attacker_records < 1:
+        raise UserError(
+            "in the in/out split shadow models are dealt the victim's own records: "
+            "--attacker_records, a share of others, is for --split paper"
+        )
+
+
+def dealt(n: int, attacker_records: float) -> int:
+    """How many of n records the victim and shadows have that are dealt this share of the attacker's
+    half."""
+    victim = n // 2
+    return victim + int(attacker_records * (n - victim) + 1e-9)  # 0.29 of 100 are 29
 
 
 def check_even(shadow_num: int) -> None:
@@ -220,11 +259,15 @@ def _inout_split(n: int, seed: int, shadow_num: int) -> dict[str, RoleSplit]:
     return parts
 
 
-def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, RoleSplit]:
+def _paper_split(
+    n: int, seed: int, shadow_num: int, attacker_records: float
+) -> dict[str, RoleSplit]:
     """The paper's: shadow models never see the victim's records.
 
     One half is the victim's. All shadows draw from the other, shadow i with seed + i. Of each half
-    45 % are train, 10 % dev, 45 % test (Yuan & Zhang, USENIX Security 2022; not stratified).
+    45 % are train, 10 % dev, 45 % test (Yuan & Zhang, USENIX Security 2022; not stratified). With
+    a share of the attacker's half, which the paper does not take, it is the first of that half,
+    whose order is random.
     """
     from sklearn.model_selection import train_test_split
 
@@ -236,6 +279,14 @@ def _paper_split(n: int, seed: int, shadow_num: int) -> dict[str, RoleSplit]:
     victim, attacker = train_test_split(
         np.arange(n, dtype=np.int64), test_size=0.5, random_state=seed
     )
+    number = dealt(n, attacker_records) - len(victim)
+    if number < _LEAST:
+        least = math.ceil(1e6 * _LEAST / len(attacker)) / 1e6
+        raise UserError(
+            f"--attacker_records {attacker_records:g} leaves {number} of {len(attacker)} records to "
+            f"the shadow models, which need {_LEAST} for 2 in every part: give {least:g} or more"
+        )
+    attacker = attacker[:number]
     return {"victim": role(victim, seed)} | {
         f"shadow_{i}": role(attacker, seed + i) for i in range(shadow_num)
     }

@@ -77,8 +77,8 @@ class AttackLog:
 
     def lock_of(self, attack: str):
         """Hold the lock of an attack on this victim."""
-        name = f"{attack}_adaptive" if self.options.adaptive else attack
-        return self.matchup.victim.lock("victim", name)
+        words = [attack, *["adaptive"] * self.options.adaptive, *self.options.guess.values()]
+        return self.matchup.victim.lock("victim", "_".join(map(str, words)))
 
     def lines(self) -> list[dict]:
         """What has been found of just these models, with the options of attacks as they are now,

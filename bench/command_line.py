@@ -18,7 +18,8 @@ from bench.configs import (
     read_config,
     read_value,
 )
-from bench.layout import PRUNED_AFTER, PRUNING, QUANTIZING
+from bench.guesses import GUESSES
+from bench.layout import PRUNED_AFTER, PRUNING, QUANTIZING, ModelSet
 from bench.option_checks import check_together
 from bench.options import OPTIONS, REQUIRED, UNUSED, Options
 from core.console import UserError
@@ -127,6 +128,12 @@ def parse(
 
 def _check_typed_compression(typed: Iterable[str], options: Options) -> None:
     """Raise UserError where a command line says of compression what would mean nothing."""
+    guesses = [name for name in GUESSES if name in typed]
+    if guesses and not ModelSet.under_attack(options).is_pruned:
+        raise UserError(
+            f"--{guesses[0]} is what the attacker takes a pruned victim for, and this one is not "
+            f"pruned: leave it out"
+        )
     if "pruned" in typed and options.original:
         raise UserError("--original attacks the model before compression: leave out --pruned")
     if options.pruned or options.original:
@@ -221,6 +228,9 @@ def normalise(
     meaning |= _meaningless_compression(meaning, stage)
     if stage != "mia":
         meaning["also"] = ()
+    if meaning["split"] == "inout":
+        reset("attacker_records")
+    meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage))
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:
@@ -247,6 +257,13 @@ def _meaningless_compression(meaning: Mapping, stage: str) -> dict:
     else:
         names = () if meaning["pruned"] else _unused(PRUNING, meaning)
     return {name: OPTIONS[name].default for name in names}
+
+
+def _no_wrong_guesses(meaning: Mapping, stage: str) -> list[str]:
+    """The guesses of an attacker that are right, or of a victim that is not pruned."""
+    pruned = stage == "mia" and not meaning["original"]
+    pruned = pruned and (meaning["pruned"] or not meaning["quantizer"])
+    return [name for name, of in GUESSES.items() if not pruned or meaning[name] == meaning[of]]
 
 
 def _unused(names: tuple[str, ...], meaning: Mapping) -> tuple[str, ...]:

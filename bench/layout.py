@@ -152,7 +152,8 @@ class ModelSet:
     @property
     def originals(self) -> ModelSet:
         """The models before compression."""
-        return replace(self, original=True)
+        alike = tuple(one.originals for one in self.alike)
+        return replace(self, original=True, alike=alike)
 
     @property
     def undefended(self) -> ModelSet:
@@ -162,9 +163,13 @@ class ModelSet:
     @property
     def of_attacker(self) -> ModelSet:
         """The version of an attacker's shadow models: this one where the attacker knows its defence
-        or there is none, else the same without a defence."""
+        or there is none, else the same without a defence; where the attacker guesses its pruner,
+        sparsity or network, one that has these."""
         knows = self.original or self.options.adaptive or not self.options.defend
-        return self if knows else self.undefended
+        models = self if knows else self.undefended
+        if not models.options.guess:
+            return models
+        return replace(models, options=models.options.guessed, alike=(self, *models.alike))
 
     @property
     def roles(self) -> list[str]:

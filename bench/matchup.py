@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import models
 from bench.checkpoints import Checkpoint, parent_digest, read_manifest
 from bench.layout import ModelSet
 from bench.options import Options
@@ -28,17 +29,30 @@ class Matchup:
     releases: Mapping[str, Matchup] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: Options, data: str = "") -> Matchup:
-        """The one that the options ask for."""
+    def of(cls, options: Options, data: str = "", shape: tuple[int, ...] | None = None) -> Matchup:
+        """The one that the options ask for.
+
+        Args:
+            shape: of a record, by which the `input_dim` of shadow models of another network is
+                set; None where only places and digests are asked for.
+        """
         victim = ModelSet.under_attack(options, data)
+        shadows, guess = victim.of_attacker, options.guess.get("model_name")
+        if guess and shape:
+            fits = replace(shadows.options, input_dim=models.input_dim(guess, shape))
+            shadows = replace(shadows, options=fits)
         releases = {name: cls.of(release_options(options, name), data) for name in options.also}
-        return cls(victim, victim.of_attacker, releases)
+        return cls(victim, shadows, releases)
 
     def moved_to(self, root: Path) -> Matchup:
-        """The same in another folder of the data set and network."""
+        """The same in another folder of the data set and network; shadow models of another network
+        lie beside it."""
+        beside = root
+        if self.shadows.root != self.victim.root:
+            beside = root.with_name(self.shadows.root.name)
         return Matchup(
             replace(self.victim, moved_to=root),
-            replace(self.shadows, moved_to=root),
+            replace(self.shadows, moved_to=beside),
             {name: release.moved_to(root) for name, release in self.releases.items()},
         )
 

@@ -17,6 +17,7 @@ from bench.values import (
     one_of,
     path,
     positive,
+    share_of_some,
     switch,
     whole,
 )
@@ -83,6 +84,14 @@ class ModelOptions:
         "paper: shadow models never see the victim's records; inout: half of them are trained on "
         "each record, for online attacks",
         "pretrain",
+    )
+    attacker_records: float = option(
+        share_of_some,
+        1.0,
+        "share of the attacker's half of the records that shadow models are dealt, in the paper's "
+        "split; the victim is the same at any share",
+        "pretrain",
+        later=True,
     )
     seed: int = option(whole(0), 7, "seed of the split")
     train_seed: int = option(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bench.configs import command, stage_of
+from bench.guesses import GUESSES
 from bench.layout import ModelSet
 from bench.options import OPTIONS, Options
 from bench.releases import check_shadows, release_options
 from core.console import UserError
-from datasets import check_even
+from datasets import check_even, check_share
 from defenders import DEFENDERS
 from models import MODELS
 from pruner import PRUNERS, check_sparsity
@@ -34,8 +35,10 @@ def check_together(options: Options) -> None:
     _check_strength(options)
     if options.from_scratch:
         _check_from_scratch(options)
-    if options.stage == "pretrain" and options.split == "inout":
-        check_even(options.shadow_num)
+    if options.stage == "pretrain":
+        check_share(options.split, options.attacker_records)
+        if options.split == "inout":
+            check_even(options.shadow_num)
     if options.stage == "mia":
         _check_attacker(options)
     elif options.tensorboard:
@@ -101,12 +104,29 @@ def _check_attacker(options: Options) -> None:
             f"--original attacks the model before compression and without a defence: leave out "
             f"{' and '.join(f'--{name}' for name in given)}"
         )
+    if options.guess:
+        _check_guess(options)
     held = [options, *(release_options(options, name) for name in options.also)]
     check_shadows(held)
     if options.adaptive and not any(one.defend for one in held):
         raise UserError(
             "--adaptive means that the attacker knows the defence: name it with --defend"
         )
+
+
+def _check_guess(options: Options) -> None:
+    names = " and ".join(f"--{name}" for name in GUESSES if getattr(options, name) is not None)
+    if options.also:
+        raise UserError(
+            f"--also is of an attacker who knows how each release was made: leave out {names}"
+        )
+    try:
+        _check_pruner(options.guessed)
+    except UserError as error:
+        text = str(error)
+        for name, of in GUESSES.items():
+            text = text.replace(f"--{of}", f"--{name}")
+        raise UserError(f"{names}: {text}") from error
 
 
 def _check_tensorboard() -> None:

@@ -6,15 +6,18 @@ import dataclasses
 from dataclasses import dataclass
 
 from attackers import ATTACKS
+from bench.guesses import GUESSES
 from bench.model_options import ModelOptions
 from bench.option import ANY_TRAINING, TRAINING, Option, option
 from bench.values import (
     attack_list,
     below_half,
+    between,
     choice,
     flag,
     ignored,
     not_negative,
+    one_of,
     or_word,
     path,
     positive,
@@ -23,6 +26,8 @@ from bench.values import (
     version_list,
     whole,
 )
+from models import MODELS
+from pruner import PRUNERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,28 @@ class Options(ModelOptions):
         (),
         "versions of the same models that the attacker holds too, named as their folders are, "
         "separated by commas: original, l1unstructure_0.9, int8; for attacks on several releases",
+        "mia",
+        later=True,
+    )
+    shadow_pruner_name: str | None = option(
+        one_of(PRUNERS),
+        None,
+        "the attacker guesses this pruner, by which the shadow models are pruned (default: the "
+        "victim's)",
+        "mia",
+        later=True,
+    )
+    shadow_sparsity: float | None = option(
+        between,
+        None,
+        "the attacker guesses this sparsity, which the shadow models have (default: the victim's)",
+        "mia",
+        later=True,
+    )
+    shadow_model_name: str | None = option(
+        one_of(MODELS),
+        None,
+        "the attacker guesses this network, which the shadow models are (default: the victim's)",
         "mia",
         later=True,
     )
@@ -154,6 +181,17 @@ class Options(ModelOptions):
     def undefended(self) -> Options:
         """The same without a defence."""
         return dataclasses.replace(self, defend="", defend_arg=None, from_scratch=False)
+
+    @property
+    def guess(self) -> dict:
+        """What the attacker has wrong: the values by the names of the victim's options."""
+        values = {of: getattr(self, name) for name, of in GUESSES.items()}
+        return {of: value for of, value in values.items() if value is not None}
+
+    @property
+    def guessed(self) -> Options:
+        """The same as the attacker guesses them, who is then right."""
+        return dataclasses.replace(self, **self.guess, **dict.fromkeys(GUESSES))
 
     @property
     def unquantized(self) -> Options:

@@ -30,7 +30,7 @@ MUST_MATCH_TO_REUSE = {
         if option.result and stage in option.stages and name not in others
     )
     for stage, others in {
-        "pretrain": ("shadow_num", "data_path", "split"),
+        "pretrain": ("shadow_num", "data_path", "split", "attacker_records"),
         "prune": ("shadow_num", "data_path", "epochs"),
         "prune_dp": ("shadow_num", "data_path", "epochs"),
         "quantize": ("shadow_num", "data_path", "epochs"),
@@ -49,7 +49,9 @@ def missing(path: Path, models: ModelSet, instead: str = "") -> NoReturn:
     """Raise UserError: the stage that makes a file has not been run; `instead` is what else would
     do."""
     more = f", or {instead}" if instead else ""
-    raise UserError(f"{path} is not there: first run `{command_that_makes(models)}`{more}")
+    needed = [one for one in models.lineage[:-1] if not _are_there(one)] if models.alike else []
+    commands = " and ".join(f"`{command_that_makes(one)}`" for one in [*needed, models])
+    raise UserError(f"{path} is not there: first run {commands}{more}")
 
 
 def command_that_remakes(models: ModelSet, role: str = "victim", asked: Iterable[str] = ()) -> str:
@@ -67,7 +69,7 @@ def command_that_makes(models: ModelSet, role: str = "victim", asked: Iterable[s
     stage, options = maker(models), models.options
     keep = {*asked, *(MUST_MATCH_TO_REUSE[stage] if stage == options.stage else ())}
     if stage == "pretrain" and options.stage != stage:
-        options = replace(options, split=_kind_of_split(models))
+        options = replace(options, **_kind_of_split(models))
     keep |= set(models.meaningless)
     made = {name: value for name, value in made_with(models, role).items() if name not in keep}
     options = replace(options, **made)
@@ -81,14 +83,14 @@ def command_that_makes(models: ModelSet, role: str = "victim", asked: Iterable[s
 def made_with(models: ModelSet, role: str = "victim") -> dict:
     """The options of models that are there: of this version, else of one that was made for the same
     purpose, else of the originals. {} where there are none that can be read."""
-    of_version = {*_NAMING, "from_scratch", "precision"}
+    of_version = {*_NAMING, "from_scratch", "precision", "model_name", "input_dim"}
     names = MUST_MATCH_TO_REUSE[maker(models)]
     for like in [models, *models.alike, models.undefended, *models.lineage[1:-1], models.originals]:
         for one in dict.fromkeys([role, *models.roles]):
             with suppress(UserError, KeyError, TypeError):
                 manifest = read_sealed(like.file(one, MANIFEST))
                 made = {name: _option_of(manifest, name) for name in names}
-                if like.version == models.version:
+                if like.folder(one) == models.folder(one):
                     return made | {"precision": precision_unless_default(manifest)}
                 if like.original or models.quantizer:
                     made |= _epochs_like(manifest, models.options)
@@ -147,13 +149,19 @@ def precision_unless_default(manifest: dict) -> str | None:
     return None if options["precision"] == usual else options["precision"]
 
 
-def _kind_of_split(models: ModelSet) -> str:
-    """Of which split the originals that are there were made, also where split.npz itself is
-    gone."""
+def _kind_of_split(models: ModelSet) -> dict:
+    """The options of the split of which the originals that are there were made, also where split.npz
+    itself is gone."""
+    names = ("split", "attacker_records")
     for role in models.roles:
         with suppress(UserError, KeyError, TypeError):
-            return read_sealed(models.originals.file(role, MANIFEST))["options"]["split"]
-    return models.options.split
+            manifest = read_sealed(models.originals.file(role, MANIFEST))
+            return {name: _option_of(manifest, name) for name in names}
+    return {name: getattr(models.options, name) for name in names}
+
+
+def _are_there(models: ModelSet) -> bool:
+    return all(os.path.exists(models.file(role, MANIFEST)) for role in models.roles)
 
 
 def _option_of(manifest: dict, name: str):

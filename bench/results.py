@@ -17,6 +17,7 @@ from bench.attack_lines import (
     read_lines,
     remeasured,
 )
+from bench.guesses import GUESSES
 from bench.layout import (
     ATTACKS,
     MANIFEST,
@@ -189,7 +190,7 @@ def _currency(folder: Path) -> Callable[[dict], bool]:
     """A function that tells whether a line is about the models that lie there now, by the present
     definition of its attack; what it reads of the models it reads once."""
     root = Path(os.path.abspath(folder)).parent
-    names = ("dataset_name", "model_name", "shadow_num", *NAMED_AFTER)
+    names = ("dataset_name", "model_name", "shadow_num", *NAMED_AFTER, *GUESSES)
 
     @functools.cache
     def digests_now(values: tuple) -> tuple[str | None, str | None]:

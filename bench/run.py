@@ -47,7 +47,7 @@ class Run:
     @property
     def matchup(self) -> Matchup:
         """Who is attacked with whose shadow models."""
-        return Matchup.of(self.options, self.data)
+        return Matchup.of(self.options, self.data, self.records.shape)
 
     def of_release(self, name: str) -> Run:
         """The run that attacks another version that the attacker holds."""
@@ -68,7 +68,11 @@ def begin_pretraining(options: Options) -> Run:
     together."""
     device, records = load_device_and_data(options)
     splits = datasets.split(
-        len(records), seed=options.seed, shadow_num=options.shadow_num, kind=options.split
+        len(records),
+        seed=options.seed,
+        shadow_num=options.shadow_num,
+        kind=options.split,
+        attacker_records=options.attacker_records,
     )
     return Run(_settled(options, device), device, records, records.digest(), splits)
 
@@ -78,8 +82,8 @@ def begin(options: Options) -> Run:
     there is none, or options, data and split do not fit together."""
     device, records = load_device_and_data(options)
     options, data = _settled(options, device), records.digest()
-    kind, splits = load_split(ModelSet(options, data=data), len(records))
-    options = replace(options, split=kind)
+    made_by, splits = load_split(ModelSet(options, data=data), len(records))
+    options = replace(options, **made_by)
     if options.stage == "mia":
         options = replace(options, **_attack_defaults(options, records))
     return Run(options, device, records, data, splits)
@@ -101,7 +105,8 @@ def load_device_and_data(options: Options) -> tuple[torch.device, Records]:
         num_cls=options.num_cls,
         input_dim=options.input_dim,
     )
-    models.check_fit(options.model_name, records.shape)
+    for name in filter(None, (options.model_name, options.shadow_model_name)):
+        models.check_fit(name, records.shape)
     fits = models.input_dim(options.model_name, records.shape)
     if options.input_dim != fits:
         raise UserError(

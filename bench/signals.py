@@ -214,8 +214,9 @@ class _Model:
     @cached_property
     def model(self) -> BaseModel:
         run = self.run
-        model = new_model(run.options, run.records, self.role, "mia", run.device)
-        load_effective(model.network, run.options.quantizer, self.checkpoint.weights())
+        options = run.matchup.models(self.role).options
+        model = new_model(options, run.records, self.role, "mia", run.device)
+        load_effective(model.network, options.quantizer, self.checkpoint.weights())
         return model
 
     def logits(self, record_ids: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.checkpoints import refuse_foreign
+from bench.configs import format_value
 from bench.layout import ModelSet
 from bench.remedies import command_that_remakes, made_with, missing, or_fresh
 from bench.split_file import PARTS, as_arrays, as_splits, read_split, write_split
 from core.console import UserError
 from core.files import locked, user_error_if_damaged
 from core.inputs import check_folder
-from datasets import RoleSplit, check_even
+from datasets import RoleSplit, check_even, dealt
 
 
 def save_split(models: ModelSet, splits: Mapping[str, RoleSplit]) -> Path:
@@ -41,12 +42,14 @@ def _is_stored(models: ModelSet, splits: Mapping[str, RoleSplit]) -> bool:
     """Whether all of a split lies there. Raises UserError where another one does."""
     path, options, arrays = models.split_file, models.options, as_arrays(splits)
     with or_fresh():
-        kind, stored = read_split(models)
-    if kind != options.split:
-        raise UserError(
-            f"{path} is of --split {kind}, not {options.split}: use another --results folder, or "
-            f"start over with --fresh"
-        )
+        made_by, stored = read_split(models)
+    for name, value in made_by.items():
+        asked = getattr(options, name)
+        if value != asked:
+            raise UserError(
+                f"{path} is of --{name} {format_value(value)}, not {format_value(asked)}: use "
+                f"another --results folder, or start over with --fresh"
+            )
     if any(not np.array_equal(stored[key], arrays[key]) for key in arrays if key in stored):
         seed = made_with(models.originals).get("seed", options.seed)
         again = "give that seed again" if seed == options.seed else f"give --seed {seed} again"
@@ -57,9 +60,9 @@ def _is_stored(models: ModelSet, splits: Mapping[str, RoleSplit]) -> bool:
     return all(key in stored for key in arrays)
 
 
-def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
-    """The kind of the split that pretrain.py stored, and the records of the victim and the first
-    `shadow_num` shadows.
+def load_split(models: ModelSet, n: int) -> tuple[dict, dict[str, RoleSplit]]:
+    """The options of the split that pretrain.py stored (see `read_split`), and the records of the
+    victim and the first `shadow_num` shadows.
 
     Raises UserError where there is none, one of fewer shadows, or one of another number of records
     than `n`; and where nothing can be written beside it, before any work is done in vain.
@@ -70,7 +73,7 @@ def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
             refuse_foreign(originals, role)
         check_folder("results", models.options.results)
         missing(path, originals)
-    kind, arrays = read_split(models)
+    made_by, arrays = read_split(models)
     if f"{roles[-1]}_{PARTS[-1]}" not in arrays:
         there = sum(key.startswith("shadow_") and key.endswith("_train") for key in arrays)
         missing(
@@ -78,7 +81,7 @@ def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
             originals,
             f"use the {there} there are by --shadow_num {there}",
         )
-    if kind == "inout":
+    if made_by["split"] == "inout":
         check_even(models.options.shadow_num)
     if not os.access(models.root, os.W_OK):
         raise UserError(f"cannot write in {models.root}: permission denied")
@@ -86,9 +89,9 @@ def load_split(models: ModelSet, n: int) -> tuple[str, dict[str, RoleSplit]]:
         splits = as_splits(arrays, roles)
     both = [array for role in roles[:2] for array in vars(splits[role]).values()]
     count = len(np.unique(np.concatenate(both)))  # of the victim and of all others
-    if count != n:
+    if count != dealt(n, made_by["attacker_records"]):
         raise UserError(
             f"{path} splits {count} records, the data set has {n}: run "
             f"`{command_that_remakes(originals)}`, or use another --results folder"
         )
-    return kind, splits
+    return made_by, splits

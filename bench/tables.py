@@ -10,6 +10,7 @@ from attackers import ATTACKS, VERDICTS, ties
 from bench.attack_lines import name_with_releases
 from bench.attack_log import AttackLog
 from bench.checkpoints import read_manifest
+from bench.guesses import GUESSES, knowledge_in_words
 from bench.layout import ModelSet
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
@@ -34,8 +35,10 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         if any(line[measure] is not None for line in lines)
     }
     members, others = lines[0]["members"], lines[0]["non_members"]
+    knowledge = knowledge_in_words(lines[0])
     table(
-        f"attacks on {folder}{f' ({caveat})' if caveat else ''}\n"
+        f"attacks on {folder}{f', {knowledge}' if knowledge else ''}"
+        f"{f' ({caveat})' if caveat else ''}\n"
         f"{members} members, {others} non-members; percent [95 % interval]\n"
         f"intervals cover the choice of the target records, not the randomness of training",
         ["", *titles.values()],
@@ -115,7 +118,7 @@ def closing_table(options: Options) -> None:
 def _matchups(options: Options) -> dict[str, Matchup]:
     """The columns of the closing table."""
     defended = replace(options, original=False, adaptive=False)
-    plain = replace(defended.undefended, also=())
+    plain = replace(defended.undefended, also=(), **dict.fromkeys(GUESSES))
     matchups = {"original": Matchup.of(replace(plain.unquantized, original=True))}
     prunes = ModelSet(plain).is_pruned
     if prunes:
@@ -126,8 +129,13 @@ def _matchups(options: Options) -> dict[str, Matchup]:
         scratch = " scratch" if options.from_scratch else ""
         kind = f"{compressed} " if options.quantizer else ""
         name = f"{kind}{options.defend} {options.defend_arg:g}{scratch}"
-        matchups[name] = Matchup.of(defended)
-        matchups[f"{name}, adaptive"] = Matchup.of(replace(defended, adaptive=True))
+        knowing = replace(defended, **dict.fromkeys(GUESSES))
+        matchups[name] = Matchup.of(knowing)
+        matchups[f"{name}, adaptive"] = Matchup.of(replace(knowing, adaptive=True))
+    if options.guess:
+        title = list(matchups)[-1 if options.adaptive or not options.defend else -2]
+        guess = {name: getattr(options, name) for name in GUESSES}
+        matchups[f"{title}, {knowledge_in_words(guess)}"] = Matchup.of(options)
     return matchups
 
 
@@ -147,8 +155,10 @@ def _show_closing_table(
             rows.append([" / ".join(names), *map(_cell, of_attack)])
     models = ModelSet(options).undefended
     version = "" if list(columns) == ["original"] else f", {models.version}"
+    share = knowledge_in_words({"attacker_records": options.attacker_records})
     table(
-        f"{models.root}{version}, {options.shadow_num} shadow models\n"
+        f"{models.root}{version}, {options.shadow_num} shadow models"
+        f"{f' with {share}' if share else ''}\n"
         f"attack accuracy / AUC in percent (50 = guessing)",
         ["", *columns],
         rows,

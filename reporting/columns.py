@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from attackers import registered_position
+from bench.guesses import KNOWLEDGE
 from bench.layout import NAMED_AFTER
 from bench.options import OPTIONS
 from defenders import DEFENDERS
@@ -34,6 +35,8 @@ SECTION = ["dataset_name", "model_name", "split"]
 # `pruned` says no more than that there are a pruner and a quantiser
 VICTIM = [*(name for name in NAMED_AFTER if name != "pruned"), "adaptive", "original"]
 REPEATED = ["seed", "train_seed"]
+# `knowledge`: what an attacker has wrong or lacks, in words; see `summary.best_informed`
+ATTACKER = [*KNOWLEDGE, "knowledge"]
 # what is written about a configuration, see `summary.label_configurations`
 LABELS = ["model", "series", "model_series", "noise_series", "trained_with", "recipe", "verdict"]
 DEFENCE_OPTIONS = [

@@ -68,6 +68,8 @@ def results_table(victims: list[VictimResults], results: Path) -> pd.DataFrame:
         "prune_iterations",
         "rewind",
         "defend_arg",
+        "shadow_sparsity",
+        "attacker_records",
         "epsilon",
         "delta",
         "value",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bench.guesses import knowledge_in_words
 from reporting.answer import answer
 from reporting.columns import MEASURES, SECTION
 from reporting.document import Section
@@ -19,7 +20,7 @@ from reporting.pictures import (
     sparsity_figure,
 )
 from reporting.signal_pictures import signal_figures
-from reporting.summary import headline_victims, network_accuracies, summarise
+from reporting.summary import best_informed, headline_victims, network_accuracies, summarise
 from reporting.tables import accuracy_table, change_table, measure_table, size_table
 from reporting.untested import untested
 
@@ -55,21 +56,25 @@ def _section(
 ) -> Section:
     dataset, network, split = rows[SECTION].iloc[0]
     title = f"{dataset}, {network}" + (", in/out split" if split == "inout" else "")
+    most = knowledge_in_words({"attacker_records": rows["attacker_records"].max()})
+    title += f", attacker with {most}" if most else ""
     sizes = size_table(accuracies)
     section = Section(title, victims=[accuracy_table(accuracies), *([sizes] if sizes else [])])
     tried = pd.concat([rows, silent]) if len(silent) else rows
-    network_findings = findings(rows, summary, accuracies)
+    informed, means = best_informed(rows), best_informed(summary)
+    network_findings = findings(informed, means, accuracies)
     section.answer = answer(title, network_findings, untested(tried, everything))
     section.measures += [
         measure_table(summary[summary["measure"] == measure], measure, silent)
         for measure in MEASURES
         if (summary["measure"] == measure).any()
     ]
-    beside = neighbour_table(rows, accuracies)
+    beside = neighbour_table(informed, accuracies)
     section.victims += [beside] if beside else []
-    changes = change_table(rows, original_of(rows, accuracies))
+    changes = change_table(informed, original_of(informed, accuracies))
     section.measures += [changes] if changes else []
-    _add_figures(section, rows, summary, accuracies)
+    if len(informed):
+        _add_figures(section, informed, means, accuracies)
     return section
 
 

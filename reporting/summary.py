@@ -9,7 +9,17 @@ import pandas as pd
 
 from attackers import OPTION_NAMES, registered_position
 from bench.attack_lines import name_with_releases
-from reporting.columns import DEFENCE_OPTIONS, LABELS, RECORDED, REPEATED, SECTION, SIZES, VICTIM
+from bench.guesses import GUESSES, KNOWLEDGE, knowledge_in_words
+from reporting.columns import (
+    ATTACKER,
+    DEFENCE_OPTIONS,
+    LABELS,
+    RECORDED,
+    REPEATED,
+    SECTION,
+    SIZES,
+    VICTIM,
+)
 
 _OWN = [name for name in OPTION_NAMES if name != "also"]  # options of single attacks
 HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one nearest to it
@@ -18,16 +28,16 @@ HEADLINE_SPARSITY = 0.7  # figures of a single pruned victim take the one neares
 def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows in order, with names for what they are about; and what was there twice.
 
-    Adds columns: `model`, the network; `victim`, the same with what the attacker has; `verdict`,
-    the registered name of the attack, and to `attack` the other releases that it has, and those of
-    its options that differ among the attacks on a victim. `series` and `model_series` are victim
-    and model at any sparsity,
+    Adds columns: `model`, the network; `victim`, the same with what the attacker has; `knowledge`,
+    what of it is wrong or missing; `verdict`, the registered name of the attack, and to `attack` the
+    other releases that it has, and those of its options that differ among the attacks on a victim.
+    `series` and `model_series` are victim and model at any sparsity,
     `noise_series` the victim at any strength of its defence; `trained_with` is what the names say
     of options of training, and `recipe` the value of all of these but defences', for comparing.
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
-    known |= {"pruned", "prune_epochs", "quantize_epochs"}
+    known |= {"pruned", "prune_epochs", "quantize_epochs", *KNOWLEDGE}
     training = [name for name in RECORDED if name not in known]
     noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
     name = _names(table) + noise
@@ -42,7 +52,8 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shadows = [
         f", {n} shadow models" if many > 1 else "" for n, many in zip(table["shadow_num"], numbers)
     ]
-    attacker = attacker + shadows
+    table["knowledge"] = [knowledge_in_words(row) for row in table[[*KNOWLEDGE]].to_dict("records")]
+    attacker = attacker + [f", {words}" if words else "" for words in table["knowledge"]] + shadows
     table["victim"] = table["model"] + attacker
     table["series"] = table["model_series"] + attacker
     strengthless = _names(table, strength=False) + noise + table["trained_with"]
@@ -67,9 +78,11 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     table["order"] = table["attack"].map(registered_position)
     victim = ["pruner_name", "prune_iterations", "rewind", "quantizer", "defend", "defend_arg"]
     victim += ["from_scratch", "prune_sparsity", "adaptive"]
-    by = [*SECTION, "original", *victim, "shadow_num", "order", *REPEATED, "folder"]
-    # splits and originals descend: the paper's split before in/out, the original before the pruned
-    ascending = [name not in ("split", "original") for name in by]
+    by = [*SECTION, "original", *victim, "attacker_records", *GUESSES]
+    by += ["shadow_num", "order", *REPEATED, "folder"]
+    # splits and originals descend: the paper's split before in/out, the original before the pruned;
+    # so do shares of the records
+    ascending = [name not in ("split", "original", "attacker_records") for name in by]
     table = table.sort_values(by, ascending=ascending, na_position="first")
     return table.drop(columns="order").reset_index(drop=True)
 
@@ -125,7 +138,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*SECTION, "victim", "attack", "measure"]
     groups = table.groupby(keys, sort=False)
-    summary = groups[[*LABELS, "shadow_num", "also", "caveat", *VICTIM]].first()
+    summary = groups[[*LABELS, "shadow_num", "also", "caveat", *VICTIM, *ATTACKER]].first()
     numbers = ["low", "high", "epsilon", "delta", "members", "non_members"]
     summary = summary.join(average(table, keys, "value")).join(groups[numbers].mean())
     summary = summary.reset_index()
@@ -137,6 +150,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     compared = summary["shared"].fillna(summary["mean"])  # of no seed in common, all that there is
     largest = compared.groupby([summary[key] for key in one]).transform("max")
     return summary.assign(best=compared == largest).drop(columns="shared")
+
+
+def best_informed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of a section whose attackers know how the victim was compressed, and have the most
+    of the records that any attacker there has: who has less is another question than who is
+    strongest."""
+    right = rows[list(GUESSES)].isna().all(axis=1)
+    return rows[right & (rows["attacker_records"] == rows["attacker_records"].max())]
 
 
 def average(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
@@ -220,7 +241,7 @@ def csv_text(summary: pd.DataFrame, accuracies: pd.DataFrame) -> str:
     ]
     counted = accuracies[accuracies["weights"].notna()]
     networks += [counted.assign(measure=name, mean=counted[name]) for name in SIZES]
-    names = [*SECTION, "victim", "shadow_num", *VICTIM, "epsilon", "delta", "caveat"]
+    names = [*SECTION, "victim", "shadow_num", *VICTIM, *KNOWLEDGE, "epsilon", "delta", "caveat"]
     means = ["mean", "sd", "seeds", "training_sd", "trainings", "low", "high", "best"]
     table = pd.concat([summary, *networks]).reindex(
         columns=[*names, "attack", "also", "measure", *means]

@@ -11,6 +11,7 @@ from models import MODELS
 from pruner import PRUNERS
 from quantizer import QUANTIZERS
 from reporting.columns import SECTION
+from reporting.summary import best_informed
 
 _NAMED = 4  # so many victims are listed by name, of more the number
 
@@ -22,13 +23,14 @@ def untested(rows: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
         rows: of `summary.label_configurations`, of this section, those of equal scores included.
         everything: the same of all sections.
     """
-    parts = [
-        *_missing_attacks(rows),
-        *_missing_adaptive(rows),
-        *_missing_registered(rows),
-        *_missing_seeds(rows),
-        *_missing_splits(rows, everything),
-    ]
+    informed = best_informed(rows)
+    parts = _missing_informed(rows, informed)
+    if len(informed):
+        parts += _missing_attacks(informed) + _missing_adaptive(informed)
+    parts += _missing_registered(rows)
+    if len(informed):
+        parts += _missing_seeds(informed)
+    parts += _missing_splits(rows, everything)
     return [part for part in parts if part]
 
 
@@ -78,6 +80,14 @@ def _missing_adaptive(rows: pd.DataFrame) -> list[str]:
         f"An attacker who knows the defence: not on {_victims(unaware, 0)}." if unaware else "",
         f"An attacker who does not know the defence: not on {_victims(aware, 0)}." if aware else "",
     ]
+
+
+def _missing_informed(rows: pd.DataFrame, informed: pd.DataFrame) -> list[str]:
+    """Networks that were attacked only by who knows less than an attacker of others."""
+    models = rows["model"].unique()
+    less = [model for model in models if model not in set(informed["model"])]
+    words = "An attacker who knows how the victim was compressed and has all the records"
+    return [f"{words}: not on {_victims(less, len(models))}."] if less else []
 
 
 def _missing_registered(rows: pd.DataFrame) -> list[str]:

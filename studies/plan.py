@@ -8,11 +8,13 @@ from pathlib import Path
 
 from bench.command_line import for_stage
 from bench.configs import command, stage_of
+from bench.guesses import GUESSES, knowledge_in_words
 from bench.layout import ModelSet, study_job
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
 from bench.releases import release_options
 from core.console import UserError
+from datasets import DATASETS
 from studies.grid import what_differs
 
 
@@ -63,6 +65,8 @@ class Job:
             words.append(ModelSet(options).version)
         words += ["adaptive"] * (options.adaptive and self.stage == "mia")
         words += ["also", ",".join(options.also)] if options.also else []
+        guess = knowledge_in_words({name: getattr(options, name) for name in GUESSES})
+        words += [guess] if guess else []
         return " ".join(words + [",".join(options.attacks)] * (self.stage == "mia"))
 
     @property
@@ -86,7 +90,8 @@ def models_of(options: Options) -> tuple[ModelSet, ModelSet]:
     """The models that a stage makes, twice; or the victim's and the shadows' that it attacks
     with."""
     if options.stage == "mia":
-        matchup = Matchup.of(options)
+        known = DATASETS[options.dataset_name].options if options.data_path is None else {}
+        matchup = Matchup.of(options, shape=known.get("shape"))
         return matchup.victim, matchup.shadows
     made = ModelSet(options, original=options.stage == "pretrain")
     return made, made
@@ -132,25 +137,27 @@ class _Planner:
         if cell.original:
             return []
         jobs = self.add_compression(cell, needs)
-        if cell.defend and not cell.adaptive:
-            plain = {"defend": "", "defend_arg": None, "from_scratch": False}
-            jobs += self.add_compression(cell, needs, **plain)
+        victim, shadows = models_of(cell)
+        if shadows != victim:
+            if shadows.root != victim.root:
+                needs = [self.add("pretrain", shadows.options, [])]
+                jobs += needs
+            jobs += self.add_compression(shadows.options, needs)
         return jobs
 
-    def add_compression(self, cell: Options, needs: list[Job], **changes) -> list[Job]:
+    def add_compression(self, cell: Options, needs: list[Job]) -> list[Job]:
         """The jobs that compress the models of a cell, one behind the other."""
         jobs: list[Job] = []
         if cell.pruned or not cell.quantizer:
-            stage = stage_of(changes.get("defend", cell.defend))
-            jobs.append(self.add(stage, cell, needs, **changes))
+            jobs.append(self.add(stage_of(cell.defend), cell, needs))
         if cell.quantizer:
-            jobs.append(self.add("quantize", cell, needs + jobs, **changes))
+            jobs.append(self.add("quantize", cell, needs + jobs))
         return jobs
 
-    def add(self, stage: str, cell: Options, needs: list[Job], **changes) -> Job:
+    def add(self, stage: str, cell: Options, needs: list[Job]) -> Job:
         """The job of a cell's stage, which may be there already. Raises UserError where another
         one makes the same models."""
-        options = for_stage(stage, cell, **changes)
+        options = for_stage(stage, cell)
         names = [name for name in OPTIONS if stage in (*OPTIONS[name].stages, "mia")]
         apart = what_differs(options, names, () if stage == "mia" else ("shadow_num",))
         config = study_job(options.results, len(self.jobs))

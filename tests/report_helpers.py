@@ -56,6 +56,7 @@ def rows(*values, **columns):
             "line": None,
             "delta_option": None,
             "also": "",
+            "attacker_records": 1.0,
         }
         | columns
     )
