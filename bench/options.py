@@ -190,8 +190,15 @@ class Options(ModelOptions):
 
     @property
     def guessed(self) -> Options:
-        """The same as the attacker guesses them, who is then right."""
-        return dataclasses.replace(self, **self.guess, **dict.fromkeys(GUESSES))
+        """The victim's as the attacker guesses them."""
+        return dataclasses.replace(self.without_guess, **self.guess)
+
+    @property
+    def without_guess(self) -> Options:
+        """The same of an attacker who has nothing wrong."""
+        return dataclasses.replace(
+            self, shadow_pruner_name=None, shadow_sparsity=None, shadow_model_name=None
+        )
 
     @property
     def unquantized(self) -> Options:

@@ -118,7 +118,7 @@ def closing_table(options: Options) -> None:
 def _matchups(options: Options) -> dict[str, Matchup]:
     """The columns of the closing table."""
     defended = replace(options, original=False, adaptive=False)
-    plain = replace(defended.undefended, also=(), **dict.fromkeys(GUESSES))
+    plain = replace(defended.undefended.without_guess, also=())
     matchups = {"original": Matchup.of(replace(plain.unquantized, original=True))}
     prunes = ModelSet(plain).is_pruned
     if prunes:
@@ -129,7 +129,7 @@ def _matchups(options: Options) -> dict[str, Matchup]:
         scratch = " scratch" if options.from_scratch else ""
         kind = f"{compressed} " if options.quantizer else ""
         name = f"{kind}{options.defend} {options.defend_arg:g}{scratch}"
-        knowing = replace(defended, **dict.fromkeys(GUESSES))
+        knowing = defended.without_guess
         matchups[name] = Matchup.of(knowing)
         matchups[f"{name}, adaptive"] = Matchup.of(replace(knowing, adaptive=True))
     if options.guess:

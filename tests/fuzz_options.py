@@ -102,6 +102,8 @@ OTHERWISE = {
     "max_grad_norm": lambda value: value > 0,
     "delta": lambda value: 0 < value < 1,
     "prune_sparsity": lambda value: 0 < value < 1,
+    "shadow_sparsity": lambda value: 0 < value < 1,
+    "attacker_records": lambda value: 0 < value <= 1,
     "defend_arg": lambda value: value >= 0,
 }
 
@@ -134,7 +136,9 @@ WRONG = {
     ),
     "threads": whole(1, 1024),
     "model_name": name(*MODELS, "vgg16"),
+    "shadow_model_name": name(*MODELS, "vgg16"),
     "pruner_name": name(*PRUNERS),
+    "shadow_pruner_name": name(*PRUNERS),
     "quantizer": name(*QUANTIZERS, ""),
     "defend": name(*DEFENDERS),
     "optimizer": name("adam", "sgd"),
@@ -177,6 +181,9 @@ NULL_MEANS_NOT_GIVEN = {
     "workers",
     "fix_variance",
     "delta",
+    "shadow_pruner_name",
+    "shadow_sparsity",
+    "shadow_model_name",
 }
 
 
@@ -305,10 +312,19 @@ def misfits(stage):  # long: a table of mistakes
         {"adaptive": True},
         {"defend": "ppb"},
         {"prune_sparsity": 0.5},
+        {"shadow_sparsity": 0.5},
+        {"shadow_pruner_name": "random"},
+        {"shadow_pruner_name": "l1structure"},
+        {"shadow_model_name": "resnet18"},
+        {"shadow_sparsity": 0.5, "also": "original"},
         {"original": True, "num_cls": 4},
     ]
     changes = {
-        "pretrain": for_all,
+        "pretrain": [
+            *for_all,
+            {"attacker_records": 0.3},  # of 30 records, of which a shadow needs 11
+            {"attacker_records": 0.5, "split": "inout", "shadow_num": 2},
+        ],
         "prune": for_all + not_made + of_pruning,
         "quantize": [
             *for_all,
@@ -378,6 +394,8 @@ def bad_words(stage):  # long: a table of mistakes, each with the values around 
                     ("--original=",),
                     ("--original", "--defend=adv", "--adaptive"),
                     ("--adaptive", "--defend", ""),
+                    ("--original", "--shadow_sparsity", "0.5"),
+                    ("--quantizer=int8", "--shadow_pruner_name", "random"),
                 ]
             )
         )
