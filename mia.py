@@ -25,6 +25,7 @@ def main(argv=None):
         reason_of,
     )
     from bench.matchup import matchup_digest, releases_digest
+    from bench.records import write_records
     from bench.run import begin
     from bench.tables import class_table, closing_table, measures_table
     from defenders.accounting import caveat
@@ -54,11 +55,13 @@ def main(argv=None):
     failed = make_attacks(run, checkpoints, releases, log, missing) if missing else {}
 
     lines = log.lines()
+    asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
     if lines:
         measures_table(run.matchup.victim_folder, lines, caveat(checkpoints["victim"].privacy))
     if options.per_class and lines:
-        asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
         class_table(asked, *run.class_counts("victim"))
+    if options.records and asked and not failed:
+        write_records(run, checkpoints, releases, log, asked)
     closing_table(run.options)
     if failed:
         names = [name for name in attacks if name in failed]

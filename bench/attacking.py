@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attackers import ATTACKS, Evidence, attack, metrics, unfit
+from attackers import ATTACKS, Evidence, Verdict, attack, metrics, unfit
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
 from bench.matchup import Matchup
@@ -99,22 +99,28 @@ def make_attacks(
     return failed
 
 
+def verdicts_of(name: str, evidence: Evidence, run: Run, progress) -> dict[str, Verdict]:
+    """What an attack says of the targets, with the options of the run, by the name of each
+    verdict."""
+    options = run.options
+    own = {one: getattr(options, one) for one in ATTACKS[name].options.get("option_names", ())}
+    return attack(
+        name,
+        evidence,
+        device=run.device,
+        seed=options.train_seed,
+        progress=progress,
+        fit_or_load=partial(cached_network, models=run.matchup.victim, device=run.device.type),
+        **own,
+    )
+
+
 def _attack_and_record(
     name: str, evidence: Evidence, run: Run, victim: Checkpoint, log: AttackLog, progress
 ) -> Path:
     """Make an attack, measure it, and write down what it found."""
-    options, matchup = run.options, run.matchup
-    own = {one: getattr(options, one) for one in ATTACKS[name].options.get("option_names", ())}
     with log.lock_of(name):
-        verdicts = attack(
-            name,
-            evidence,
-            device=run.device,
-            seed=options.train_seed,
-            progress=progress,
-            fit_or_load=partial(cached_network, models=matchup.victim, device=run.device.type),
-            **own,
-        )
+        verdicts = verdicts_of(name, evidence, run, progress)
         target = evidence.target
         assert evidence.record_ids is not None  # as `collect_signals` makes it
         records, labels = evidence.record_ids[target], evidence.labels[target]
