@@ -83,10 +83,7 @@ ATTACKS.register(
     reports=("conf", "xent", "mentr", "top1_conf"),
 )
 ATTACKS.register(
-    "nn",
-    "attackers.neural:nn",
-    "perceptron on the posterior (Shokri et al. 2017)",
-    in_turn=False,
+    "nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)", in_turn=False
 )
 ATTACKS.register(
     "nn_top3",

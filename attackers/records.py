@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import norm, rankdata
 
 from attackers import metrics, ties
 from attackers.bavaria import fit_prior, offline_score
@@ -106,15 +107,18 @@ def memorisation(evidence: Evidence) -> np.ndarray:
 
 def standardised(verdict: Verdict, evidence: Evidence) -> np.ndarray:
     """Each target's score held against its own scores under models without it, (n,), so that one
-    threshold means about the same FPR for every record.
+    threshold means more nearly the same FPR for every record.
 
     One threshold for raw scores gives records different FPRs: where it takes a few of them for
     members in any case, the TPR is an average of unlike things (Jaelkoe et al., arXiv 2605.25819,
-    2026, who calibrate scores by Gaussians before they pool them). Here the few scores of a record
-    under the shadow models that are OUT have `bavaria`'s prior of mean and variance, and the
-    victim's becomes the normal deviate of its tail in the Student-t of a next one. That holds of
-    the victim alone: where a shadow plays the victim, it is among the references of the others
-    whose scores it would be held against, and these tell of which kind it is.
+    2026, who calibrate scores by Gaussians before they pool them). Here all scores, whose order
+    alone counts, are first replaced by the normal deviates of their ranks, so that it does not
+    matter on which scale they are. The few of a record under the shadow models that are OUT then
+    have `bavaria`'s prior of mean and variance, and the victim's becomes the normal deviate of its
+    tail in the Student-t of a next one.
+
+    That holds of the victim alone: where a shadow plays the victim, it is among the references of
+    the others whose scores it would be held against, and these tell of which kind it is.
 
     Raises:
         ValueError: the verdict has no scores of shadow models, see `Verdict.of_shadows`.
@@ -123,5 +127,7 @@ def standardised(verdict: Verdict, evidence: Evidence) -> np.ndarray:
         raise ValueError("no scores of the targets where shadows play the victim are known")
     member = evidence.member[:, evidence.target]
     everything = np.ones(member.shape, dtype=bool)
-    scores = Statistic(verdict.scores, verdict.of_shadows, member, everything, everything[0])
-    return offline_score(scores, out=fit_prior(verdict.of_shadows, ~member))
+    scores = np.vstack([verdict.scores, verdict.of_shadows])
+    deviates = norm.ppf(rankdata(scores).reshape(scores.shape) / (scores.size + 1))
+    of_all = Statistic(deviates[0], deviates[1:], member, everything, everything[0])
+    return offline_score(of_all, out=fit_prior(deviates[1:], ~member))

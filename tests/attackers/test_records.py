@@ -1,5 +1,7 @@
 """How far an attack can be relied on for a record: against counts by hand, models of known behaviour, and simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from attack_cases import odds_evidence, paired_member
@@ -7,7 +9,7 @@ from helpers import fixed_evidence
 from scipy.special import expit
 from scipy.stats import norm
 
-from attackers import attack, lira, metrics, records
+from attackers import Verdict, attack, lira, metrics, records
 from attackers.signals import log_odds
 
 
@@ -170,22 +172,38 @@ def test_standardised_scores_tell_nothing_where_nothing_is_memorised(name):
     assert low < 0.5 < high and high - low < 0.05
 
 
-def test_standardised_one_threshold_has_the_same_fpr_for_easy_and_hard_records():
-    """Of raw losses, all whom the threshold names are easy, members or not."""
+def test_standardised_one_threshold_takes_easy_and_hard_records_more_alike():
+    """Of raw losses, whom the threshold names is easy, member or not; of `base`'s scores, hard."""
     evidence, truth, ease = heterogeneous(np.random.default_rng(6), n=20000)
+    deciles = [ease < np.quantile(ease, 0.1), ease > np.quantile(ease, 0.9)]
+    for name, most in (("loss", 1), ("base", 0)):
+        verdict = attack(name, evidence)[name]
+        rates, tpr = [], []
+        for scores in (verdict.scores, records.standardised(verdict, evidence)):
+            named = records.named(scores, truth, limit=0.01)
+            rates.append([named[~truth & decile].mean() for decile in deciles])
+            tpr.append(named[truth].mean())
+        raw, standardised = rates
+        assert raw[most] > 0.04 and raw[1 - most] < 0.002, name
+        assert max(standardised) < 0.03 and tpr[1] > 1.5 * tpr[0], name
+
+
+def test_standardised_scores_do_not_depend_on_the_scale():
+    evidence, _, _ = heterogeneous(np.random.default_rng(7), n=300)
     verdict = attack("loss", evidence)["loss"]
-    easy = ease > np.quantile(ease, 0.9)
-    rates = {}
-    for kind, scores in (
-        ("raw", verdict.scores),
-        ("standardised", records.standardised(verdict, evidence)),
-    ):
-        named = records.named(scores, truth, limit=0.01)
-        rates[kind] = named[~truth & easy].mean(), named[~truth & ~easy].mean()
-    raw, standardised = rates.values()
-    assert raw[0] > 0.04 and raw[0] > 5 * raw[1]
-    assert standardised == pytest.approx((0.01, 0.01), abs=0.006)
-    better = records.standardised(verdict, evidence)
-    assert metrics.tpr_at_fpr(better, truth, limit=0.01) > 1.2 * metrics.tpr_at_fpr(
-        verdict.scores, truth, limit=0.01
+    exponential = replace(
+        verdict, scores=np.exp(verdict.scores), of_shadows=np.exp(verdict.of_shadows)
     )
+    found, again = (records.standardised(one, evidence) for one in (verdict, exponential))
+    assert found == pytest.approx(again) and len(np.unique(found)) == 300
+
+
+def test_standardised_scores_of_like_records_have_the_order_of_the_raw_ones():
+    """Four shadows that are OUT say the same of each of two records."""
+    member = paired_member(np.random.default_rng(8), 8, 200)
+    of_shadows = np.where(member, 0.0, np.cumsum(~member, axis=0) * 1.0)
+    scores = np.random.default_rng(9).permutation(200) / 50.0
+    evidence = odds_evidence(scores, of_shadows, member)
+    verdict = Verdict(scores, 0.0, of_shadows=of_shadows)
+    found = records.standardised(verdict, evidence)
+    assert (np.argsort(found) == np.argsort(scores)).all()
