@@ -12,7 +12,7 @@ import numpy as np
 from attackers import ATTACKS, Evidence, Verdict, attack, metrics, unfit
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
-from bench.matchup import Matchup
+from bench.matchup import Matchup, matchup_digest, releases_digest
 from bench.options import Options
 from bench.outputs import cached_network
 from bench.run import Run
@@ -63,6 +63,16 @@ def load_releases(run: Run, attacks: list[str]) -> Releases:
     if releases:
         say(f"the attacker also holds {', '.join(releases)}")
     return releases
+
+
+def log_of(run: Run, checkpoints: Checkpoints, releases: Releases) -> AttackLog:
+    """The log of attacks on just these models."""
+    digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
+    return AttackLog(
+        run.matchup,
+        matchup_digest(checkpoints.values()),
+        releases_digest(digests) if digests else None,
+    )
 
 
 def _load(matchup: Matchup, run: Run) -> Checkpoints:
