@@ -16,15 +16,15 @@ from bench.command_line import parse
 def main(argv=None):
     options = parse("mia", argv, about=f"{__doc__}\nattacks:\n{ATTACKS.help()}")
 
-    from bench.attack_log import AttackLog
     from bench.attacking import (
         fitting_attacks,
         load_matchup,
         load_releases,
+        log_of,
         make_attacks,
         reason_of,
     )
-    from bench.matchup import matchup_digest, releases_digest
+    from bench.records import write_records
     from bench.run import begin
     from bench.tables import class_table, closing_table, measures_table
     from defenders.accounting import caveat
@@ -32,12 +32,7 @@ def main(argv=None):
     run = begin(options)
     attacks = fitting_attacks(run.options)
     checkpoints, releases = load_matchup(run), load_releases(run, attacks)
-    digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
-    log = AttackLog(
-        run.matchup,
-        matchup_digest(checkpoints.values()),
-        releases_digest(digests) if digests else None,
-    )
+    log = log_of(run, checkpoints, releases)
     updated = log.update_measures()
     if updated:
         console.say(
@@ -54,11 +49,13 @@ def main(argv=None):
     failed = make_attacks(run, checkpoints, releases, log, missing) if missing else {}
 
     lines = log.lines()
+    asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
     if lines:
         measures_table(run.matchup.victim_folder, lines, caveat(checkpoints["victim"].privacy))
     if options.per_class and lines:
-        asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
         class_table(asked, *run.class_counts("victim"))
+    if options.records and asked and not failed:
+        write_records(run, checkpoints, releases, log, asked)
     closing_table(run.options)
     if failed:
         names = [name for name in attacks if name in failed]

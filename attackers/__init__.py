@@ -65,12 +65,14 @@ ATTACKS = Registry("attack")
 # option_names: options that only this attack reads; they change no other's lines
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # releases: whether it needs another release of the same models, see `Evidence.also`
+# in_turn: False where its verdicts have no `Verdict.of_shadows`, as no shadow plays the victim
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register(
     "samia",
     "attackers.neural:samia",
     "self-attention on posterior, sensitivity and class (Yuan & Zhang 2022)",
     sensitivity=True,
+    in_turn=False,
     version=2,
 )
 ATTACKS.register(
@@ -80,14 +82,27 @@ ATTACKS.register(
     "                 2021), one for all on the largest posterior (Salem et al. 2019)",
     reports=("conf", "xent", "mentr", "top1_conf"),
 )
-ATTACKS.register("nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)")
 ATTACKS.register(
-    "nn_top3", "attackers.neural:nn_top3", "perceptron on the three largest (Salem et al. 2019)"
+    "nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)", in_turn=False
 )
 ATTACKS.register(
-    "nn_cls", "attackers.neural:nn_cls", "perceptron on posterior and class (Nasr et al. 2018)"
+    "nn_top3",
+    "attackers.neural:nn_top3",
+    "perceptron on the three largest (Salem et al. 2019)",
+    in_turn=False,
 )
-ATTACKS.register("gap", "attackers.loss:gap", "member where the victim is right (Yeom et al. 2018)")
+ATTACKS.register(
+    "nn_cls",
+    "attackers.neural:nn_cls",
+    "perceptron on posterior and class (Nasr et al. 2018)",
+    in_turn=False,
+)
+ATTACKS.register(
+    "gap",
+    "attackers.loss:gap",
+    "member where the victim is right (Yeom et al. 2018)",
+    in_turn=False,
+)
 ATTACKS.register(
     "loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)"
 )
@@ -160,6 +175,7 @@ ATTACKS.register(
     "logistic regression and random forest on the posteriors of two releases and the class\n"
     "                 (Li et al. 2026)",
     reports=("compleak_sr", "compleak_sr_forest"),
+    in_turn=False,
     **_RELEASES,
 )
 ATTACKS.register(
@@ -173,6 +189,7 @@ ATTACKS.register(
     "nn_joint",
     "attackers.neural:nn_joint",
     "perceptron on the posteriors of all releases and class",
+    in_turn=False,
     **_RELEASES,
 )
 ATTACKS.register(
@@ -180,6 +197,7 @@ ATTACKS.register(
     "attackers.blindmi:blindmi",
     "moves outputs towards generated non-members' (Hui et al. 2021)",
     generated=True,
+    in_turn=False,
     version=2,
 )
 ATTACKS.register(
@@ -187,6 +205,7 @@ ATTACKS.register(
     "attackers.blindmi:blindmi_scaled",
     "blindmi with one kernel as wide as the outputs are apart, not 19 fixed ones",
     generated=True,
+    in_turn=False,
 )
 
 # name of a verdict -> the attack that it comes from

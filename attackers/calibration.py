@@ -32,7 +32,10 @@ def threshold_attack(
         NotApplicable: the shadows are too few for one to play the victim.
     """
     played = (evidence.measure_releases if releases else evidence.measure)(statistic)
-    scores, member, sure = pooled_scores(played, score)
+    each = np.full(played.every_member.shape, np.nan)
+    for role, _ in played.leave_one_out():
+        each[role.as_victim, role.target] = score(role)
+    scores, member, sure = pooled_scores(played, lambda role: each[role.as_victim, role.target])
     threshold = best_threshold(scores[member], scores[~member])
     if per_class:
         labels = np.concatenate([evidence.labels[mask] for mask in evidence.calibration_mask])[sure]
@@ -40,7 +43,9 @@ def threshold_attack(
             scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold
         )
         threshold = limits[evidence.labels[evidence.target]]
-    return Verdict(score(played), threshold)
+    of_shadows = each[:, played.target]
+    complete = not np.isnan(of_shadows).any()
+    return Verdict(score(played), threshold, of_shadows=of_shadows if complete else None)
 
 
 def pooled_scores(

@@ -203,11 +203,14 @@ class Verdict:
         threshold: a number, or (n,) where it depends on the record's class; from shadow models
             alone.
         chosen: the attack's settings that were chosen on the shadow models, by name.
+        of_shadows: (S, n), what the targets score where each shadow plays the victim; None where
+            that is not known of all, as in the paper's split.
     """
 
     scores: np.ndarray
     threshold: np.ndarray | float
     chosen: dict[str, float] = field(default_factory=dict)
+    of_shadows: np.ndarray | None = None
 
     @property
     def member(self) -> np.ndarray:

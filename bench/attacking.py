@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from attackers import ATTACKS, Evidence, attack, metrics, unfit
+from attackers import ATTACKS, Evidence, Verdict, attack, metrics, unfit
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
-from bench.matchup import Matchup
+from bench.matchup import Matchup, matchup_digest, releases_digest
 from bench.options import Options
 from bench.outputs import cached_network
 from bench.run import Run
@@ -65,6 +65,16 @@ def load_releases(run: Run, attacks: list[str]) -> Releases:
     return releases
 
 
+def log_of(run: Run, checkpoints: Checkpoints, releases: Releases) -> AttackLog:
+    """The log of attacks on just these models."""
+    digests = {name: matchup_digest(of.values()) for name, of in releases.items()}
+    return AttackLog(
+        run.matchup,
+        matchup_digest(checkpoints.values()),
+        releases_digest(digests) if digests else None,
+    )
+
+
 def _load(matchup: Matchup, run: Run) -> Checkpoints:
     return {
         role: load_checkpoint(matchup.models(role), role, split)
@@ -99,22 +109,28 @@ def make_attacks(
     return failed
 
 
+def verdicts_of(name: str, evidence: Evidence, run: Run, progress) -> dict[str, Verdict]:
+    """What an attack says of the targets, with the options of the run, by the name of each
+    verdict."""
+    options = run.options
+    own = {one: getattr(options, one) for one in ATTACKS[name].options.get("option_names", ())}
+    return attack(
+        name,
+        evidence,
+        device=run.device,
+        seed=options.train_seed,
+        progress=progress,
+        fit_or_load=partial(cached_network, models=run.matchup.victim, device=run.device.type),
+        **own,
+    )
+
+
 def _attack_and_record(
     name: str, evidence: Evidence, run: Run, victim: Checkpoint, log: AttackLog, progress
 ) -> Path:
     """Make an attack, measure it, and write down what it found."""
-    options, matchup = run.options, run.matchup
-    own = {one: getattr(options, one) for one in ATTACKS[name].options.get("option_names", ())}
     with log.lock_of(name):
-        verdicts = attack(
-            name,
-            evidence,
-            device=run.device,
-            seed=options.train_seed,
-            progress=progress,
-            fit_or_load=partial(cached_network, models=matchup.victim, device=run.device.type),
-            **own,
-        )
+        verdicts = verdicts_of(name, evidence, run, progress)
         target = evidence.target
         assert evidence.record_ids is not None  # as `collect_signals` makes it
         records, labels = evidence.record_ids[target], evidence.labels[target]

@@ -64,7 +64,7 @@ def command(stage: str, options: Options) -> str:
         for name, value in follows.items()
         if name not in read_config(options.config_path)
     }
-    of_no_matter = {"attacks", "workers", "save_every", "wait", "per_class"}
+    of_no_matter = {"attacks", "workers", "save_every", "wait", "per_class", "records"}
     if options.quantizer:
         of_no_matter |= set(ModelSet(options).meaningless)
     words = ["python", f"{stage}.py", options.device, options.config_path]

@@ -19,6 +19,7 @@ results/{dataset}_{model}/
         sensitivity.npz  generated.npz    for
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record
+        records.csv                       the same as a table, and how far it can be relied on
         tensorboard/                      loss and accuracy on dev of each epoch, if asked for
         *.resume                          state of a training that is not finished
         .*.lock, .*.lock.json, .*.part    what is held, by whom, and what is half written
@@ -44,6 +45,7 @@ from core.files import locked
 WEIGHTS, MASKS, MANIFEST = "best.pth", "best_mask.pth", "manifest.json"
 SAVED_DIGESTS = ".model.sha256"
 ATTACKS, SCORES, SPLIT = "attacks.jsonl", "scores.npz", "split.npz"
+RECORDS = "records.csv"
 REPORT, REPORT_FIGURES = "report", "report_figures"  # of which endings, in the folder of results
 RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
@@ -56,7 +58,7 @@ QUANTIZING = ("quantizer", "pruned", "quantize_epochs")
 # what each lock of a model's folder protects; any other protects the files that begin with its name
 _MADE_UNDER = {
     "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, "epoch_"),
-    "attacks": (ATTACKS, SCORES),
+    "attacks": (ATTACKS, SCORES, RECORDS),
 }
 
 

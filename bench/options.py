@@ -125,6 +125,14 @@ class Options(ModelOptions):
     per_class: bool = option(
         flag, False, "print accuracy and AUC of each attack for each class too", "mia", result=False
     )
+    records: bool = option(
+        flag,
+        False,
+        "write records.csv: what these attacks say of each target record, and how far that can be "
+        "relied on",
+        "mia",
+        result=False,
+    )
     original: bool = option(flag, False, "attack the model before compression", "mia")
 
     # where

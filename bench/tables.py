@@ -29,20 +29,14 @@ _TITLES = {
 def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
     """Every measure of the attacks on one victim, with its interval and what that leaves out;
     `caveat` is said of its privacy. Below, what few scores or settings it rests on."""
-    titles = {  # none that says nothing
-        measure: title
-        for measure, title in _TITLES.items()
-        if any(line[measure] is not None for line in lines)
-    }
     members, others = lines[0]["members"], lines[0]["non_members"]
     knowledge = knowledge_in_words(lines[0])
-    table(
+    _table_of_measures(
         f"attacks on {folder}{f', {knowledge}' if knowledge else ''}"
         f"{f' ({caveat})' if caveat else ''}\n"
         f"{members} members, {others} non-members; percent [95 % interval]\n"
         f"intervals cover the choice of the target records, not the randomness of training",
-        ["", *titles.values()],
-        [[_name(line), *(_with_interval(line, measure) for measure in titles)] for line in lines],
+        lines,
     )
     for line in lines:
         remark = ties.remark(line)
@@ -51,6 +45,28 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         if line.get("chosen"):
             chosen = ", ".join(f"{name} {value:g}" for name, value in line["chosen"].items())
             say(f"{line['attack']}, chosen on the shadow models: {chosen}")
+
+
+def standardised_table(lines: list[dict]) -> None:
+    """The measures of scores as they are, and of the same standardised."""
+    _table_of_measures(
+        "raw scores, and standardised: held against the record's own under models without it\n"
+        "percent [95 % interval]",
+        lines,
+    )
+
+
+def _table_of_measures(title: str, lines: list[dict]) -> None:
+    titles = {  # none that says nothing
+        measure: title
+        for measure, title in _TITLES.items()
+        if any(line[measure] is not None for line in lines)
+    }
+    table(
+        title,
+        ["", *titles.values()],
+        [[_name(line), *(_with_interval(line, measure) for measure in titles)] for line in lines],
+    )
 
 
 def _name(line: dict) -> str:

@@ -17,7 +17,7 @@ from core.inputs import locate, read_object
 from core.registry import nearest
 
 # options that belong to a command, not to a study
-_OF_COMMANDS = ("results", "fresh", "workers", "wait", "per_class")
+_OF_COMMANDS = ("results", "fresh", "workers", "wait", "per_class", "records")
 _OTHER_KEYS = ("about", "config", "grids")
 # options that tell models apart by their folder's name; those that differ in any other have results
 # folders apart

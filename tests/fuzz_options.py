@@ -159,6 +159,7 @@ WRONG = {
     "original": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "fresh": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "per_class": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
+    "records": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "tensorboard": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "from_scratch": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "dp_engine": name("pyvacy", "opacus"),

@@ -199,7 +199,11 @@ def beyond_chance(auc, member):
 def test_every_verdict_has_its_control():
     """The registry says which there are, and each comes out under its name; its settings are what it chooses itself."""
     evidence, _ = null_evidence("inout")
-    assert set(VERDICTS) == {said for name in ATTACKS for said in verdicts(name, evidence)}
+    found = {name: verdicts(name, evidence) for name in ATTACKS}
+    assert set(VERDICTS) == {said for of_attack in found.values() for said in of_attack}
+    for name, of_attack in found.items():
+        in_turn = ATTACKS[name].options.get("in_turn", True)
+        assert {one.of_shadows is not None for one in of_attack.values()} == {in_turn}, name
     made = {param.values[0] for param in made_in() if not param.marks}
     assert made == set(ATTACKS)
 
