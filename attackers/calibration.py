@@ -40,7 +40,9 @@ def threshold_attack(
             scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold
         )
         threshold = limits[evidence.labels[evidence.target]]
-    return Verdict(score(played), threshold)
+    of_shadows = np.full(len(sure), np.nan)
+    of_shadows[sure] = scores
+    return Verdict(score(played), threshold, shadow_scores=of_shadows)
 
 
 def pooled_scores(

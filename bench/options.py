@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from attackers import ATTACKS
+from attackers import ATTACKS, COMBINED
 from bench.model_options import ModelOptions
 from bench.option import ANY_TRAINING, TRAINING, Option, option
 from bench.values import (
     attack_list,
     below_half,
     choice,
+    combined_attacks,
     flag,
     ignored,
     not_negative,
@@ -91,6 +92,14 @@ class Options(ModelOptions):
         "paper's code",
         "mia",
         before=0.0,
+    )
+    ensemble_of: tuple[str, ...] = option(
+        combined_attacks,
+        COMBINED,
+        "ensemble: the attacks that it combines, separated by commas; those that cannot be made are "
+        "left out",
+        "mia",
+        later=True,
     )
     adaptive: bool = option(
         flag, False, "the attacker's shadow models carry the same defence", "mia"
