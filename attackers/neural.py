@@ -12,7 +12,7 @@ from core import console
 from attackers import version
 from attackers.calibration import best_threshold
 from attackers.evidence import Evidence, Verdict, always_fit
-from attackers.signals import Signals
+from attackers.signals import Release, Signals
 from base_model import BaseModel, Progress, TrainConfig, TrainSet
 from core.console import NotApplicable
 from core.devices import generator
@@ -105,12 +105,7 @@ def train_and_score(  # many parameters: those of every attack, see `attackers`
     """
     name, config = kind.name, kind.config or CONFIG
     releases = evidence.releases() if kind.releases else evidence.releases()[:1]
-    features = torch.cat(
-        [
-            kind.features([one.shadows[index] for one in releases], evidence.labels, mask)
-            for index, mask in enumerate(evidence.calibration_mask)
-        ]
-    )
+    features = _pooled_features(kind, evidence, releases)
     member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
     records = Records(x=features, y=member, num_cls=2).to(device)
     draw = generator(seed, "mia", name)
@@ -145,6 +140,18 @@ def train_and_score(  # many parameters: those of every attack, see `attackers`
         of_held, inside = scores(records, dev), member[held].numpy() == 1
         threshold = best_threshold(of_held[inside], of_held[~inside])
     return {name: Verdict(scores(targets, torch.arange(len(targets), device=device)), threshold)}
+
+
+def _pooled_features(
+    kind: NeuralAttack, evidence: Evidence, releases: Sequence[Release]
+) -> torch.Tensor:
+    """The features of each shadow model's own records, one model after the other."""
+    return torch.cat(
+        [
+            kind.features([one.shadows[index] for one in releases], evidence.labels, mask)
+            for index, mask in enumerate(evidence.calibration_mask)
+        ]
+    )
 
 
 def _dealt(

@@ -31,7 +31,7 @@ KINDS = list(SHADOWS)
 # networks that learn from shadow models' signals; all other attacks are a formula for each record
 TRAINED = (
     *("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr"),
-    *("loss_trajectory", "seqmia", "ensemble"),
+    *("loss_trajectory", "seqmia"),
 )
 
 
@@ -125,6 +125,17 @@ def metrics_while_distilled(model, records, mask, draw):
     return values
 
 
+def all_signals(model, records, record_ids, mask, draw):
+    """Of the records of these numbers; all but logits of those in the mask alone."""
+    sensitivity = sensitivities(model, records, mask, draw)
+    trajectory = metrics_while_distilled(model, records, mask, draw)
+    return Signals(
+        query(model, records, record_ids),
+        sensitivity[record_ids],
+        trajectory=trajectory[record_ids],
+    )
+
+
 def evidence_of_models(records, *, kind, epochs):
     """What an attacker has of models that are trained for so long, and who of the targets is a member."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
@@ -135,11 +146,8 @@ def evidence_of_models(records, *, kind, epochs):
         [calibration_mask[role] for role in roles] + [np.isin(everyone, parts["shadow_0"].dev)]
     )
     record_ids = np.flatnonzero(used)
-    signals, pruned, made = (
-        {},
-        {},
-        blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1),
-    )
+    signals, pruned = {}, {}
+    made = blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1)
     for role in roles:
         draw = generator(1, role)
         model = BaseModel(
@@ -153,13 +161,7 @@ def evidence_of_models(records, *, kind, epochs):
                 TrainConfig(epochs=epochs),
                 generator=draw,
             )
-        sensitivity = sensitivities(model, records, calibration_mask[role], draw)
-        trajectory = metrics_while_distilled(model, records, calibration_mask[role], draw)
-        signals[role] = Signals(
-            query(model, records, record_ids),
-            sensitivity[record_ids],
-            trajectory=trajectory[record_ids],
-        )
+        signals[role] = all_signals(model, records, record_ids, calibration_mask[role], draw)
         if role == "victim":
             generated = Signals(query(model, made, np.arange(len(made)))), made.y.numpy()
         prune_half(model.network)

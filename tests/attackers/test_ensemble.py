@@ -129,7 +129,7 @@ def test_attacks_that_cannot_be_made_are_left_out():
     evidence = fixed_evidence(online=False, shadows=2)
     verdict = attack("ensemble", evidence)["ensemble"]
     assert set(verdict.chosen) == {"loss", "attack_p", "bavaria", "base"}
-    everyone = gaussian_evidence(8, n=200)
+    everyone = fixed_evidence(online=True)
     assert set(attack("ensemble", everyone)["ensemble"].chosen) == set(COMBINED)
     assert set(COMBINED) <= set(VERDICTS)
     with pytest.raises(NotApplicable, match="none of lira, rmia can be made"):
