@@ -55,17 +55,28 @@ else:  # the same, also where other packages have our modules' names
     Signals = import_own("attackers.signals").Signals
     Evidence, Verdict = evidence.Evidence, evidence.Verdict
 
-__all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
+__all__ = [
+    "ATTACKS",
+    "VERDICTS",
+    "Evidence",
+    "Signals",
+    "Verdict",
+    "attack",
+    "part_of_all",
+    "unfit",
+    "version",
+]
 
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they differ from its name
 # sensitivity, generated: whether it needs these outputs of the models too
+# trajectory: likewise, and named only: each model is distilled, which takes as long as training it
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads; they change no other's lines
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # releases: whether it needs another release of the same models, see `Evidence.also`
-# in_turn: False where its verdicts have no `Verdict.of_shadows`, as no shadow plays the victim
+# in_turn: False where its verdicts have no `Verdict.shadow_scores`, as no shadow plays the victim
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register(
     "samia",
@@ -207,6 +218,31 @@ ATTACKS.register(
     generated=True,
     in_turn=False,
 )
+ATTACKS.register(
+    "loss_trajectory",
+    "attackers.trajectory:loss_trajectory",
+    "perceptron on the losses along the distillation of the model (Liu et al. 2022)",
+    trajectory=True,
+)
+ATTACKS.register(
+    "seqmia",
+    "attackers.trajectory:seqmia",
+    "LSTM with attention on five metrics along that distillation (Li et al. 2024)",
+    trajectory=True,
+)
+# what `ensemble` combines where nothing else is said: attacks that take seconds
+COMBINED = ("loss", "calibrated", "attack_p", "lira", "bavaria", "rmia", "base")
+ATTACKS.register(
+    "ensemble",
+    "attackers.ensemble:ensemble",
+    "several attacks' scores in a logistic regression learnt on the shadow models",
+    option_names=(
+        "ensemble_of",
+        *dict.fromkeys(
+            option for name in COMBINED for option in ATTACKS[name].options.get("option_names", ())
+        ),
+    ),
+)
 
 # name of a verdict -> the attack that it comes from
 VERDICTS = {
@@ -231,6 +267,11 @@ def registered_position(verdict: str) -> int:
 def version(verdict: str) -> int:
     """The version of the attack that a verdict comes from; 1 where the attack is not registered."""
     return ATTACKS[VERDICTS[verdict]].options.get("version", 1) if verdict in VERDICTS else 1
+
+
+def part_of_all(name: str) -> bool:
+    """Whether `all` has an attack where it can be made; others are named only."""
+    return not {"variant_of", "trajectory"} & set(ATTACKS[name].options)
 
 
 def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:

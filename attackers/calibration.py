@@ -43,9 +43,7 @@ def threshold_attack(
             scores, labels, member, num_cls=evidence.victim.logits.shape[1], default=threshold
         )
         threshold = limits[evidence.labels[evidence.target]]
-    of_shadows = each[:, played.target]
-    complete = not np.isnan(of_shadows).any()
-    return Verdict(score(played), threshold, of_shadows=of_shadows if complete else None)
+    return Verdict(score(played), threshold, shadow_scores=each)
 
 
 def pooled_scores(

@@ -49,7 +49,7 @@ class ShadowRecords:
     """What a classifier learns from: the records of all shadow models, pooled.
 
     Attributes:
-        x: (m, 3 C) features.
+        x: (m, K) features.
         member: (m,) bool.
         shadow: (m,), the number of each one's shadow model.
     """
@@ -122,7 +122,8 @@ def share_of_trees(classifier) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: classifier.predict_proba(x)[:, 1]
 
 
-def _fitted(classifier, x: np.ndarray, member: np.ndarray):
+def fitted(classifier, x: np.ndarray, member: np.ndarray):
+    """The classifier, learnt, without a word where it has not converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -130,17 +131,23 @@ def _fitted(classifier, x: np.ndarray, member: np.ndarray):
         return classifier.fit(x, member)
 
 
+def held_out_threshold(
+    build: Callable[[int], BaseEstimator], score, records: ShadowRecords, seed: int
+) -> float:
+    """The threshold that is best for records held out from a classifier of the others."""
+    held = np.empty(len(records.member))
+    for learnt, held_out in records.folds(seed):
+        of_fold = fitted(build(seed), records.x[learnt], records.member[learnt])
+        held[held_out] = score(of_fold)(records.x[held_out])
+    return best_threshold(held[records.member], held[~records.member])
+
+
 def _verdict(
     build: Callable[[int], BaseEstimator], score, records: ShadowRecords, x: np.ndarray, seed: int
 ) -> Verdict:
-    """The score of the targets x (n, 3 C) by a classifier of all shadow records, with the threshold
-    that is best for records held out from one of the others."""
-    held = np.empty(len(records.member))
-    for learnt, held_out in records.folds(seed):
-        of_fold = _fitted(build(seed), records.x[learnt], records.member[learnt])
-        held[held_out] = score(of_fold)(records.x[held_out])
-    threshold = best_threshold(held[records.member], held[~records.member])
-    of_all = _fitted(build(seed), records.x, records.member)
+    """The score of the targets x (n, 3 C) by a classifier of all shadow records."""
+    threshold = held_out_threshold(build, score, records, seed)
+    of_all = fitted(build(seed), records.x, records.member)
     return Verdict(np.asarray(score(of_all)(x), dtype=np.float64), threshold)
 
 

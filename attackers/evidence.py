@@ -73,6 +73,7 @@ class Evidence:
         calibration_mask=None,
         x=None,
         sensitivity=None,
+        trajectory=None,
         generated=None,
         also=None,
     ) -> Evidence:  # long: every array is explained
@@ -89,6 +90,9 @@ class Evidence:
                 population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
+            trajectory: posteriors after each of E epochs of distilling a model on records that are
+                neither its members nor its non-members, the victim's (E, N, C) and the shadows'
+                (S, E, N, C); for loss_trajectory and seqmia.
             generated: the victim's posteriors (m, C) on generated records, and their labels (m,);
                 for blindmi.
             also: {name of another release: (the victim's posteriors (N, C), the shadows'
@@ -117,6 +121,9 @@ class Evidence:
             attacked = attacked.with_sensitivity(
                 *arrays.sensitivity_pair(sensitivity, shadows.shape, target, calibration_mask)
             )
+        if trajectory is not None:
+            pair = arrays.distilled_pair(trajectory, shadows.shape)
+            attacked = _with_trajectories(attacked, labels, *pair)
         if generated is not None:
             outputs, of_outputs = arrays.generated_pair(generated, num_cls)
             generated = Signals.from_posteriors(outputs), of_outputs
@@ -182,6 +189,19 @@ class Evidence:
         )
 
 
+def _with_trajectories(
+    release: Release, labels: np.ndarray, victim: list[np.ndarray], shadows: list[list[np.ndarray]]
+) -> Release:
+    """The release with what models said after each epoch of their distillation."""
+    of = import_own("attackers.trajectory").trajectory  # not before: it imports torch and this file
+
+    def distilled(signals: Signals, epochs: list[np.ndarray]) -> Signals:
+        return replace(signals, trajectory=of(map(Signals.from_posteriors, epochs), labels))
+
+    of_shadows = [distilled(one, epochs) for one, epochs in zip(release.shadows, shadows)]
+    return Release(distilled(release.victim, victim), of_shadows)
+
+
 def _records(x, labels: np.ndarray, num_cls: int) -> Records:
     """A data set of a table or of images."""
     import torch
@@ -203,14 +223,15 @@ class Verdict:
         threshold: a number, or (n,) where it depends on the record's class; from shadow models
             alone.
         chosen: the attack's settings that were chosen on the shadow models, by name.
-        of_shadows: (S, n), what the targets score where each shadow plays the victim; None where
-            that is not known of all, as in the paper's split.
+        shadow_scores: (S, N), what each record scores where each shadow plays the victim, NaN where
+            it is not in that one's `calibration_mask` or likewise; None of attacks in which none
+            plays the victim.
     """
 
     scores: np.ndarray
     threshold: np.ndarray | float
     chosen: dict[str, float] = field(default_factory=dict)
-    of_shadows: np.ndarray | None = None
+    shadow_scores: np.ndarray | None = None
 
     @property
     def member(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """How far what an attack says can be relied on, record by record.
 
 In the in/out split each target is IN half of the shadow models and OUT of the others. With each of
-them in the victim's place (`Verdict.of_shadows`) a record has as many scores as there are shadow
+them in the victim's place (`Verdict.shadow_scores`) a record has as many scores as there are shadow
 models, and what a single victim cannot tell can be counted: how often the record would be named.
 """
 
@@ -34,6 +34,15 @@ def named(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray
     """Whom the threshold of `metrics.tpr_at_fpr` names, (n,) bool: the lowest whose FPR does not
     exceed the limit. The share of the members among them is that TPR."""
     return scores > score_to_exceed(scores[~member], limit=limit)
+
+
+def scores_in_turn(verdict: Verdict, evidence: Evidence) -> np.ndarray | None:
+    """What the targets score where each shadow plays the victim, (S, n); None where that is not
+    known of all, as in the paper's split."""
+    if verdict.shadow_scores is None:
+        return None
+    scores = verdict.shadow_scores[:, evidence.target]
+    return None if np.isnan(scores).any() else scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +130,14 @@ def standardised(verdict: Verdict, evidence: Evidence) -> np.ndarray:
     the others whose scores it would be held against, and these tell of which kind it is.
 
     Raises:
-        ValueError: the verdict has no scores of shadow models, see `Verdict.of_shadows`.
+        ValueError: the verdict has no scores of shadow models, see `scores_in_turn`.
     """
-    if verdict.of_shadows is None:
+    in_turn = scores_in_turn(verdict, evidence)
+    if in_turn is None:
         raise ValueError("no scores of the targets where shadows play the victim are known")
     member = evidence.member[:, evidence.target]
     everything = np.ones(member.shape, dtype=bool)
-    scores = np.vstack([verdict.scores, verdict.of_shadows])
+    scores = np.vstack([verdict.scores, in_turn])
     deviates = norm.ppf(rankdata(scores).reshape(scores.shape) / (scores.size + 1))
     of_all = Statistic(deviates[0], deviates[1:], member, everything, everything[0])
     return offline_score(of_all, out=fit_prior(deviates[1:], ~member))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from attackers import ATTACKS, Evidence, Verdict, attack, metrics, unfit
+from attackers import ATTACKS, Evidence, Verdict, attack, metrics, part_of_all, unfit
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
 from bench.matchup import Matchup, matchup_digest, releases_digest
 from bench.options import Options
 from bench.outputs import cached_network
 from bench.run import Run
-from bench.signals import collect_signals
+from bench.signals import BESIDE_LOGITS, collect_signals
 from core.console import NotApplicable, UserError, say
 from core.parallel import parallel_map
 
@@ -30,7 +30,7 @@ def fitting_attacks(options: Options) -> list[str]:
     everything = options.attacks == ("all",)
     names = list(options.attacks)
     if everything:
-        names = [name for name in ATTACKS if "variant_of" not in ATTACKS[name].options]
+        names = list(filter(part_of_all, ATTACKS))
     online, shadow_num = options.split == "inout", options.shadow_num
     reasons = {
         name: unfit(name, online=online, shadow_num=shadow_num, also=options.also) for name in names
@@ -152,7 +152,7 @@ def _evidence_for(
     try:
         return collect_signals(run, checkpoints, attacks=attacks, releases=releases), {}
     except Exception as error:
-        more = {"sensitivity", "generated"}
+        more = set(BESIDE_LOGITS)
         modest = [name for name in attacks if not more & set(ATTACKS[name].options)]
         if not modest or len(modest) == len(attacks):
             raise

@@ -17,6 +17,7 @@ results/{dataset}_{model}/
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
         sensitivity.npz  generated.npz    for
+        trajectory.npz                    metrics along its distillation, likewise
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record
         records.csv                       the same as a table, and how far it can be relied on
@@ -216,7 +217,7 @@ def epoch_file(epoch: int) -> str:
 
 
 def outputs_file(what: str) -> str:
-    """The name of a model's logits, sensitivity or generated."""
+    """The name of a model's logits, sensitivity, generated or trajectory."""
     return f"{what}.npz"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from attackers import ATTACKS
+from attackers import ATTACKS, COMBINED
 from bench.guesses import GUESSES
 from bench.model_options import ModelOptions
 from bench.option import ANY_TRAINING, TRAINING, Option, option
@@ -14,6 +14,7 @@ from bench.values import (
     below_half,
     between,
     choice,
+    combined_attacks,
     flag,
     ignored,
     not_negative,
@@ -118,6 +119,14 @@ class Options(ModelOptions):
         "paper's code",
         "mia",
         before=0.0,
+    )
+    ensemble_of: tuple[str, ...] = option(
+        combined_attacks,
+        COMBINED,
+        "ensemble: the attacks that it combines, separated by commas; those that cannot be made are "
+        "left out",
+        "mia",
+        later=True,
     )
     adaptive: bool = option(
         flag, False, "the attacker's shadow models carry the same defence", "mia"

@@ -109,7 +109,8 @@ def _of_shadow_models(
         workers=run.options.workers or 1,
         threads=run.options.threads,
     ):
-        verdicts |= {name: one for name, one in made.items() if one.of_shadows is not None}
+        in_turn = {name: records.scores_in_turn(one, evidence) for name, one in made.items()}
+        verdicts |= {name: one for name, one in made.items() if in_turn[name] is not None}
     for one in recorded:
         if one.attack in verdicts and not np.allclose(verdicts[one.attack].scores, one.scores):
             raise UserError(
@@ -149,7 +150,8 @@ def _add_risk(
     unknown = []
     for name, columns in tables.items():
         columns["memorisation"] = memorisation
-        scores = verdicts[name].of_shadows if name in verdicts else None
+        verdict = verdicts.get(name)
+        scores = None if verdict is None else records.scores_in_turn(verdict, evidence)
         found = None if scores is None else records.risk(scores, member)
         if found is None:
             unknown.append(name)

@@ -14,7 +14,9 @@ from core import console
 from attackers import ATTACKS, blindmi
 from attackers.evidence import Evidence
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, Signals
+from attackers.trajectory import FEWEST, METRICS, own_records
 from base_model import BaseModel
+from bench import distilling
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs
 from bench.role_models import new_model, on_device
@@ -25,6 +27,8 @@ from core.parallel import parallel_map
 from datasets import Records
 from quantizer.attach import load_effective
 
+BESIDE_LOGITS = ("sensitivity", "generated", "trajectory")  # what attacks may need, by their flags
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -32,7 +36,7 @@ class Queries:
 
     Attributes:
         checkpoints: by role.
-        needs: of "sensitivity" and "generated", what is asked for beside logits.
+        needs: of `BESIDE_LOGITS`, what is asked for.
     """
 
     run: Run
@@ -68,6 +72,21 @@ class Queries:
         options = self.run.options
         return blindmi.generate(self.run.records, self.targets, seed=options.train_seed)
 
+    @cached_property
+    def distilled_on(self) -> dict[str, np.ndarray]:
+        """(P,) of each role, numbers of the records that its model is distilled on: of those that
+        are neither its members nor its non-members, as many for each role. {} where they are too
+        few, or none are needed."""
+        count = own_records(self.calibration_masks.values())
+        if "trajectory" not in self.needs or count < FEWEST:
+            return {}
+        chosen = {}
+        for role, mask in self.calibration_masks.items():
+            draw = generator(self.run.options.train_seed, "distil", role, "records")
+            others = self.record_ids[~mask]
+            chosen[role] = np.sort(others[torch.randperm(len(others), generator=draw)[:count]])
+        return chosen
+
 
 def collect_signals(
     run: Run,
@@ -86,9 +105,7 @@ def collect_signals(
     """
     options, roles = run.options, list(run.splits)
     needs = frozenset(
-        what
-        for what in ("sensitivity", "generated")
-        if any(ATTACKS[name].options.get(what) for name in attacks)
+        what for what in BESIDE_LOGITS if any(ATTACKS[name].options.get(what) for name in attacks)
     )
     queries = Queries(run, checkpoints, needs)
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
@@ -150,12 +167,17 @@ def _answers(
 
 
 def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
-    """Of a model's outputs, sensitivities of the records in `mask` (N,) bool alone."""
-    sensitivity = None
-    if "sensitivity" in outputs:
-        sensitivity = np.full(outputs["logits"].shape, np.nan, dtype=np.float32)
-        sensitivity[mask] = outputs["sensitivity"]
-    return Signals(outputs["logits"], sensitivity)
+    """A model's outputs; sensitivities and trajectories of the records in `mask` (N,) bool
+    alone."""
+
+    def of_all(what: str) -> np.ndarray | None:
+        if what not in outputs:
+            return None
+        values = np.full((len(mask), *outputs[what].shape[1:]), np.nan, dtype=np.float32)
+        values[mask] = outputs[what]
+        return values
+
+    return Signals(outputs["logits"], of_all("sensitivity"), trajectory=of_all("trajectory"))
 
 
 def _query(queries: Queries, role: str) -> int:
@@ -186,8 +208,8 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
 
     wanted: list[tuple[Outputs, Callable[[], np.ndarray]]]
     wanted = [(stored("logits", record_ids), partial(model.logits, record_ids))]
+    role_records = record_ids[queries.calibration_masks[role]]
     if "sensitivity" in queries.needs:
-        role_records = record_ids[queries.calibration_masks[role]]
         outputs = stored(
             "sensitivity",
             role_records,
@@ -196,6 +218,18 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
             train_seed=options.train_seed,
         )
         wanted.append((outputs, partial(model.sensitivity, role_records)))
+    known = queries.distilled_on.get(role)
+    if known is not None:
+        outputs = stored(
+            "trajectory",
+            role_records,
+            distilled_on=array_digest(known),
+            config=repr(distilling.CONFIG),
+            metrics=list(METRICS),
+            train_seed=options.train_seed,
+        )
+        logits = wanted[0][0]
+        wanted.append((outputs, partial(model.trajectory, role_records, known, logits)))
     generated = queries.generated if role == "victim" else None
     if generated is not None:
         outputs = stored("generated", generated.x.numpy(), numbered=False)
@@ -230,6 +264,22 @@ class _Model:
         noise = generator(run.options.train_seed, "mia", self.role, "noise", device=run.device)
         records = on_device(run.records, run.device)
         return query_sensitivity(model, records, record_ids, generator=noise)
+
+    def trajectory(self, record_ids: np.ndarray, known: np.ndarray, logits: Outputs) -> np.ndarray:
+        """The metrics (n, E, 5) of a student that is distilled from the model's logits for the
+        records `known`, which are among those stored."""
+        run, options = self.run, self.run.options
+        assert logits.record_ids is not None  # as those of all records are numbered
+        return distilling.distil(
+            new_model(options, run.records, self.role, "distil", run.device),
+            on_device(run.records, run.device),
+            known=known,
+            teacher=logits.load()[np.searchsorted(logits.record_ids, known)],
+            asked=record_ids,
+            generator=generator(
+                options.train_seed, "distil", self.role, "order", device=run.device
+            ),
+        )
 
 
 def query(model: BaseModel, records: Records, record_ids: np.ndarray) -> np.ndarray:

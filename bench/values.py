@@ -101,6 +101,14 @@ def _attack_list(value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
+def _combined_attacks(value) -> tuple[str, ...]:
+    names = _attack_list(value)
+    for name in ("all", "ensemble"):
+        if name in names:
+            raise UserError(f"{name!r} cannot be combined: name attacks that can")
+    return names
+
+
 def _version_list(value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(_folder_name, _words(value))))
 
@@ -141,6 +149,7 @@ def _true_or_false(value) -> bool:
 
 
 attack_list = Kind(_attack_list, "attack names, separated by commas")
+combined_attacks = Kind(_combined_attacks, "attack names, separated by commas")
 version_list = Kind(_version_list, "names of versions, separated by commas")
 epoch_list = Kind(_epoch_list, "whole numbers from 0, separated by commas")
 path = Kind(_path, "a path")  # `~` is the home folder, as in a shell

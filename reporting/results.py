@@ -96,7 +96,7 @@ def _rows_of_line(victim_results: VictimResults, line: dict, results: Path) -> l
     # lines from before there was secret noise don't say that theirs was not
     shared["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
     shared |= {"device": line.get("device"), "attack": line["attack"]}
-    shared["also"] = ",".join(line.get("also") or ())
+    shared |= {name: ",".join(line.get(name) or ()) for name in ("also", "ensemble_of")}
     counts = ("members", "non_members", "train_accuracy", "test_accuracy")
     shared |= {name: line[name] for name in counts}
     size = victim_results.manifest.get("size") or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from attackers import ATTACKS, VERDICTS, unfit
+from attackers import VERDICTS, part_of_all, unfit
 from datasets import SPLITS
 from defenders import DEFENDERS
 from models import MODELS
@@ -42,8 +42,7 @@ def _missing_attacks(rows: pd.DataFrame) -> list[str]:
     possible = [
         verdict
         for verdict, name in VERDICTS.items()
-        if "variant_of" not in ATTACKS[name].options
-        and not unfit(name, online=online, shadow_num=most, also=also)
+        if part_of_all(name) and not unfit(name, online=online, shadow_num=most, also=also)
     ]
     # attackers with other numbers of shadow models are another question: by model and knowledge
     attacked = rows.assign(name=_knowledge(rows)).groupby("name", sort=False)["verdict"].agg(set)

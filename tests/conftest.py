@@ -9,6 +9,8 @@ from helpers import config_writer
 
 import attackers.neural
 import attackers.qmia
+import attackers.trajectory
+import bench.distilling
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,6 +32,9 @@ def write_config(tmp_path):
 
 @pytest.fixture
 def short_attack_training(monkeypatch):
-    """Attack networks are trained for two epochs."""
-    for module in (attackers.neural, attackers.qmia):
+    """Attack networks are trained, and models distilled, for two epochs."""
+    for module in (attackers.neural, attackers.qmia, bench.distilling):
         monkeypatch.setattr(module, "CONFIG", replace(module.CONFIG, epochs=2))
+    for name in ("TRAJECTORY_CONFIG", "SEQUENCE_CONFIG"):
+        short = replace(getattr(attackers.trajectory, name), epochs=2)
+        monkeypatch.setattr(attackers.trajectory, name, short)

@@ -131,6 +131,11 @@ WRONG = {
         numbers,
         st.sampled_from(["", "x", "a/b", "original,", "int9", [None], [1.5], [[]], {}]),
     ),
+    "ensemble_of": st.one_of(
+        st.booleans(),
+        numbers,
+        st.sampled_from(["", "x", "all", "ensemble", "loss,", "lira,nn2", [None], [1.5], [[]], {}]),
+    ),
     "keep_epochs": st.sampled_from(
         [True, False, "", "x", "1,", "-1", "1;2", -1, 1.5, [-1], [None], [1.5], [[]], {}]
     ),

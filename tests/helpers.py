@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from attackers import ATTACKS, VERDICTS, Evidence
+from attackers import ATTACKS, VERDICTS, Evidence, part_of_all
 from datasets import DATASETS, load
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ SHARED_DATA = PROJECT.parent / "shared" / "data"
 ALL = {
     verdict
     for verdict, name in VERDICTS.items()
-    if not {"variant_of", "releases"} & set(ATTACKS[name].options)
+    if part_of_all(name) and "releases" not in ATTACKS[name].options
 }
 MADE = Path("results/tiny_columnfc")
 

@@ -5,11 +5,14 @@ import pytest
 import attackers.compleak
 import attackers.neural
 import attackers.qmia
+import attackers.trajectory
 from base_model import TrainConfig
 
 
 @pytest.fixture
 def short_training(monkeypatch):
     monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    for name in ("TRAJECTORY_CONFIG", "SEQUENCE_CONFIG"):
+        monkeypatch.setattr(attackers.trajectory, name, TrainConfig(epochs=2))
     monkeypatch.setattr(attackers.compleak, "TREES", 20)
     monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))

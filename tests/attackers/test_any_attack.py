@@ -21,6 +21,10 @@ def arrays(online, *, n=120, num_cls=3, shadows=8, labels=np.int64):
         target=target,
         x=draw.normal(size=(n, 5)).astype(np.float32),
         generated=(draw.dirichlet([1] * num_cls, size=20), np.arange(20) % num_cls),
+        trajectory=(
+            draw.dirichlet([1] * num_cls, size=(3, n)),
+            draw.dirichlet([1] * num_cls, size=(shadows, 3, n)),
+        ),
         also={
             "original": (
                 draw.dirichlet([1] * num_cls, size=n),
@@ -70,7 +74,7 @@ def test_labels_may_be_integers_of_any_kind(name, kind, short_training):
         assert wide[verdict].scores == pytest.approx(narrow[verdict].scores)
 
 
-@pytest.mark.parametrize("name", ["nn", "qmia"])
+@pytest.mark.parametrize("name", ["nn", "qmia", "loss_trajectory", "seqmia"])
 def test_an_attack_that_trains_is_the_seeds(name, short_training):
     evidence = Evidence.from_posteriors(**arrays(False))
     one, again, other = (attack(name, evidence, seed=seed)[name] for seed in (0, 0, 1))

@@ -15,6 +15,8 @@ from scipy.stats import binom, norm
 import attackers.compleak
 import attackers.neural
 import attackers.qmia
+import attackers.trajectory
+import bench.distilling
 from attackers import ATTACKS, VERDICTS, Evidence, Signals, attack, blindmi, metrics, unfit
 from attackers.signals import Release
 from base_model import BaseModel, TrainConfig, TrainSet
@@ -27,7 +29,10 @@ CPU = torch.device("cpu")
 SHADOWS = {"paper": 3, "inout": 6}  # the fewest with which all attacks can be made
 KINDS = list(SHADOWS)
 # networks that learn from shadow models' signals; all other attacks are a formula for each record
-TRAINED = ("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr")
+TRAINED = (
+    *("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr"),
+    *("loss_trajectory", "seqmia"),
+)
 
 
 def made_in(kinds=KINDS):
@@ -58,6 +63,8 @@ def verdicts(name, evidence):
         patch.setattr(attackers.neural, "CONFIG", short)
         patch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=8))
         patch.setattr(attackers.compleak, "TREES", 50)
+        patch.setattr(attackers.trajectory, "TRAJECTORY_CONFIG", short)
+        patch.setattr(attackers.trajectory, "SEQUENCE_CONFIG", TrainConfig(epochs=8, lr=5e-3))
         return attack(
             name, evidence, device=CPU, seed=0, progress=lambda *_: (lambda *_: None, lambda: None)
         )
@@ -95,6 +102,40 @@ def sensitivities(model, records, mask, draw):
     return values
 
 
+def metrics_while_distilled(model, records, mask, draw):
+    """Of the records in the mask, after each of eight epochs; NaN of all others."""
+    own, known = np.flatnonzero(mask), np.flatnonzero(~mask)
+    student = BaseModel(
+        build("columnfc", shape=records.shape, num_cls=10, generator=draw),
+        device=CPU,
+        generator=draw,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.distilling, "CONFIG", TrainConfig(epochs=8, batch_size=64))
+        found = bench.distilling.distil(
+            student,
+            records,
+            known=known,
+            teacher=query(model, records, known),
+            asked=own,
+            generator=draw,
+        )
+    values = np.full((len(records), *found.shape[1:]), np.nan, np.float32)
+    values[own] = found
+    return values
+
+
+def all_signals(model, records, record_ids, mask, draw):
+    """Of the records of these numbers; all but logits of those in the mask alone."""
+    sensitivity = sensitivities(model, records, mask, draw)
+    trajectory = metrics_while_distilled(model, records, mask, draw)
+    return Signals(
+        query(model, records, record_ids),
+        sensitivity[record_ids],
+        trajectory=trajectory[record_ids],
+    )
+
+
 def evidence_of_models(records, *, kind, epochs):
     """What an attacker has of models that are trained for so long, and who of the targets is a member."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
@@ -105,11 +146,8 @@ def evidence_of_models(records, *, kind, epochs):
         [calibration_mask[role] for role in roles] + [np.isin(everyone, parts["shadow_0"].dev)]
     )
     record_ids = np.flatnonzero(used)
-    signals, pruned, made = (
-        {},
-        {},
-        blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1),
-    )
+    signals, pruned = {}, {}
+    made = blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1)
     for role in roles:
         draw = generator(1, role)
         model = BaseModel(
@@ -123,8 +161,7 @@ def evidence_of_models(records, *, kind, epochs):
                 TrainConfig(epochs=epochs),
                 generator=draw,
             )
-        sensitivity = sensitivities(model, records, calibration_mask[role], draw)
-        signals[role] = Signals(query(model, records, record_ids), sensitivity[record_ids])
+        signals[role] = all_signals(model, records, record_ids, calibration_mask[role], draw)
         if role == "victim":
             generated = Signals(query(model, made, np.arange(len(made)))), made.y.numpy()
         prune_half(model.network)
@@ -203,7 +240,7 @@ def test_every_verdict_has_its_control():
     assert set(VERDICTS) == {said for of_attack in found.values() for said in of_attack}
     for name, of_attack in found.items():
         in_turn = ATTACKS[name].options.get("in_turn", True)
-        assert {one.of_shadows is not None for one in of_attack.values()} == {in_turn}, name
+        assert {one.shadow_scores is not None for one in of_attack.values()} == {in_turn}, name
     made = {param.values[0] for param in made_in() if not param.marks}
     assert made == set(ATTACKS)
 
@@ -250,8 +287,10 @@ def reordered(evidence, order):
     """The same records in another order."""
 
     def moved(signals):
-        known = signals.sensitivity
-        return Signals(signals.logits[order], None if known is None else known[order])
+        known = [signals.sensitivity, None, signals.trajectory]
+        return Signals(
+            signals.logits[order], *(None if one is None else one[order] for one in known)
+        )
 
     return replace(
         evidence,
@@ -314,7 +353,9 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
         logits = draw.normal(size=(n, num_cls))
         logits[np.arange(n), labels] += ease
         return Signals(
-            logits.astype(np.float32), draw.exponential(size=(n, num_cls)).astype(np.float32)
+            logits.astype(np.float32),
+            draw.exponential(size=(n, num_cls)).astype(np.float32),
+            trajectory=(ease[:, None, None] + draw.normal(size=(n, 6, 5))).astype(np.float32),
         )
 
     x = torch.from_numpy(np.column_stack([ease, draw.normal(size=(n, 3))]).astype(np.float32))

@@ -147,15 +147,16 @@ def test_shadows_in_turn_have_the_scores_of_the_attack():
     evidence, _, _ = heterogeneous(np.random.default_rng(4), n=50, models=8)
     verdict = attack("lira", evidence, fix_variance=True)["lira"]
     phi = evidence.measure(log_odds)
-    assert verdict.of_shadows.shape == (8, 50)
+    assert verdict.shadow_scores.shape == (8, 50)
     for index, (role, _) in enumerate(phi.leave_one_out()):
-        assert (verdict.of_shadows[index] == lira.online_score(role, fix_variance=True)).all()
+        assert (verdict.shadow_scores[index] == lira.online_score(role, fix_variance=True)).all()
 
 
 @pytest.mark.parametrize("name", ["loss", "lira", "attack_p", "threshold", "base"])
 def test_in_the_papers_split_targets_have_no_such_scores(name):
-    for verdict in attack(name, fixed_evidence(online=False)).values():
-        assert verdict.of_shadows is None
+    evidence = fixed_evidence(online=False)
+    for verdict in attack(name, evidence).values():
+        assert records.scores_in_turn(verdict, evidence) is None
 
 
 def test_without_such_scores_nothing_is_standardised():
@@ -192,7 +193,7 @@ def test_standardised_scores_do_not_depend_on_the_scale():
     evidence, _, _ = heterogeneous(np.random.default_rng(7), n=300)
     verdict = attack("loss", evidence)["loss"]
     exponential = replace(
-        verdict, scores=np.exp(verdict.scores), of_shadows=np.exp(verdict.of_shadows)
+        verdict, scores=np.exp(verdict.scores), shadow_scores=np.exp(verdict.shadow_scores)
     )
     found, again = (records.standardised(one, evidence) for one in (verdict, exponential))
     assert found == pytest.approx(again) and len(np.unique(found)) == 300
@@ -204,6 +205,6 @@ def test_standardised_scores_of_like_records_have_the_order_of_the_raw_ones():
     of_shadows = np.where(member, 0.0, np.cumsum(~member, axis=0) * 1.0)
     scores = np.random.default_rng(9).permutation(200) / 50.0
     evidence = odds_evidence(scores, of_shadows, member)
-    verdict = Verdict(scores, 0.0, of_shadows=of_shadows)
+    verdict = Verdict(scores, 0.0, shadow_scores=of_shadows)
     found = records.standardised(verdict, evidence)
     assert (np.argsort(found) == np.argsort(scores)).all()
