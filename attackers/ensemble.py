@@ -70,9 +70,12 @@ def _combination(seed: int) -> BaseEstimator:
     return make_pipeline(NormalRanks(), LogisticRegression(solver="newton-cholesky", tol=1e-8))
 
 
-def _constituents(evidence: Evidence, names: tuple[str, ...], how: dict) -> dict[str, Verdict]:
-    """The verdicts of those of the attacks that can be made here."""
-    found: dict[str, Verdict] = {}
+def _constituents(
+    evidence: Evidence, names: tuple[str, ...], how: dict
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The scores of the targets (n,), and those of each shadow's records in turn (m,), by verdict of
+    those of the attacks that can be made here."""
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     online, shadow_num = evidence.online, len(evidence.shadows)
     for name in names:
         if name == "ensemble":
@@ -85,12 +88,14 @@ def _constituents(evidence: Evidence, names: tuple[str, ...], how: dict) -> dict
             verdicts = attack(name, evidence, **own)
         except NotApplicable:
             continue
-        if any(verdict.shadow_scores is None for verdict in verdicts.values()):
-            raise UserError(
-                f"ensemble learns from what an attack says where each shadow model plays the "
-                f"victim, which none does in {name}: leave it out of --ensemble_of"
-            )
-        found |= verdicts
+        for verdict_name, verdict in verdicts.items():
+            if verdict.shadow_scores is None:
+                raise UserError(
+                    f"ensemble learns from what an attack says where each shadow model plays the "
+                    f"victim, which none does in {name}: leave it out of --ensemble_of"
+                )
+            in_turn = verdict.shadow_scores[evidence.calibration_mask]
+            found[verdict_name] = verdict.scores, in_turn
     return found
 
 
@@ -112,11 +117,8 @@ def ensemble(
     found = _constituents(evidence, ensemble_of, {"seed": seed, **how})
     if not found:
         raise NotApplicable(f"none of {', '.join(ensemble_of)} can be made of these models")
-    masks = evidence.calibration_mask
-    in_turn = [verdict.shadow_scores for verdict in found.values()]
-    x = np.stack([scores[masks] for scores in in_turn if scores is not None], axis=1)
-    targets = np.stack([verdict.scores for verdict in found.values()], axis=1)
-    known = ~np.isnan(x).any(axis=1)
+    targets, x = (np.stack(scores, axis=1) for scores in zip(*found.values()))
+    masks, known = evidence.calibration_mask, ~np.isnan(x).any(axis=1)
     records = ShadowRecords(x[known], evidence.member[masks][known], np.nonzero(masks)[0][known])
     threshold = held_out_threshold(_combination, log_odds_of, records, seed)
     combination = fitted(_combination(seed), records.x, records.member)

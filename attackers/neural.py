@@ -105,8 +105,7 @@ def train_and_score(  # many parameters: those of every attack, see `attackers`
     """
     name, config = kind.name, kind.config or CONFIG
     releases = evidence.releases() if kind.releases else evidence.releases()[:1]
-    features = _pooled_features(kind, evidence, releases)
-    member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
+    features, member = _pooled(kind, evidence, releases)
     records = Records(x=features, y=member, num_cls=2).to(device)
     draw = generator(seed, "mia", name)
     network = kind.build(features)
@@ -142,16 +141,17 @@ def train_and_score(  # many parameters: those of every attack, see `attackers`
     return {name: Verdict(scores(targets, torch.arange(len(targets), device=device)), threshold)}
 
 
-def _pooled_features(
+def _pooled(
     kind: NeuralAttack, evidence: Evidence, releases: Sequence[Release]
-) -> torch.Tensor:
-    """The features of each shadow model's own records, one model after the other."""
-    return torch.cat(
-        [
-            kind.features([one.shadows[index] for one in releases], evidence.labels, mask)
-            for index, mask in enumerate(evidence.calibration_mask)
-        ]
-    )
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features of each shadow model's own records, one model after the other, and 1 for its
+    members among them, 0 for the others."""
+    features = [
+        kind.features([one.shadows[index] for one in releases], evidence.labels, mask)
+        for index, mask in enumerate(evidence.calibration_mask)
+    ]
+    member = evidence.member[evidence.calibration_mask].astype(np.int64)
+    return torch.cat(features), torch.from_numpy(member)
 
 
 def _dealt(

@@ -80,6 +80,9 @@ class Standardised(nn.Module):
         like: features (n, ...) whose mean and deviation are taken over `dim`.
     """
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, like: torch.Tensor, dim: tuple[int, ...]):
         super().__init__()
         self.register_buffer("mean", like.mean(dim=dim))

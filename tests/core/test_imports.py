@@ -46,9 +46,11 @@ def posteriors(*shape):
 labels = r.integers(0, C, N)
 e = Evidence.from_posteriors(labels, victim=posteriors(N), shadows=posteriors(S, N), member=member, target=np.arange(N) < 150,
                 x=r.random((N, 4)).astype(np.float32), sensitivity=(r.random((N, C)), r.random((S, N, C))),
+                trajectory=(posteriors(2, N), posteriors(S, 2, N)),
                 generated=(posteriors(20), labels[:20]), also=dict(original=(posteriors(N), posteriors(S, N))))
 for name in ATTACKS if BEFORE else ("threshold", "rmia", "nn_top3"):
-    if name not in ("samia", "nn", "nn_cls", "nn_joint"):  # take long; their module is nn_top3's
+    # these take long; their modules are those of nn_top3 and loss_trajectory
+    if name not in ("samia", "nn", "nn_cls", "nn_joint", "seqmia"):
         assert all(verdict.scores.shape == (150,) for verdict in attack(name, e).values()), name
 ATTACKS.load("samia")
 import NAMES
