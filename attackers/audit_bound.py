@@ -61,9 +61,7 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
     Gaussian Differential Privacy, J. R. Stat. Soc. B 84:3, 2022, corollary 1)."""
     from scipy.special import log_ndtr, ndtr
 
-    return float(
-        ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu))
-    )
+    return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)))
 
 
 def gaussian_epsilon(mu: float, *, delta: float) -> float:

@@ -163,15 +163,14 @@ def delong(scores: np.ndarray, member: np.ndarray) -> tuple[float, float]:
 def tpr_at_fpr(scores: np.ndarray, member: np.ndarray, *, limit: float) -> float:
     """The largest TPR of a threshold whose FPR does not exceed the limit; nothing is
     interpolated."""
-    return float(named_members(scores, member, limit=limit).mean())
+    return float(named_records(scores, member, limit=limit)[member].mean())
 
 
-def named_members(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray:
-    """(m,) bool of the m members, in their order: who is named at the threshold of
-    `tpr_at_fpr`."""
+def named_records(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray:
+    """Who is named, (n,) bool, at the threshold of `tpr_at_fpr`."""
     others = np.sort(scores[~member])[::-1]
     allowed = np.searchsorted(np.arange(len(others) + 1) / len(others), limit, side="right") - 1
-    return scores[member] > (others[allowed] if allowed < len(others) else -np.inf)
+    return scores > (others[allowed] if allowed < len(others) else -np.inf)
 
 
 def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> list[float]:

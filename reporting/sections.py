@@ -18,6 +18,8 @@ from reporting.pictures import (
     shadows_figure,
     sparsity_figure,
 )
+from reporting.proven_epsilon import proven_table
+from reporting.retrainings import Retrained, retrained_attacks, retraining_figure, retraining_table
 from reporting.signal_pictures import signal_figures
 from reporting.summary import headline_victims, network_accuracies, summarise
 from reporting.tables import accuracy_table, change_table, measure_table, size_table
@@ -66,15 +68,21 @@ def _section(
         if (summary["measure"] == measure).any()
     ]
     beside = neighbour_table(rows, accuracies)
-    section.victims += [beside] if beside else []
+    again = retrained_attacks(rows)
+    more = (beside, proven_table(rows, accuracies), retraining_table(again))
+    section.victims += [table for table in more if table]
     changes = change_table(rows, original_of(rows, accuracies))
     section.measures += [changes] if changes else []
-    _add_figures(section, rows, summary, accuracies)
+    _add_figures(section, rows, summary, accuracies, again)
     return section
 
 
 def _add_figures(
-    section: Section, rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
+    section: Section,
+    rows: pd.DataFrame,
+    summary: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    again: list[Retrained],
 ) -> None:
     # where the number of shadow models varies, figures show what most attacks were made with, or
     # else the most models
@@ -94,6 +102,7 @@ def _add_figures(
         privacy_figure(main, accuracies),
         epsilon_figure(main, beyond),
         shadows_figure(summary),
+        retraining_figure(again, headline),
     ):
         if isinstance(part, str):
             section.absent.append(part)

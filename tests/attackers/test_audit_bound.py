@@ -125,7 +125,9 @@ def test_gaussian_privacy_by_an_integral_and_by_other_libraries():
     assert gaussian_epsilon(0.001, delta=0.01) == 0
     accountant = PRVAccountant()
     accountant.history = [(0.5, 1.0, 1)]  # sigma 0.5, all records, one step: mu = 2
-    assert gaussian_epsilon(2.0, delta=1e-3) == pytest.approx(accountant.get_epsilon(1e-3), abs=0.02)
+    assert gaussian_epsilon(2.0, delta=1e-3) == pytest.approx(
+        accountant.get_epsilon(1e-3), abs=0.02
+    )
 
 
 def test_guesses_that_are_all_right_by_hand():

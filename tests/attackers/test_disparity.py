@@ -9,7 +9,7 @@ from metric_cases import SEEDS, tied
 from sklearn.metrics import jaccard_score
 
 from attackers.disparity import jaccard, jaccard_by_chance, shares_by_chance, shares_named
-from attackers.metrics import named_members, tpr_at_fpr
+from attackers.metrics import named_records, tpr_at_fpr
 
 
 def named(*rows):
@@ -70,7 +70,9 @@ def test_independent_naming_is_at_chance_and_a_common_cause_is_not():
     alike = np.mean([jaccard(run[0], run[1]) for run in runs])
     assert alike == pytest.approx(jaccard_by_chance(20, 30, members=members), abs=5e-3)
     weak = np.arange(members) / members  # members that are easy to name are named again
-    caused = np.array([np.argsort(np.argsort(weak + 0.1 * draw.random(members))) < s for s in sizes])
+    caused = np.array(
+        [np.argsort(np.argsort(weak + 0.1 * draw.random(members))) < s for s in sizes]
+    )
     assert shares_named(caused)[-1] > 5 * expected[-1]
     assert jaccard(caused[0], caused[1]) > 3 * jaccard_by_chance(20, 30, members=members)
 
@@ -79,7 +81,9 @@ def test_independent_naming_is_at_chance_and_a_common_cause_is_not():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_who_is_named_is_above_a_threshold_of_that_rate(seed, limit):
     scores, member = tied(seed)
-    who = named_members(scores, member, limit=limit)
+    everybody = named_records(scores, member, limit=limit)
+    assert everybody[~member].mean() <= limit
+    who = everybody[member]
     assert who.mean() == tpr_at_fpr(scores, member, limit=limit)
     best = 0
     for threshold in [*scores, math.inf]:
