@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from reporting.style import as_png, line_style, panels
+from reporting.style import GREY, as_png, line_style, panels
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,11 @@ def retrainings(curves: dict[str, NamedAgain], matrix: np.ndarray) -> Figure:
         times, style = np.arange(1, len(curve.shares) + 1), line_style(curve.verdict)
         left.plot(times, 100 * curve.shares, label=attack, **style)
         left.plot(times, 100 * curve.chance, color=style["color"], alpha=0.3)
+    left.plot([], [], color=GREY, alpha=0.3, label="independent")
     most = max(len(curve.shares) for curve in curves.values())
     step = -(-most // 10)
     left.set(
-        title="named again",
+        title="members named in several trainings",
         xlabel="trainings that name a member, at least",
         ylabel="share of the members (%)",
         xticks=range(1, most + 1, step),
