@@ -163,10 +163,14 @@ def delong(scores: np.ndarray, member: np.ndarray) -> tuple[float, float]:
 def tpr_at_fpr(scores: np.ndarray, member: np.ndarray, *, limit: float) -> float:
     """The largest TPR of a threshold whose FPR does not exceed the limit; nothing is
     interpolated."""
-    from sklearn.metrics import roc_curve
+    return float(named_records(scores, member, limit=limit)[member].mean())
 
-    fpr, tpr, _ = roc_curve(member, scores, drop_intermediate=False)
-    return float(tpr[fpr <= limit].max())
+
+def named_records(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray:
+    """Who is named, (n,) bool, at the threshold of `tpr_at_fpr`."""
+    others = np.sort(scores[~member])[::-1]
+    allowed = np.searchsorted(np.arange(len(others) + 1) / len(others), limit, side="right") - 1
+    return scores > (others[allowed] if allowed < len(others) else -np.inf)
 
 
 def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> list[float]:
@@ -241,12 +245,12 @@ def _mixture_quantile(level: float, weights: np.ndarray, a: np.ndarray, b: np.nd
     return (low + high) / 2
 
 
-def clopper_pearson(successes: float, trials: float) -> list[float]:
-    """Interval of a rate (Clopper & Pearson, Biometrika 26:404, 1934); both numbers may be
-    fractions."""
+def clopper_pearson(successes: float, trials: float, *, tail: float = TAIL) -> list[float]:
+    """Interval of a rate (Clopper & Pearson, Biometrika 26:404, 1934), each end of which is missed
+    with probability `tail` at most; both numbers may be fractions."""
     from scipy.special import betaincinv
 
     failures = trials - successes
-    low = betaincinv(successes, failures + 1, TAIL) if successes > 0 else 0.0
-    high = betaincinv(successes + 1, failures, 1 - TAIL) if failures > 0 else 1.0
+    low = betaincinv(successes, failures + 1, tail) if successes > 0 else 0.0
+    high = betaincinv(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
     return [float(low), float(high)]

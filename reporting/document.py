@@ -65,7 +65,8 @@ class Section:
         answer: what was found, shown before all sections.
         pictures: the figures.
         absent: which figures are not there, and why.
-        victims: the accuracy of the networks themselves, and what they take.
+        victims: the accuracy of the networks themselves, what they take, and the other tables that
+            stand alone.
         measures: tables of the same rows and columns, of which a page shows one at a time.
     """
 

@@ -19,6 +19,8 @@ from reporting.pictures import (
     shadows_figure,
     sparsity_figure,
 )
+from reporting.proven_epsilon import proven_table
+from reporting.retrainings import Retrained, retrained_attacks, retraining_figure, retraining_table
 from reporting.signal_pictures import signal_figures
 from reporting.summary import best_informed, headline_victims, network_accuracies, summarise
 from reporting.tables import accuracy_table, change_table, measure_table, size_table
@@ -69,17 +71,26 @@ def _section(
         for measure in MEASURES
         if (summary["measure"] == measure).any()
     ]
-    beside = neighbour_table(informed, accuracies)
-    section.victims += [beside] if beside else []
+    again = retrained_attacks(informed)
+    more = (
+        neighbour_table(informed, accuracies),
+        proven_table(informed, accuracies),
+        retraining_table(again),
+    )
+    section.victims += [table for table in more if table]
     changes = change_table(informed, original_of(informed, accuracies))
     section.measures += [changes] if changes else []
     if len(informed):
-        _add_figures(section, informed, means, accuracies)
+        _add_figures(section, informed, means, accuracies, again)
     return section
 
 
 def _add_figures(
-    section: Section, rows: pd.DataFrame, summary: pd.DataFrame, accuracies: pd.DataFrame
+    section: Section,
+    rows: pd.DataFrame,
+    summary: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    again: list[Retrained],
 ) -> None:
     # where the number of shadow models varies, figures show what most attacks were made with, or
     # else the most models
@@ -99,6 +110,7 @@ def _add_figures(
         privacy_figure(main, accuracies),
         epsilon_figure(main, beyond),
         shadows_figure(summary),
+        retraining_figure(again, headline),
     ):
         if isinstance(part, str):
             section.absent.append(part)

@@ -54,7 +54,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
         )
         gap = Cell(percent(row.train - row.test), row.train - row.test)
         cells = [Cell(row.model, row.model), Cell(str(row.seeds), row.seeds), train, test, gap]
-        rows.append(cells + (_guarantee_cells(row) if private else []))
+        rows.append(cells + (guarantee_cells(row) if private else []))
     caption = "Percent, mean ± standard deviation over split seeds; gap = train - test."
     if (accuracies["trainings"] > accuracies["seeds"]).any():
         caption += f"{_TRAININGS}."
@@ -67,7 +67,7 @@ def accuracy_table(accuracies: pd.DataFrame) -> Table:
     return Table("Accuracy of the victims", caption, header, rows)
 
 
-def _guarantee_cells(row) -> list[Cell]:
+def guarantee_cells(row) -> list[Cell]:
     """Epsilon and delta of a row of `network_accuracies`; dashes where it has none."""
     if math.isnan(row.epsilon):
         return [Cell("-", None), Cell("-", None)]
