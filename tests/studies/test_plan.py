@@ -116,6 +116,52 @@ def test_what_an_attacker_holds_too_is_fine_tuned_as_the_study_says(grid):
     assert sorted(epochs) == [3, 7]
 
 
+def test_what_an_attacker_guesses_is_made_before_the_attack(grid, write_config):
+    jobs = planned(
+        grid(
+            config=write_config("images.json", dataset_name="digits", data_path=None, input_dim=64),
+            defend=["ppb"],
+            grids=[
+                {"shadow_sparsity": [0.5, 0.7]},
+                {"shadow_model_name": "resnet18", "adaptive": True},
+                {"original": True, "shadow_pruner_name": "random"},
+            ],
+        )
+    )
+    words = [(job.stage, job.options.model_name, ModelSet(job.options).version) for job in jobs]
+    assert Counter(word for word in words if word[0] != "mia") == {
+        ("pretrain", "columnfc", "l1unstructure_0.7_ppb_4"): 1,
+        ("pretrain", "resnet18", "l1unstructure_0.7_ppb_4"): 1,
+        ("prune", "columnfc", "l1unstructure_0.7_ppb_4"): 1,
+        ("prune", "columnfc", "l1unstructure_0.7"): 1,
+        ("prune", "columnfc", "l1unstructure_0.5"): 1,
+        ("prune", "resnet18", "l1unstructure_0.7_ppb_4"): 1,
+    }
+    attacks = {job.label: job for job in jobs if job.stage == "mia"}
+    assert len(attacks) == 4 and sum("original" in label for label in attacks) == 1
+    (network,) = (job for label, job in attacks.items() if "shadows: resnet18" in label)
+    (of_network,) = (
+        job for job in network.needs if job.stage == "prune" and job.needs[0] != jobs[0]
+    )
+    assert of_network.options.input_dim == of_network.needs[0].options.input_dim == 1
+    folders = {str(path) for path in network.reads()}
+    assert "results/grid/seed_7/digits_resnet18/shadow_l1unstructure_0.7_ppb_4_model_1" in folders
+    (sparsity,) = (job for label, job in attacks.items() if "shadows: 50 %" in label)
+    made = {ModelSet(job.options).version for job in sparsity.needs if job.stage == "prune"}
+    assert made == {"l1unstructure_0.7_ppb_4", "l1unstructure_0.5"}
+    assert not any(job.options.guess for job in jobs if job.stage != "mia")
+
+
+def test_shares_of_the_records_have_results_folders_apart_in_the_papers_split(grid):
+    jobs = planned(grid(attacker_records=[1, 0.25], split=["paper", "inout"]))
+    attacks = [job for job in jobs if job.stage == "mia"]
+    assert {Path(job.options.results).name for job in attacks} == {
+        "seed_7",
+        "seed_7_attacker_records_0.25",
+        "seed_7_split_inout",
+    }
+
+
 def test_what_has_no_meaning_in_a_cell_is_left_out(grid):
     made = [
         line
