@@ -194,6 +194,26 @@ def sensitivity_pair(
     )
 
 
+def views_pair(value, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The posteriors of victim (V, N, C) and shadows (S, V, N, C) for V other queries a record;
+    `shape` is (S, N, C)."""
+    words = "posteriors (V, N, C) of V other queries for the same records"
+    of_victim, of_shadows = pair(
+        "views", value, "the victim's (V, N, C) and the shadows' (S, V, N, C)"
+    )
+    victim = posteriors("views[0]", of_victim, (None, *shape[1:]), words)
+    try:
+        count = len(of_shadows)
+    except TypeError:
+        count = -1
+    if count != shape[0]:
+        raise ValueError(f"views[1] must be of the {shape[0]} shadows, (S, V, N, C)")
+    shadows = [
+        posteriors(f"views[1][{s}]", one, victim.shape, words) for s, one in enumerate(of_shadows)
+    ]
+    return victim, np.stack(shadows)
+
+
 def generated_pair(value, num_cls: int) -> tuple[np.ndarray, np.ndarray]:
     """Posteriors (m, C) on generated records, and their labels (m,)."""
     outputs, labels = pair("generated", value, "posteriors (m, C) and labels (m,)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import arrays
-from attackers.signals import Release, Signals
+from attackers.signals import Release, Signals, mean_of_views
 from attackers.statistic import Statistic
 from core.console import NotApplicable
 from core.imports import import_own
@@ -75,6 +75,7 @@ class Evidence:
         sensitivity=None,
         generated=None,
         also=None,
+        views=None,
     ) -> Evidence:  # long: every array is explained
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member
         (S, N) bool.
@@ -93,6 +94,8 @@ class Evidence:
                 for blindmi.
             also: {name of another release: (the victim's posteriors (N, C), the shadows'
                 (S, N, C))}, in the same order of records and of shadows.
+            views: the victim's posteriors (V, N, C) and the shadows' (S, V, N, C) for V more
+                queries a record, such as the image flipped or shifted.
         Raises:
             ValueError: shapes that don't fit, labels that are no classes, posteriors that are none;
                 it names the argument and the first bad value.
@@ -117,6 +120,8 @@ class Evidence:
             attacked = attacked.with_sensitivity(
                 *arrays.sensitivity_pair(sensitivity, shadows.shape, target, calibration_mask)
             )
+        if views is not None:
+            attacked = attacked.with_views(*arrays.views_pair(views, shadows.shape))
         if generated is not None:
             outputs, of_outputs = arrays.generated_pair(generated, num_cls)
             generated = Signals.from_posteriors(outputs), of_outputs
@@ -159,20 +164,34 @@ class Evidence:
             raise NotApplicable(ONE_RELEASE.format(name))
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
-        """Take a statistic(signals, labels) -> (N,) of every model."""
-        of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
+        """Take a statistic(signals, labels) -> (N,) of every model, of several queries a record
+        the mean."""
+        return self._taken(lambda signals: mean_of_views(statistic, signals, self.labels))
+
+    def measure_views(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
+        """Take it of every query, on a last axis in the order of `Signals.all_views`."""
+        return self._taken(
+            lambda signals: np.stack(
+                [statistic(view, self.labels) for view in signals.all_views], axis=-1
+            )
+        )
+
+    def _taken(self, statistic: Callable[[Signals], np.ndarray]) -> Statistic:
         return Statistic(
-            statistic(self.victim, self.labels),
-            np.stack(of_shadows),
+            statistic(self.victim),
+            np.stack(list(map(statistic, self.shadows))),
             self.member,
             self.calibration_mask,
             self.target,
         )
 
     def measure_releases(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
-        """Take it of every model in every release, on a last axis in the order of `releases`."""
+        """Take it of every model in every release, on a last axis in the order of `releases`; of
+        several queries a record the first."""
         each = [
-            replace(self, victim=one.victim, shadows=one.shadows).measure(statistic)
+            replace(self, victim=one.victim, shadows=one.shadows)._taken(
+                lambda signals: statistic(signals, self.labels)
+            )
             for one in self.releases()
         ]
         return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +20,19 @@ class Signals:
         sensitivity: (N, C), see `BaseModel.sensitivity`; NaN in rows for which it was not computed;
             None where it was computed for none.
         exact_posteriors: (N, C), where they do not follow from the logits; else None.
+        views: of other queries for the same records, such as images flipped or shifted, in one
+            order for all models.
     """
 
     logits: np.ndarray
     sensitivity: np.ndarray | None = None
     exact_posteriors: np.ndarray | None = None
+    views: tuple[Signals, ...] = ()
+
+    @property
+    def all_views(self) -> tuple[Signals, ...]:
+        """These, of the records as they are, and those of the other queries."""
+        return self, *self.views
 
     @classmethod
     def from_posteriors(cls, posteriors: np.ndarray) -> Signals:
@@ -70,12 +79,27 @@ class Release:
         of_shadows = [Signals.from_posteriors(shadow) for shadow in shadows]
         return cls(Signals.from_posteriors(victim), of_shadows)
 
+    def with_views(self, victim: np.ndarray, shadows: np.ndarray) -> Release:
+        """The same with posteriors (V, N, C) and (S, V, N, C) of V other queries."""
+
+        def seen(signals: Signals, views: np.ndarray) -> Signals:
+            return replace(signals, views=tuple(map(Signals.from_posteriors, views)))
+
+        return Release(seen(self.victim, victim), list(map(seen, self.shadows, shadows)))
+
     def with_sensitivity(self, victim: np.ndarray, shadows: np.ndarray) -> Release:
         """The same with sensitivities (N, C) and (S, N, C)."""
         return Release(
             replace(self.victim, sensitivity=victim),
             [replace(one, sensitivity=values) for one, values in zip(self.shadows, shadows)],
         )
+
+
+def mean_of_views(
+    statistic: Callable[[Signals, np.ndarray], np.ndarray], signals: Signals, labels: np.ndarray
+) -> np.ndarray:
+    """The mean of a statistic(signals, labels) -> (N,) over all queries."""
+    return np.mean([statistic(view, labels) for view in signals.all_views], axis=0)
 
 
 def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

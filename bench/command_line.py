@@ -220,7 +220,7 @@ def normalise(
         reset(*_unused((*PRUNING, *QUANTIZING), meaning), "defend")
     meaning |= _meaningless_compression(meaning, stage)
     if stage != "mia":
-        meaning["also"] = ()
+        meaning |= {"also": (), "queries": 1}
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:

@@ -84,6 +84,9 @@ class ModelOptions:
         "each record, for online attacks",
         "pretrain",
     )
+    augment: bool = option(
+        switch, False, "train on images flipped and shifted at random", TRAINING, later=True
+    )
     seed: int = option(whole(0), 7, "seed of the split")
     train_seed: int = option(
         whole(0),

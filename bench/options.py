@@ -12,6 +12,7 @@ from bench.values import (
     attack_list,
     below_half,
     choice,
+    count_of,
     flag,
     ignored,
     not_negative,
@@ -23,6 +24,7 @@ from bench.values import (
     version_list,
     whole,
 )
+from models.views import VIEW_COUNTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,14 @@ class Options(ModelOptions):
         (),
         "versions of the same models that the attacker holds too, named as their folders are, "
         "separated by commas: original, l1unstructure_0.9, int8; for attacks on several releases",
+        "mia",
+        later=True,
+    )
+    queries: int = option(
+        count_of(VIEW_COUNTS),
+        1,
+        f"of each record: {', '.join(map(str, VIEW_COUNTS))}; 1, as it is; images also mirrored, from "
+        "18 on shifted too; attacks that take one only are as with 1",
         "mia",
         later=True,
     )

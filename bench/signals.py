@@ -16,9 +16,11 @@ from attackers.evidence import Evidence
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, Signals
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
+from bench.options import Options
 from bench.outputs import Outputs
 from bench.role_models import new_model, on_device
 from bench.run import Run
+from bench.views import query_views, takes_views
 from core.devices import generator
 from core.files import array_digest
 from core.parallel import parallel_map
@@ -32,7 +34,7 @@ class Queries:
 
     Attributes:
         checkpoints: by role.
-        needs: of "sensitivity" and "generated", what is asked for beside logits.
+        needs: of "sensitivity", "generated" and "views", what is asked for beside logits.
     """
 
     run: Run
@@ -85,12 +87,7 @@ def collect_signals(
             attack uses them.
     """
     options, roles = run.options, list(run.splits)
-    needs = frozenset(
-        what
-        for what in ("sensitivity", "generated")
-        if any(ATTACKS[name].options.get(what) for name in attacks)
-    )
-    queries = Queries(run, checkpoints, needs)
+    queries = Queries(run, checkpoints, _needs(options, attacks))
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
     use = any(ATTACKS[name].options.get("releases") for name in attacks)
     held = releases if use else {}
@@ -118,6 +115,18 @@ def collect_signals(
             for name, of in of_releases.items()
         },
     )
+
+
+def _needs(options: Options, attacks: Iterable[str]) -> frozenset[str]:
+    """What these attacks need beside logits, see `Queries`."""
+    needs = {
+        what
+        for what in ("sensitivity", "generated")
+        if any(ATTACKS[name].options.get(what) for name in attacks)
+    }
+    if options.queries > 1 and any(map(takes_views, attacks)):
+        needs.add("views")
+    return frozenset(needs)
 
 
 def _generated(
@@ -155,7 +164,8 @@ def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
     if "sensitivity" in outputs:
         sensitivity = np.full(outputs["logits"].shape, np.nan, dtype=np.float32)
         sensitivity[mask] = outputs["sensitivity"]
-    return Signals(outputs["logits"], sensitivity)
+    views = tuple(map(Signals, outputs.get("views", ())))
+    return Signals(outputs["logits"], sensitivity, views=views)
 
 
 def _query(queries: Queries, role: str) -> int:
@@ -196,6 +206,9 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
             train_seed=options.train_seed,
         )
         wanted.append((outputs, partial(model.sensitivity, role_records)))
+    if "views" in queries.needs:
+        outputs = stored("views", record_ids, queries=options.queries)
+        wanted.append((outputs, partial(model.views, record_ids)))
     generated = queries.generated if role == "victim" else None
     if generated is not None:
         outputs = stored("generated", generated.x.numpy(), numbered=False)
@@ -223,6 +236,10 @@ class _Model:
 
     def logits_of(self, records: Records) -> np.ndarray:
         return query(self.model, records.to(self.run.device), np.arange(len(records)))
+
+    def views(self, record_ids: np.ndarray) -> np.ndarray:
+        records = on_device(self.run.records, self.run.device)
+        return query_views(self.model, records, record_ids, count=self.run.options.queries)
 
     def sensitivity(self, record_ids: np.ndarray) -> np.ndarray:
         run, model = self.run, self.model
