@@ -73,11 +73,13 @@ ATTACKS = Registry("attack")
 # trajectory: likewise, and named only: each model is distilled, which takes as long as training it
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
-# option_names: options that only this attack reads; they change no other's lines
+# option_names: options that only this attack reads, `queries` where it takes several of a record;
+#     they change no other's lines
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # releases: whether it needs another release of the same models, see `Evidence.also`
 # in_turn: False where its verdicts have no `Verdict.shadow_scores`, as no shadow plays the victim
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
+_QUERIES: dict[str, Any] = dict(option_names=("queries",))
 ATTACKS.register(
     "samia",
     "attackers.neural:samia",
@@ -92,6 +94,7 @@ ATTACKS.register(
     "one a class on the true class's posterior, the entropy and the modified entropy (Song & Mittal\n"
     "                 2021), one for all on the largest posterior (Salem et al. 2019)",
     reports=("conf", "xent", "mentr", "top1_conf"),
+    **_QUERIES,
 )
 ATTACKS.register(
     "nn", "attackers.neural:nn", "perceptron on the posterior (Shokri et al. 2017)", in_turn=False
@@ -113,9 +116,10 @@ ATTACKS.register(
     "attackers.loss:gap",
     "member where the victim is right (Yeom et al. 2018)",
     in_turn=False,
+    **_QUERIES,
 )
 ATTACKS.register(
-    "loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)"
+    "loss", "attackers.loss:loss", "the loss, one threshold for all (Yeom et al. 2018)", **_QUERIES
 )
 ATTACKS.register(
     "calibrated",
@@ -123,14 +127,16 @@ ATTACKS.register(
     "the loss beside that of shadows without the record (Watson et al. 2022)",
     shadows=(3, 6),
     version=2,
+    **_QUERIES,
 )
 ATTACKS.register(
     "attack_p",
     "attackers.loss:attack_p",
     "the loss among that of known non-members (Ye et al. 2022)",
     alias="attack-p",
+    **_QUERIES,
 )
-_LIRA: dict[str, Any] = dict(shadows=(3, 6), option_names=("fix_variance",), version=2)
+_LIRA: dict[str, Any] = dict(shadows=(3, 6), option_names=("fix_variance", "queries"), version=2)
 ATTACKS.register(
     "lira",
     "attackers.lira:lira",
@@ -158,13 +164,14 @@ ATTACKS.register(
     "attackers.bavaria:bavaria",
     "lira with a prior for each record's mean and variance (Braennvall 2026)",
     shadows=(2, 4),
+    **_QUERIES,
 )
 ATTACKS.register(
     "rmia",
     "attackers.rmia:rmia",
     "likelihood ratio relative to known non-members (Zarifzadeh et al. 2024)",
     shadows=(3, 6),
-    option_names=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim"),
+    option_names=("rmia_gamma", "rmia_a", "rmia_temperature", "rmia_trim", "queries"),
     defaults="attackers.rmia:defaults",
     version=2,
 )
@@ -173,11 +180,13 @@ ATTACKS.register(
     "attackers.base:base",
     "log posterior minus the log of its mean under shadows (Lassila et al. 2025)",
     shadows=(2, 4),
+    **_QUERIES,
 )
 ATTACKS.register(
     "qmia",
     "attackers.qmia:qmia",
     "the margin beside its distribution given the record (Bertran et al. 2023)",
+    **_QUERIES,
 )
 _RELEASES: dict[str, Any] = dict(releases=True, option_names=("also",))
 ATTACKS.register(
@@ -223,12 +232,14 @@ ATTACKS.register(
     "attackers.trajectory:loss_trajectory",
     "perceptron on the losses along the distillation of the model (Liu et al. 2022)",
     trajectory=True,
+    in_turn=False,
 )
 ATTACKS.register(
     "seqmia",
     "attackers.trajectory:seqmia",
     "LSTM with attention on five metrics along that distillation (Li et al. 2024)",
     trajectory=True,
+    in_turn=False,
 )
 # what `ensemble` combines where nothing else is said: attacks that take seconds
 COMBINED = ("loss", "calibrated", "attack_p", "lira", "bavaria", "rmia", "base")
@@ -236,6 +247,7 @@ ATTACKS.register(
     "ensemble",
     "attackers.ensemble:ensemble",
     "several attacks' scores in a logistic regression learnt on the shadow models",
+    in_turn=False,
     option_names=(
         "ensemble_of",
         *dict.fromkeys(

@@ -194,23 +194,25 @@ def sensitivity_pair(
     )
 
 
-def distilled_pair(
-    value, shape: tuple[int, int, int]
-) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """The posteriors (N, C) after each of E epochs of the victim's distillation, and the same of
-    each shadow's; `shape` is (S, N, C)."""
+def several_pair(
+    name: str, value, shape: tuple[int, int, int], *, axis: str, words: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Several posteriors for each record: of the victim (V, N, C), and of each shadow; `shape` is
+    (S, N, C), `axis` the letter of V in errors."""
     of_victim, of_shadows = pair(
-        "trajectory", value, "the victim's (E, N, C) and the shadows' (S, E, N, C)"
+        name, value, f"the victim's ({axis}, N, C) and the shadows' (S, {axis}, N, C)"
     )
-    words = "posteriors (E, N, C) after each epoch of a distillation"
-    victim = posteriors("trajectory[0]", of_victim, (None, *shape[1:]), words)
-    if len(of_shadows) != shape[0]:
-        raise ValueError(f"trajectory[1] must be of S = {shape[0]} shadows, not {len(of_shadows)}")
-    shadows = [
-        posteriors(f"trajectory[1][{index}]", one, victim.shape, words)
-        for index, one in enumerate(of_shadows)
+    words = f"posteriors ({axis}, N, C) {words}"
+    victim = posteriors(f"{name}[0]", of_victim, (None, *shape[1:]), words)
+    try:
+        count = len(of_shadows)
+    except TypeError:
+        count = -1
+    if count != shape[0]:
+        raise ValueError(f"{name}[1] must be of the {shape[0]} shadows, (S, {axis}, N, C)")
+    return victim, [
+        posteriors(f"{name}[1][{s}]", one, victim.shape, words) for s, one in enumerate(of_shadows)
     ]
-    return list(victim), [list(one) for one in shadows]
 
 
 def generated_pair(value, num_cls: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ def threshold_attack(
     score: Callable[[Statistic], np.ndarray],
     *,
     per_class: bool = False,
-    releases: bool = False,
+    measure: Callable[..., Statistic] = Evidence.measure,
 ) -> Verdict:
     """Score the targets; the threshold is what serves best where each shadow in turn plays the
     victim.
@@ -27,11 +27,12 @@ def threshold_attack(
             cannot tell.
         per_class: a threshold for each class, by the shadows' records of that class; the global one
             for a class without members or without non-members.
-        releases: whether the statistic is taken of every release, see `Statistic`.
+        measure: how the statistic is taken: `Evidence.measure`, `measure_views` or
+            `measure_releases`.
     Raises:
         NotApplicable: the shadows are too few for one to play the victim.
     """
-    played = (evidence.measure_releases if releases else evidence.measure)(statistic)
+    played = measure(evidence, statistic)
     each = np.full(played.every_member.shape, np.nan)
     for role, _ in played.leave_one_out():
         each[role.as_victim, role.target] = score(role)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attackers import arrays
-from attackers.signals import Release, Signals
+from attackers.signals import Release, Signals, mean_of_views
 from attackers.statistic import Statistic
 from core.console import NotApplicable
 from core.imports import import_own
@@ -76,6 +76,7 @@ class Evidence:
         trajectory=None,
         generated=None,
         also=None,
+        views=None,
     ) -> Evidence:  # long: every array is explained
         """Evidence from posteriors in arrays: labels (N,), victim (N, C), shadows (S, N, C), member
         (S, N) bool.
@@ -97,6 +98,8 @@ class Evidence:
                 for blindmi.
             also: {name of another release: (the victim's posteriors (N, C), the shadows'
                 (S, N, C))}, in the same order of records and of shadows.
+            views: the victim's posteriors (V, N, C) and the shadows' (S, V, N, C) for V more
+                queries a record, such as the image flipped or shifted.
         Raises:
             ValueError: shapes that don't fit, labels that are no classes, posteriors that are none;
                 it names the argument and the first bad value.
@@ -122,8 +125,23 @@ class Evidence:
                 *arrays.sensitivity_pair(sensitivity, shadows.shape, target, calibration_mask)
             )
         if trajectory is not None:
-            pair = arrays.distilled_pair(trajectory, shadows.shape)
+            pair = arrays.several_pair(
+                "trajectory",
+                trajectory,
+                shadows.shape,
+                axis="E",
+                words="after each epoch of a distillation",
+            )
             attacked = _with_trajectories(attacked, labels, *pair)
+        if views is not None:
+            pair = arrays.several_pair(
+                "views",
+                views,
+                shadows.shape,
+                axis="V",
+                words="of V other queries for the same records",
+            )
+            attacked = attacked.with_views(*pair)
         if generated is not None:
             outputs, of_outputs = arrays.generated_pair(generated, num_cls)
             generated = Signals.from_posteriors(outputs), of_outputs
@@ -166,20 +184,34 @@ class Evidence:
             raise NotApplicable(ONE_RELEASE.format(name))
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
-        """Take a statistic(signals, labels) -> (N,) of every model."""
-        of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
+        """Take a statistic(signals, labels) -> (N,) of every model, of several queries a record
+        the mean."""
+        return self._taken(lambda signals: mean_of_views(statistic, signals, self.labels))
+
+    def measure_views(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
+        """Take it of every query, on a last axis in the order of `Signals.all_views`."""
+        return self._taken(
+            lambda signals: np.stack(
+                [statistic(view, self.labels) for view in signals.all_views], axis=-1
+            )
+        )
+
+    def _taken(self, statistic: Callable[[Signals], np.ndarray]) -> Statistic:
         return Statistic(
-            statistic(self.victim, self.labels),
-            np.stack(of_shadows),
+            statistic(self.victim),
+            np.stack(list(map(statistic, self.shadows))),
             self.member,
             self.calibration_mask,
             self.target,
         )
 
     def measure_releases(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
-        """Take it of every model in every release, on a last axis in the order of `releases`."""
+        """Take it of every model in every release, on a last axis in the order of `releases`; of
+        several queries a record the first."""
         each = [
-            replace(self, victim=one.victim, shadows=one.shadows).measure(statistic)
+            replace(self, victim=one.victim, shadows=one.shadows)._taken(
+                lambda signals: statistic(signals, self.labels)
+            )
             for one in self.releases()
         ]
         return replace(
@@ -190,12 +222,12 @@ class Evidence:
 
 
 def _with_trajectories(
-    release: Release, labels: np.ndarray, victim: list[np.ndarray], shadows: list[list[np.ndarray]]
+    release: Release, labels: np.ndarray, victim: np.ndarray, shadows: list[np.ndarray]
 ) -> Release:
     """The release with what models said after each epoch of their distillation."""
     of = import_own("attackers.trajectory").trajectory  # not before: it imports torch and this file
 
-    def distilled(signals: Signals, epochs: list[np.ndarray]) -> Signals:
+    def distilled(signals: Signals, epochs: np.ndarray) -> Signals:
         return replace(signals, trajectory=of(map(Signals.from_posteriors, epochs), labels))
 
     of_shadows = [distilled(one, epochs) for one, epochs in zip(release.shadows, shadows)]

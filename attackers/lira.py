@@ -1,6 +1,7 @@
 """The likelihood-ratio attack (Carlini et al., "Membership Inference Attacks From First
 Principles", S&P 2022)."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -34,6 +35,16 @@ def gaussian_fit(
     else:
         variance = squares.sum(axis=0) / np.maximum(1, freedom)
     return mu, np.maximum(np.sqrt(variance), RESOLUTION)
+
+
+def mean_score(phi: Statistic, *, score: Callable[[Statistic], np.ndarray]) -> np.ndarray:
+    """The mean of the score of each query alone, (n,) of the targets.
+
+    Online that is 1 / Q times the ratio of two multivariate normals over the Q queries, each with a
+    diagonal covariance: as in the authors' code, the mean of log densities. (With one deviation for
+    all records, theirs is one for all queries too; here each query has its own.)
+    """
+    return np.mean([score(one) for one in phi.each()], axis=0)
 
 
 def offline_score(phi: Statistic, *, fix_variance: bool) -> np.ndarray:
@@ -74,8 +85,9 @@ def _lira(
     if fix_variance is None:
         given = {"fix_variance": fix_variance}
         fix_variance = defaults(given, shadow_num=len(evidence.shadows))["fix_variance"]
-    score = partial(online_score if online else offline_score, fix_variance=fix_variance)
-    return {name: threshold_attack(evidence, log_odds, score)}
+    of_one = partial(online_score if online else offline_score, fix_variance=fix_variance)
+    score = partial(mean_score, score=of_one)
+    return {name: threshold_attack(evidence, log_odds, score, measure=Evidence.measure_views)}
 
 
 def lira(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> dict[str, Verdict]:

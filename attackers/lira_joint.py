@@ -147,4 +147,6 @@ def lira_joint(evidence: Evidence, *, fix_variance: bool | None = None, **_) -> 
     evidence.need_releases("lira_joint")
     settings = defaults({"fix_variance": fix_variance}, shadow_num=len(evidence.shadows))
     score = partial(online_score if evidence.online else offline_score, **settings)
-    return {"lira_joint": threshold_attack(evidence, log_odds, score, releases=True)}
+    return {
+        "lira_joint": threshold_attack(evidence, log_odds, score, measure=Evidence.measure_releases)
+    }

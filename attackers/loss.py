@@ -5,7 +5,7 @@ import numpy as np
 
 from attackers.calibration import identity_score, threshold_attack
 from attackers.evidence import Evidence, Verdict
-from attackers.signals import cross_entropy
+from attackers.signals import Signals, cross_entropy, mean_of_views
 from attackers.statistic import MIN_SHADOWS, Statistic, mean_where
 
 
@@ -19,10 +19,15 @@ def loss(evidence: Evidence, **_) -> dict[str, Verdict]:
 
 
 def gap(evidence: Evidence, **_) -> dict[str, Verdict]:
-    """1 where the victim is right, 0 where it is wrong (Yeom et al., CSF 2018); needs no shadow
-    models."""
-    right = (evidence.victim.logits.argmax(axis=1) == evidence.labels)[evidence.target]
-    return {"gap": Verdict(right.astype(np.float64), 0.5)}
+    """1 where the victim is right, 0 where it is wrong (Yeom et al., CSF 2018), of several queries
+    the mean; needs no shadow models."""
+    right = mean_of_views(is_right, evidence.victim, evidence.labels)
+    return {"gap": Verdict(right[evidence.target], 0.5)}
+
+
+def is_right(signals: Signals, labels: np.ndarray) -> np.ndarray:
+    """1 where the largest logit is the label's, else 0, (N,) float64."""
+    return (signals.logits.argmax(axis=1) == labels).astype(np.float64)
 
 
 def calibrated_score(loss: Statistic) -> np.ndarray:

@@ -23,12 +23,14 @@ from attackers.calibration import best_threshold_and_rate, pooled_scores, thresh
 from attackers.evidence import Evidence, Verdict
 from attackers.signals import log_odds
 from attackers.statistic import MIN_SHADOWS, Statistic, mean_where
+from attackers.votes import share_outvoted
 from core.console import NotApplicable
 
 if TYPE_CHECKING:
     from datasets import Records
 
 CHOOSE = "choose"
+NO_POPULATION = "of no population record a shadow model is known that was not trained on it"
 A_IMAGES, A_TABLES = 0.3, 0.2  # the paper's, for CIFAR and CINIC-10, and for Purchase-100
 # of equally good settings the first counts
 SETTINGS_GRID = {
@@ -120,16 +122,36 @@ def score(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
     )
 
 
+def score_of_queries(p: Statistic, settings: Settings, *, online: bool) -> np.ndarray:
+    """`score`; of several queries the share of the population records z with r(x) / r(z) > gamma in
+    more than half of them (the authors' code; see `votes.share_outvoted`)."""
+    first, *others = p.each()
+    if not others:
+        return score(first, settings, online=online)
+    of_targets, of_population = (
+        np.stack([likelihood_ratio(one, records, settings, **how) for one in (first, *others)])
+        for records, how in (
+            (p.target, {"online": online}),
+            (~p.target, {"online": False, "least": 1}),
+        )
+    )
+    return share_outvoted(of_targets, settings.gamma * known_columns(of_population))
+
+
+def known_columns(of_population: np.ndarray) -> np.ndarray:
+    """The population's ratios (Q, m) where they are known. Raises NotApplicable where none is."""
+    known = ~np.isnan(of_population[0])
+    if not known.any():
+        raise NotApplicable(NO_POPULATION)
+    return of_population[:, known]
+
+
 def relative_score(
     of_targets: np.ndarray, of_population: np.ndarray, *, gamma: float
 ) -> np.ndarray:
     """The score (n,) from the ratios of the targets (n,) and of the population (m,); NaN where a
     ratio is not known."""
-    limits = np.sort(gamma * of_population[~np.isnan(of_population)])
-    if not len(limits):
-        raise NotApplicable(
-            "of no population record a shadow model is known that was not trained on it"
-        )
+    limits = np.sort(gamma * known_columns(of_population[None])[0])
     return rank_without_ties(of_targets, limits) / len(limits)
 
 
@@ -298,7 +320,8 @@ def rmia(
     verdict = threshold_attack(
         evidence,
         partial(true_posterior, temperature=settings.temperature),
-        partial(score, settings=settings, online=evidence.online),
+        partial(score_of_queries, settings=settings, online=evidence.online),
+        measure=Evidence.measure_views,
     )
     chosen = {name: value for name, value in asdict(settings).items() if name not in fixed}
     return {"rmia": replace(verdict, chosen=chosen)}

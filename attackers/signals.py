@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +23,20 @@ class Signals:
         trajectory: (N, E, 5), the metrics of each record after each epoch of the model's
             distillation (see `attackers.trajectory`); NaN in rows for which they were not computed;
             None where the model was not distilled.
+        views: of other queries for the same records, such as images flipped or shifted, in one
+            order for all models.
     """
 
     logits: np.ndarray
     sensitivity: np.ndarray | None = None
     exact_posteriors: np.ndarray | None = None
     trajectory: np.ndarray | None = None
+    views: tuple[Signals, ...] = ()
+
+    @property
+    def all_views(self) -> tuple[Signals, ...]:
+        """These, of the records as they are, and those of the other queries."""
+        return self, *self.views
 
     @classmethod
     def from_posteriors(cls, posteriors: np.ndarray) -> Signals:
@@ -74,12 +83,27 @@ class Release:
         of_shadows = [Signals.from_posteriors(shadow) for shadow in shadows]
         return cls(Signals.from_posteriors(victim), of_shadows)
 
+    def with_views(self, victim: np.ndarray, shadows: Sequence[np.ndarray]) -> Release:
+        """The same with posteriors (V, N, C) of V other queries, and those of each shadow."""
+
+        def seen(signals: Signals, views: np.ndarray) -> Signals:
+            return replace(signals, views=tuple(map(Signals.from_posteriors, views)))
+
+        return Release(seen(self.victim, victim), list(map(seen, self.shadows, shadows)))
+
     def with_sensitivity(self, victim: np.ndarray, shadows: np.ndarray) -> Release:
         """The same with sensitivities (N, C) and (S, N, C)."""
         return Release(
             replace(self.victim, sensitivity=victim),
             [replace(one, sensitivity=values) for one, values in zip(self.shadows, shadows)],
         )
+
+
+def mean_of_views(
+    statistic: Callable[[Signals, np.ndarray], np.ndarray], signals: Signals, labels: np.ndarray
+) -> np.ndarray:
+    """The mean of a statistic(signals, labels) -> (N,) over all queries."""
+    return np.mean([statistic(view, labels) for view in signals.all_views], axis=0)
 
 
 def true_and_others(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,9 @@ MIN_SHADOWS = 2  # shadows with a record, or without it, that say something of i
 class Statistic:
     """One number a record and model: an attack's statistic of all signals.
 
-    Where several releases were measured, the numbers of a record and model are K, on a last axis:
-    victim (N, K), every_shadow (S, N, K), the release under attack first.
+    Where several releases or queries were measured, the numbers of a record and model are K, on a
+    last axis: victim (N, K), every_shadow (S, N, K), the release under attack, or the record as it
+    is, first.
 
     Attributes:
         victim: (N,), of the model under attack.
@@ -59,6 +60,13 @@ class Statistic:
     def member(self) -> np.ndarray:
         """(R, N) bool, whom the `references` were trained on."""
         return self.every_member if self.references.all() else self.every_member[self.references]
+
+    def each(self) -> list[Statistic]:
+        """Of each of the K numbers alone."""
+        return [
+            replace(self, victim=self.victim[..., k], every_shadow=self.every_shadow[..., k])
+            for k in range(self.victim.shape[-1])
+        ]
 
     def leave_one_out(self) -> Iterator[tuple[Statistic, np.ndarray]]:
         """Each shadow in turn as the victim against its `references`, and who of its targets is a

@@ -27,6 +27,7 @@ from bench.layout import SCORES
 from bench.matchup import Matchup
 from bench.options import OPTIONS, Options
 from bench.remedies import or_fresh
+from bench.views import takes_views
 from core.console import UserError, say
 from core.files import array_digest, packed_arrays, write
 
@@ -85,11 +86,13 @@ class AttackLog:
         all by the present definitions of attacks and intervals."""
         names = (*OPTION_NAMES, "train_seed", "threads")
         now = {name: self.options.record[name] for name in names}
-        return [
-            line
-            for line in self._of_these_models()
-            if all(line.get(name, value) == value for name, value in now.items())
-        ]
+
+        def is_now(line: dict) -> bool:
+            # from before its attack took several queries, a line does not name the option
+            one = {"queries": 1} if takes_views(VERDICTS.get(line["attack"], "")) else {}
+            return all((one | line).get(name, value) == value for name, value in now.items())
+
+        return list(filter(is_now, self._of_these_models()))
 
     def done_attacks(self, attacks: Iterable[str]) -> list[str]:
         """Those attacks of which all verdicts are recorded of these models and options, and their

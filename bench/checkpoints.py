@@ -139,13 +139,15 @@ def load_checkpoint(models: ModelSet, role: str, split: RoleSplit) -> Checkpoint
 
     Raises:
         UserError: it is not there, or was made with other options, data or split than are asked for
-            now, or from a model that has since been made again.
+            now, or from a model that has since been made again; or what is to be trained of it
+            would be so with `augment` and it without, or the other way round.
     """
     checkpoint = read_checkpoint(models, role)
     if checkpoint is None:
         refuse_foreign(models, role)
         missing(models.file(role, WEIGHTS), models)
     names = MUST_MATCH_TO_READ if models.original else MUST_MATCH_TO_READ_COMPRESSED
+    names += () if models.options.stage == "mia" else ("augment",)
     wanted = made_of(models, [split], names, parents=[parent_digest(models, role)])
     _refuse_other(checkpoint, models, role, wanted)
     return checkpoint

@@ -227,7 +227,7 @@ def normalise(
         reset(*_unused((*PRUNING, *QUANTIZING), meaning), "defend")
     meaning |= _meaningless_compression(meaning, stage)
     if stage != "mia":
-        meaning["also"] = ()
+        meaning |= {"also": (), "queries": 1}
     if meaning["split"] == "inout":
         reset("attacker_records")
     meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage))

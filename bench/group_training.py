@@ -78,7 +78,12 @@ class Group:
         if plan.keep_epochs:
             folders = [plan.models.folder(role) for role in self.roles]
             callbacks.insert(2, KeptEpochs(folders, plan.keep_epochs, models))
-        data = TrainSet(on_device(plan.records, plan.device), indices["train"], indices["dev"])
+        data = TrainSet(
+            on_device(plan.records, plan.device),
+            indices["train"],
+            indices["dev"],
+            plan.options.augment,
+        )
         try:
             trained, histories = self._fit(models, data, callbacks, number)
         except Diverged as error:

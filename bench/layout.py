@@ -16,7 +16,8 @@ results/{dataset}_{model}/
         epoch_{number}.pth                weights after an epoch of pretraining, if asked for
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
-        sensitivity.npz  generated.npz    for
+        sensitivity.npz  views.npz        for
+        generated.npz
         trajectory.npz                    metrics along its distillation, likewise
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record
@@ -217,7 +218,7 @@ def epoch_file(epoch: int) -> str:
 
 
 def outputs_file(what: str) -> str:
-    """The name of a model's logits, sensitivity, generated or trajectory."""
+    """The name of a model's logits, sensitivity, views, generated or trajectory."""
     return f"{what}.npz"
 
 

@@ -93,6 +93,9 @@ class ModelOptions:
         "pretrain",
         later=True,
     )
+    augment: bool = option(
+        switch, False, "train on images flipped and shifted at random", TRAINING, later=True
+    )
     seed: int = option(whole(0), 7, "seed of the split")
     train_seed: int = option(
         whole(0),

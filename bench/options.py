@@ -15,6 +15,7 @@ from bench.values import (
     between,
     choice,
     combined_attacks,
+    count_of,
     flag,
     ignored,
     not_negative,
@@ -28,6 +29,7 @@ from bench.values import (
     whole,
 )
 from models import MODELS
+from models.views import VIEW_COUNTS
 from pruner import PRUNERS
 
 
@@ -81,6 +83,14 @@ class Options(ModelOptions):
         one_of(MODELS),
         None,
         "the attacker guesses this network, which the shadow models are (default: the victim's)",
+        "mia",
+        later=True,
+    )
+    queries: int = option(
+        count_of(VIEW_COUNTS),
+        1,
+        f"of each record: {', '.join(map(str, VIEW_COUNTS))}; 1, as it is; images also mirrored, from "
+        "18 on shifted too; attacks that take one only are as with 1",
         "mia",
         later=True,
     )

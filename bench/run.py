@@ -16,6 +16,7 @@ from bench.matchup import Matchup
 from bench.options import Options
 from bench.releases import release_options
 from bench.splits import load_split
+from bench.views import check_images
 from core.console import UserError, say
 from core.devices import choose_device
 from core.imports import import_own
@@ -113,6 +114,7 @@ def load_device_and_data(options: Options) -> tuple[torch.device, Records]:
             f"input_dim must be {fits} for {options.model_name} on records of shape "
             f"{records.shape}, not {options.input_dim}"
         )
+    check_images(options, records.shape)
     shape = "x".join(map(str, records.shape))
     say(
         f"{options.dataset_name}: {len(records)} records of {shape}, {records.num_cls} classes; "

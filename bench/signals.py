@@ -18,9 +18,11 @@ from attackers.trajectory import FEWEST, METRICS, own_records
 from base_model import BaseModel
 from bench import distilling
 from bench.checkpoints import Checkpoint
+from bench.options import Options
 from bench.outputs import Outputs
 from bench.role_models import new_model, on_device
 from bench.run import Run
+from bench.views import query_views, takes_views
 from core.devices import generator
 from core.files import array_digest
 from core.parallel import parallel_map
@@ -36,7 +38,7 @@ class Queries:
 
     Attributes:
         checkpoints: by role.
-        needs: of `BESIDE_LOGITS`, what is asked for.
+        needs: of `BESIDE_LOGITS` and "views", what is asked for.
     """
 
     run: Run
@@ -104,10 +106,7 @@ def collect_signals(
             attack uses them.
     """
     options, roles = run.options, list(run.splits)
-    needs = frozenset(
-        what for what in BESIDE_LOGITS if any(ATTACKS[name].options.get(what) for name in attacks)
-    )
-    queries = Queries(run, checkpoints, needs)
+    queries = Queries(run, checkpoints, _needs(options, attacks))
     masks, generated = queries.calibration_masks, queries.generated  # before processes are forked
     use = any(ATTACKS[name].options.get("releases") for name in attacks)
     held = releases if use else {}
@@ -135,6 +134,16 @@ def collect_signals(
             for name, of in of_releases.items()
         },
     )
+
+
+def _needs(options: Options, attacks: Iterable[str]) -> frozenset[str]:
+    """What these attacks need beside logits, see `Queries`."""
+    needs = {
+        what for what in BESIDE_LOGITS if any(ATTACKS[name].options.get(what) for name in attacks)
+    }
+    if options.queries > 1 and any(map(takes_views, attacks)):
+        needs.add("views")
+    return frozenset(needs)
 
 
 def _generated(
@@ -177,7 +186,12 @@ def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
         values[mask] = outputs[what]
         return values
 
-    return Signals(outputs["logits"], of_all("sensitivity"), trajectory=of_all("trajectory"))
+    return Signals(
+        outputs["logits"],
+        of_all("sensitivity"),
+        trajectory=of_all("trajectory"),
+        views=tuple(map(Signals, outputs.get("views", ()))),
+    )
 
 
 def _query(queries: Queries, role: str) -> int:
@@ -230,6 +244,9 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
         )
         logits = wanted[0][0]
         wanted.append((outputs, partial(model.trajectory, role_records, known, logits)))
+    if "views" in queries.needs:
+        outputs = stored("views", record_ids, queries=options.queries)
+        wanted.append((outputs, partial(model.views, record_ids)))
     generated = queries.generated if role == "victim" else None
     if generated is not None:
         outputs = stored("generated", generated.x.numpy(), numbered=False)
@@ -258,6 +275,10 @@ class _Model:
 
     def logits_of(self, records: Records) -> np.ndarray:
         return query(self.model, records.to(self.run.device), np.arange(len(records)))
+
+    def views(self, record_ids: np.ndarray) -> np.ndarray:
+        records = on_device(self.run.records, self.run.device)
+        return query_views(self.model, records, record_ids, count=self.run.options.queries)
 
     def sensitivity(self, record_ids: np.ndarray) -> np.ndarray:
         run, model = self.run, self.model

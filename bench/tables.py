@@ -70,7 +70,8 @@ def _table_of_measures(title: str, lines: list[dict]) -> None:
 
 
 def _name(line: dict) -> str:
-    return name_with_releases(line["attack"], line.get("also", ()))
+    name = name_with_releases(line["attack"], line.get("also", ()))
+    return f"{name} ({line['queries']} queries)" if line.get("queries", 1) > 1 else name
 
 
 def _with_interval(line: dict, measure: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attackers import ATTACKS, VERDICTS
@@ -37,6 +37,17 @@ def whole(low: int, high: int = 2**31 - 1) -> Kind:
         return int(number)
 
     return Kind(read, f"a whole number from {low} to {high}")
+
+
+def count_of(counts: Sequence[int]) -> Kind:
+    """One of a few whole numbers, also written 3.0 or "3"."""
+
+    def read(value) -> int:
+        if (count := whole(min(counts), max(counts)).read(value)) not in counts:
+            raise ValueError
+        return count
+
+    return Kind(read, f"one of {', '.join(map(str, counts))}")
 
 
 def number(expected: str, holds: Callable[[float], bool]) -> Kind:

@@ -13,6 +13,7 @@ import models
 from attackers import Evidence, attack
 from base_model import BaseModel, Stack, TrainConfig, TrainSet
 from bench.signals import query, query_sensitivity
+from bench.views import query_views
 from core.devices import generator
 from datasets import Records
 from defenders import DEFENDERS
@@ -65,13 +66,21 @@ def numbers(device, *range_):
 
 
 def trained(  # many parameters: each path varies one or two of them
-    device, *, defend="", engine="pyvacy", shape=(6,), batch_size=16, pruned=True, callbacks=()
+    device,
+    *,
+    defend="",
+    engine="pyvacy",
+    shape=(6,),
+    batch_size=16,
+    pruned=True,
+    augment=False,
+    callbacks=(),
 ):
     """Weights after a training with dev records."""
     records, model = some_records(device, shape=shape), a_model(device, shape=shape)
     if pruned:
         model.attach_masks(mask.compute_masks(model.network, pruner="l1unstructure", sparsity=0.5))
-    data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70))
+    data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70), augment)
     defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
     order = generator(7, "order", device=device)
     defender.setup(data, batch_size=batch_size, generator=order)
@@ -109,7 +118,8 @@ def asked(device, *, shape=(6,)):
     """Answers of a model to an attacker's queries."""
     records, model = some_records(device, shape=shape), a_model(device, shape=shape)
     noise = generator(7, "noise", device=device)
-    return {
+    views = {"views": query_views(model, records, np.arange(9), count=18)} if shape[1:] else {}
+    return views | {
         "logits": query(model, records, np.arange(9)),
         "accuracy": model.test(records, numbers(device, 9)),
         "sensitivity": query_sensitivity(model, records, np.arange(9), generator=noise),
@@ -150,6 +160,9 @@ PATHS = {
     "train": trained,
     "train without masks": lambda device, **how: trained(device, pruned=False, **how),
     "train images": lambda device, **how: trained(device, shape=(3, 8, 8), **how),
+    "train augmented images": lambda device, **how: trained(
+        device, shape=(3, 8, 8), augment=True, **how
+    ),
     "ppb": lambda device, **how: trained(device, defend="ppb", **how),
     "adv": lambda device, **how: trained(device, defend="adv", **how),
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),

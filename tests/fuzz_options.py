@@ -126,6 +126,16 @@ WRONG = {
     "shadow_num": whole(1, 10**4),
     "workers": whole(1, 1024),
     "prune_iterations": whole(1, 100),
+    "augment": st.one_of(
+        nests, numbers, wordless.filter(lambda word: word not in ("true", "false"))
+    ),
+    "queries": st.one_of(
+        nests,
+        st.booleans(),
+        wordless,
+        st.sampled_from([0, 3, 9, 17, 19, 163, -2]),
+        numbers.filter(lambda value: value not in (1, 2, 18, 50, 98, 162)),
+    ),
     "also": st.one_of(
         st.booleans(),
         numbers,
@@ -325,12 +335,14 @@ def misfits(stage):  # long: a table of mistakes
         {"shadow_model_name": "resnet18"},
         {"shadow_sparsity": 0.5, "also": "original"},
         {"original": True, "num_cls": 4},
+        {"queries": 18},  # of a table
     ]
     changes = {
         "pretrain": [
             *for_all,
             {"attacker_records": 0.3},  # of 30 records, of which a shadow needs 11
             {"attacker_records": 0.5, "split": "inout", "shadow_num": 2},
+            {"augment": True},  # of a table
         ],
         "prune": for_all + not_made + of_pruning,
         "quantize": [

@@ -46,11 +46,14 @@ class TrainSet:
     Attributes:
         train: (n,), or (K, n) of a stack of K.
         dev: those of the records that choose the epoch to keep; None = the last epoch is kept.
+        augment: whether train records, images, are seen as `models.views.augmented` makes them, drawn
+            anew in each epoch; dev records never are.
     """
 
     records: Records
     train: torch.Tensor
     dev: torch.Tensor | None = None
+    augment: bool = False
 
 
 @dataclass

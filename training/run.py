@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from models.layers import dropout_generators, generator_state, set_generator_state
+from models.views import augmented
 from training.config import Diverged, TrainConfig, TrainingHistory, TrainSet
 from training.objective import Model, Objective
 
@@ -78,9 +79,10 @@ class TrainingRun:
         seen = 0.0  # records, in epochs: of DP's random batches not always 1
         for batch in self.objective.batches(indices, self.config.batch_size, *self.generators):
             share = batch.shape[-1] / indices.shape[-1]
-            value = self.objective.step(
-                network, self.optimizer, loss, *self.data.records.batch(batch)
-            )
+            x, y = self.data.records.batch(batch)
+            if self.data.augment:
+                x = augmented(x, self.generators)
+            value = self.objective.step(network, self.optimizer, loss, x, y)
             losses.add_(value, alpha=share)
             seen += share
         self.epoch += 1

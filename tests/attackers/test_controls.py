@@ -383,6 +383,42 @@ def test_members_that_answer_as_others_do_cannot_be_told(name, kind):
     assert_nothing_told(verdicts(name, evidence), member)
 
 
+def with_views(evidence, count=5):
+    """The same, each model asked `count` times more: its logits with noise of their own."""
+    draw = np.random.default_rng(13)
+
+    def seen(signals):
+        noise = draw.normal(size=(count, *signals.logits.shape))
+        return replace(signals, views=tuple(map(Signals, signals.logits + noise)))
+
+    return replace(
+        evidence, victim=seen(evidence.victim), shadows=[seen(one) for one in evidence.shadows]
+    )
+
+
+OF_SEVERAL_QUERIES = [
+    param
+    for param in made_in()
+    if "queries" in ATTACKS[param.values[0]].options.get("option_names", ())
+]
+
+
+@pytest.mark.parametrize("name, kind", OF_SEVERAL_QUERIES)
+def test_nor_by_several_queries(name, kind):
+    evidence, member = null_evidence(kind)
+    evidence = with_views(evidence)
+    assert_nothing_told(verdicts(name, evidence), member)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, kind", OF_SEVERAL_QUERIES)
+def test_members_are_told_by_several_queries(name, kind, cases):
+    evidence, member = cases.evidence(kind, MEMORISED)
+    evidence = with_views(evidence)
+    for verdict_name, verdict in verdicts(name, evidence).items():
+        assert beyond_chance(metrics.auc(verdict.scores, member), member) > 1, verdict_name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lira", "bavaria", "rmia", "base", "calibrated"])
 def test_nor_do_thresholds_know_members_of_the_shadow_models(name, kind, monkeypatch):
