@@ -47,6 +47,7 @@ import_own = _find_import_own()
 if TYPE_CHECKING:
     from attackers import evidence
     from attackers.evidence import Evidence, Verdict
+    from attackers.label_only_evidence import LabelOnlyEvidence
     from attackers.signals import Signals
     from core.registry import Registry
 else:  # the same, also where other packages have our modules' names
@@ -54,8 +55,19 @@ else:  # the same, also where other packages have our modules' names
     evidence = import_own("attackers.evidence")
     Signals = import_own("attackers.signals").Signals
     Evidence, Verdict = evidence.Evidence, evidence.Verdict
+    LabelOnlyEvidence = import_own("attackers.label_only_evidence").LabelOnlyEvidence
 
-__all__ = ["ATTACKS", "VERDICTS", "Evidence", "Signals", "Verdict", "attack", "unfit", "version"]
+__all__ = [
+    "ATTACKS",
+    "VERDICTS",
+    "Evidence",
+    "LabelOnlyEvidence",
+    "Signals",
+    "Verdict",
+    "attack",
+    "unfit",
+    "version",
+]
 
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they differ from its name
@@ -65,6 +77,9 @@ ATTACKS = Registry("attack")
 # option_names: options that only this attack reads; they change no other's lines
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # releases: whether it needs another release of the same models, see `Evidence.also`
+# label_only: what it asks for beside predicted classes, which are all that it sees: it takes a
+#     `LabelOnlyEvidence`
+# by_name_only: why it is no part of `all`
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 ATTACKS.register(
     "samia",
@@ -188,6 +203,20 @@ ATTACKS.register(
     "blindmi with one kernel as wide as the outputs are apart, not 19 fixed ones",
     generated=True,
 )
+ATTACKS.register(
+    "noise_robustness",
+    "attackers.label_only:noise_robustness",
+    "share of perturbed copies that keep the predicted class (Choquette-Choo et al. 2021)",
+    label_only="copies",
+)
+ATTACKS.register(
+    "boundary",
+    "attackers.label_only:boundary",
+    "distance to the nearest other predicted class, of a sample (Li & Zhang 2021)",
+    label_only="distances",
+    option_names=("boundary_records",),
+    by_name_only="it takes thousands of queries a record, and so a sample of the targets alone",
+)
 
 # name of a verdict -> the attack that it comes from
 VERDICTS = {
@@ -214,12 +243,16 @@ def version(verdict: str) -> int:
     return ATTACKS[VERDICTS[verdict]].options.get("version", 1) if verdict in VERDICTS else 1
 
 
-def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
+def attack(name: str, evidence: Evidence | LabelOnlyEvidence, **how) -> dict[str, Verdict]:
     """The verdicts of the attack of this name on the targets, by the name of each verdict.
 
     Raises:
-        TypeError: a keyword is no option of this attack.
+        TypeError: a keyword is no option of this attack, or it sees classes alone and is given
+            posteriors, or the other way round.
     """
+    sees = LabelOnlyEvidence if "label_only" in ATTACKS[name].options else Evidence
+    if not isinstance(evidence, sees):
+        raise TypeError(f"{name} takes {sees.__name__}, not {type(evidence).__name__}")
     unknown = set(how) - {
         "device",
         "seed",

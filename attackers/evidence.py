@@ -160,14 +160,7 @@ class Evidence:
 
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take a statistic(signals, labels) -> (N,) of every model."""
-        of_shadows = [statistic(shadow, self.labels) for shadow in self.shadows]
-        return Statistic(
-            statistic(self.victim, self.labels),
-            np.stack(of_shadows),
-            self.member,
-            self.calibration_mask,
-            self.target,
-        )
+        return Statistic.of(self, statistic)
 
     def measure_releases(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take it of every model in every release, on a last axis in the order of `releases`."""

@@ -16,7 +16,8 @@ results/{dataset}_{model}/
         epoch_{number}.pth                weights after an epoch of pretraining, if asked for
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
-        sensitivity.npz  generated.npz    for
+        sensitivity.npz  generated.npz    for; of the last two kinds, classes and distances alone
+        copies.npz  distances.npz
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record
         tensorboard/                      loss and accuracy on dev of each epoch, if asked for
@@ -209,7 +210,7 @@ def epoch_file(epoch: int) -> str:
 
 
 def outputs_file(what: str) -> str:
-    """The name of a model's logits, sensitivity or generated."""
+    """The name of a model's outputs: logits, sensitivity, generated, copies or distances."""
     return f"{what}.npz"
 
 

@@ -20,7 +20,7 @@ SHARED_DATA = PROJECT.parent / "shared" / "data"
 ALL = {
     verdict
     for verdict, name in VERDICTS.items()
-    if not {"variant_of", "releases"} & set(ATTACKS[name].options)
+    if not {"variant_of", "releases", "by_name_only"} & set(ATTACKS[name].options)
 }
 MADE = Path("results/tiny_columnfc")
 

@@ -33,7 +33,7 @@ if BEFORE:
     import NAMES
 sys.path.append(PROJECT)
 import numpy as np
-from attackers import ATTACKS, Evidence, attack
+from attackers import ATTACKS, Evidence, LabelOnlyEvidence, attack
 r = np.random.default_rng(0)
 N, C, S = 200, 3, 6
 member = np.zeros((S, N), bool)
@@ -47,9 +47,13 @@ labels = r.integers(0, C, N)
 e = Evidence.from_posteriors(labels, victim=posteriors(N), shadows=posteriors(S, N), member=member, target=np.arange(N) < 150,
                 x=r.random((N, 4)).astype(np.float32), sensitivity=(r.random((N, C)), r.random((S, N, C))),
                 generated=(posteriors(20), labels[:20]), also=dict(original=(posteriors(N), posteriors(S, N))))
+classes = r.integers(0, C, (S + 1, 2, 3, N))
+c = LabelOnlyEvidence.from_classes(labels, victim=classes[0, 0, 0], shadows=classes[1:, 0, 0], member=member, target=np.arange(N) < 150,
+                copies=(classes[0], classes[1:]), distances=(r.random(N), r.random((S, N))))
 for name in ATTACKS if BEFORE else ("threshold", "rmia", "nn_top3"):
     if name not in ("samia", "nn", "nn_cls", "nn_joint"):  # take long; their module is nn_top3's
-        assert all(verdict.scores.shape == (150,) for verdict in attack(name, e).values()), name
+        seen = c if "label_only" in ATTACKS[name].options else e
+        assert all(verdict.scores.shape == (150,) for verdict in attack(name, seen).values()), name
 ATTACKS.load("samia")
 import NAMES
 assert {NAMES} == {"another"}
