@@ -1,5 +1,5 @@
 """Perturbed copies of records, for attacks that see how often a predicted class stays (Choquette-Choo
-et al., ICML 2021, section 3.3, and their code)."""
+et al., ICML 2021, and their code)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class UnitCube:
         records = self.records
         if len(records.shape) == 3:
             x = points.view(-1, *records.shape)
-            return x if records._mean is None else (x - records._mean) / records._std
+            if records._mean is None or records._std is None:
+                return x
+            return (x - records._mean) / records._std
         low, extent = self.range
         return low + points * extent
 

@@ -140,7 +140,7 @@ class _Search:
 
     def outward(self, edge: torch.Tensor, reach: torch.Tensor, count: int) -> torch.Tensor:
         """Estimates (n, d) of unit vectors that point into the other class at points of the
-        boundary (equations 12 and 16)."""
+        boundary: the mean of directions by their signs, less the mean sign."""
         import torch
 
         shape = (len(edge), count, edge.shape[1])

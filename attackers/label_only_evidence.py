@@ -60,7 +60,7 @@ class LabelOnlyEvidence:
         distances=None,
         target=None,
         calibration_mask=None,
-    ) -> LabelOnlyEvidence:
+    ) -> LabelOnlyEvidence:  # long: every array is explained
         """Evidence from predicted classes in arrays: labels (N,), victim (N,), shadows (S, N),
         member (S, N) bool.
 

@@ -97,10 +97,9 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     assert isinstance(queries, ClassQueries)
     run, seed = queries.run, queries.run.options.train_seed
     record_ids = queries.record_ids[queries.asked(role)]
-    settings = {
-        "copies": {"copies": COPIES, "strengths": UnitCube(run.records).strengths},
-        "distances": {"budget": BOUNDARY_BUDGET},
-    }[queries.what]
+    settings: dict = {"budget": BOUNDARY_BUDGET}
+    if queries.what == "copies":
+        settings = {"copies": COPIES, "strengths": UnitCube(run.records).strengths}
     outputs = stored_outputs(queries, role, queries.what, record_ids, train_seed=seed, **settings)
 
     def ask() -> np.ndarray:

@@ -110,7 +110,7 @@ def sensitivities(model, records, mask, draw):
     return values
 
 
-def evidence_of_models(records, *, kind, epochs):
+def evidence_of_models(records, *, kind, epochs):  # long: all that is asked of each model
     """What an attacker has of models that are trained for so long, who of the targets is a member, and the networks."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
     everyone, roles = np.arange(len(records)), list(parts)

@@ -1,11 +1,12 @@
 """Attacks that see predicted classes alone: by hand, and what they are not given."""
 
+import re
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from attack_cases import N, S, seen_by_class
-from helpers import fixed_evidence
+from helpers import PROJECT, fixed_evidence
 
 from attackers import ATTACKS, Evidence, LabelOnlyEvidence, attack, metrics
 from attackers.label_only import boundary_distance, robustness
@@ -153,3 +154,21 @@ def test_arrays_of_classes_are_taken():
 def test_arrays_that_are_none_are_refused(what, wrong, says):
     with pytest.raises(ValueError, match=says):
         LabelOnlyEvidence.from_classes([0] * N, **RIGHT | {what: wrong})
+
+
+def test_the_example_of_the_documentation_runs():
+    section = (PROJECT / "docs/attacks.md").read_text().split("## Predicted classes alone")[1]
+    (block,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    given = dict(
+        labels=np.zeros(N, int),
+        victim_classes=RIGHT["victim"],
+        shadow_classes=RIGHT["shadows"],
+        shadow_member=RIGHT["member"],
+        victim_copies=RIGHT["copies"][0],
+        shadow_copies=RIGHT["copies"][1],
+        strengths=RIGHT["strengths"],
+        victim_distances=RIGHT["distances"][0],
+        shadow_distances=RIGHT["distances"][1],
+    )
+    exec(block, given)  # noqa: S102
+    assert given["evidence"].target.all()
