@@ -138,6 +138,15 @@ class BaseModel:
             lambda batch: self.network(records.batch(batch)[0]).float(), records, indices
         )
 
+    @torch.no_grad()
+    def classes(self, x: torch.Tensor, records: Records) -> torch.Tensor:
+        """The most likely class (n,) of each input x (n, *shape), normalised, in evaluation mode;
+        `records` are of the same shape."""
+        rows = torch.arange(len(x), device=x.device)
+        return self._in_batches(
+            lambda batch: self.network(x[batch]).argmax(dim=-1, keepdim=True), records, rows
+        ).squeeze(-1)
+
     def test(self, records: Records, indices: torch.Tensor) -> float:
         """Accuracy, a fraction."""
         (accuracy,) = self.accuracies(records, indices)

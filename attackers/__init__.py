@@ -47,6 +47,7 @@ import_own = _find_import_own()
 if TYPE_CHECKING:
     from attackers import evidence
     from attackers.evidence import Evidence, Verdict
+    from attackers.label_only_evidence import LabelOnlyEvidence
     from attackers.signals import Signals
     from core.registry import Registry
 else:  # the same, also where other packages have our modules' names
@@ -54,11 +55,13 @@ else:  # the same, also where other packages have our modules' names
     evidence = import_own("attackers.evidence")
     Signals = import_own("attackers.signals").Signals
     Evidence, Verdict = evidence.Evidence, evidence.Verdict
+    LabelOnlyEvidence = import_own("attackers.label_only_evidence").LabelOnlyEvidence
 
 __all__ = [
     "ATTACKS",
     "VERDICTS",
     "Evidence",
+    "LabelOnlyEvidence",
     "Signals",
     "Verdict",
     "attack",
@@ -70,7 +73,7 @@ __all__ = [
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they differ from its name
 # sensitivity, generated: whether it needs these outputs of the models too
-# trajectory: likewise, and named only: each model is distilled, which takes as long as training it
+# trajectory: likewise, of a model that is distilled for it
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads, `queries` where it takes several of a record;
@@ -78,6 +81,9 @@ ATTACKS = Registry("attack")
 # defaults: function(given, *, records, shadow_num) -> those options whose defaults depend on these
 # releases: whether it needs another release of the same models, see `Evidence.also`
 # in_turn: False where its verdicts have no `Verdict.shadow_scores`, as no shadow plays the victim
+# label_only: what it asks for beside predicted classes, which are all that it sees: it takes a
+#     `LabelOnlyEvidence`
+# by_name_only: why it is no part of `all`
 # variant_of: named only, and no part of `all`, as another attack does the same where it can
 _QUERIES: dict[str, Any] = dict(option_names=("queries",))
 ATTACKS.register(
@@ -227,19 +233,22 @@ ATTACKS.register(
     generated=True,
     in_turn=False,
 )
+_DISTILLED: dict[str, Any] = dict(
+    trajectory=True,
+    in_turn=False,
+    by_name_only="it distils each model anew, which takes as long as training it",
+)
 ATTACKS.register(
     "loss_trajectory",
     "attackers.trajectory:loss_trajectory",
     "perceptron on the losses along the distillation of the model (Liu et al. 2022)",
-    trajectory=True,
-    in_turn=False,
+    **_DISTILLED,
 )
 ATTACKS.register(
     "seqmia",
     "attackers.trajectory:seqmia",
     "LSTM with attention on five metrics along that distillation (Li et al. 2024)",
-    trajectory=True,
-    in_turn=False,
+    **_DISTILLED,
 )
 # what `ensemble` combines where nothing else is said: attacks that take seconds
 COMBINED = ("loss", "calibrated", "attack_p", "lira", "bavaria", "rmia", "base")
@@ -254,6 +263,20 @@ ATTACKS.register(
             option for name in COMBINED for option in ATTACKS[name].options.get("option_names", ())
         ),
     ),
+)
+ATTACKS.register(
+    "noise_robustness",
+    "attackers.label_only:noise_robustness",
+    "share of perturbed copies that keep the predicted class (Choquette-Choo et al. 2021)",
+    label_only="copies",
+)
+ATTACKS.register(
+    "boundary",
+    "attackers.label_only:boundary",
+    "distance to the nearest other predicted class, of a sample (Li & Zhang 2021)",
+    label_only="distances",
+    option_names=("boundary_records",),
+    by_name_only="it takes thousands of queries a record, and so a sample of the targets alone",
 )
 
 # name of a verdict -> the attack that it comes from
@@ -283,15 +306,19 @@ def version(verdict: str) -> int:
 
 def part_of_all(name: str) -> bool:
     """Whether `all` has an attack where it can be made; others are named only."""
-    return not {"variant_of", "trajectory"} & set(ATTACKS[name].options)
+    return not {"variant_of", "by_name_only"} & set(ATTACKS[name].options)
 
 
-def attack(name: str, evidence: Evidence, **how) -> dict[str, Verdict]:
+def attack(name: str, evidence: Evidence | LabelOnlyEvidence, **how) -> dict[str, Verdict]:
     """The verdicts of the attack of this name on the targets, by the name of each verdict.
 
     Raises:
-        TypeError: a keyword is no option of this attack.
+        TypeError: a keyword is no option of this attack, or it sees classes alone and is given
+            posteriors, or the other way round.
     """
+    sees = LabelOnlyEvidence if "label_only" in ATTACKS[name].options else Evidence
+    if not isinstance(evidence, sees):
+        raise TypeError(f"{name} takes {sees.__name__}, not {type(evidence).__name__}")
     unknown = set(how) - {
         "device",
         "seed",

@@ -186,32 +186,21 @@ class Evidence:
     def measure(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take a statistic(signals, labels) -> (N,) of every model, of several queries a record
         the mean."""
-        return self._taken(lambda signals: mean_of_views(statistic, signals, self.labels))
+        return Statistic.of(self, lambda *of_model: mean_of_views(statistic, *of_model))
 
     def measure_views(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take it of every query, on a last axis in the order of `Signals.all_views`."""
-        return self._taken(
-            lambda signals: np.stack(
-                [statistic(view, self.labels) for view in signals.all_views], axis=-1
-            )
-        )
 
-    def _taken(self, statistic: Callable[[Signals], np.ndarray]) -> Statistic:
-        return Statistic(
-            statistic(self.victim),
-            np.stack(list(map(statistic, self.shadows))),
-            self.member,
-            self.calibration_mask,
-            self.target,
-        )
+        def of_all(signals: Signals, labels: np.ndarray) -> np.ndarray:
+            return np.stack([statistic(view, labels) for view in signals.all_views], axis=-1)
+
+        return Statistic.of(self, of_all)
 
     def measure_releases(self, statistic: Callable[[Signals, np.ndarray], np.ndarray]) -> Statistic:
         """Take it of every model in every release, on a last axis in the order of `releases`; of
         several queries a record the first."""
         each = [
-            replace(self, victim=one.victim, shadows=one.shadows)._taken(
-                lambda signals: statistic(signals, self.labels)
-            )
+            Statistic.of(replace(self, victim=one.victim, shadows=one.shadows), statistic)
             for one in self.releases()
         ]
         return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,6 +35,18 @@ class Statistic:
     calibration_mask: np.ndarray
     target: np.ndarray
     as_victim: int | None = None
+
+    @classmethod
+    def of(cls, evidence, statistic: Callable[..., np.ndarray]) -> Statistic:
+        """A statistic(signals, labels) -> (N,) of every model in evidence of either kind."""
+        of_shadows = [statistic(shadow, evidence.labels) for shadow in evidence.shadows]
+        return cls(
+            statistic(evidence.victim, evidence.labels),
+            np.stack(of_shadows),
+            evidence.member,
+            evidence.calibration_mask,
+            evidence.target,
+        )
 
     @cached_property
     def references(self) -> np.ndarray:

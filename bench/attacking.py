@@ -9,9 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from attackers import ATTACKS, Evidence, Verdict, attack, metrics, part_of_all, unfit
+from attackers import (
+    ATTACKS,
+    Evidence,
+    LabelOnlyEvidence,
+    Verdict,
+    attack,
+    metrics,
+    part_of_all,
+    unfit,
+)
 from bench.attack_log import AttackLog, Finding
 from bench.checkpoints import Checkpoint, load_checkpoint
+from bench.label_only import collect_classes
 from bench.matchup import Matchup, matchup_digest, releases_digest
 from bench.options import Options
 from bench.outputs import cached_network
@@ -31,6 +41,9 @@ def fitting_attacks(options: Options) -> list[str]:
     names = list(options.attacks)
     if everything:
         names = list(filter(part_of_all, ATTACKS))
+        for name in ATTACKS:
+            if reason := ATTACKS[name].options.get("by_name_only"):
+                say(f"left out: {name}: {reason}: name it with --attacks {name}")
     online, shadow_num = options.split == "inout", options.shadow_num
     reasons = {
         name: unfit(name, online=online, shadow_num=shadow_num, also=options.also) for name in names
@@ -95,7 +108,7 @@ def make_attacks(
     missing = [name for name in attacks if name not in failed]
 
     def make(name: str, progress) -> Path:
-        return _attack_and_record(name, evidence, run, checkpoints["victim"], log, progress)
+        return _attack_and_record(name, evidence[name], run, checkpoints["victim"], log, progress)
 
     for name, result in parallel_map(
         make, missing, workers=options.workers or 1, threads=options.threads, goes_on=(Exception,)
@@ -109,7 +122,9 @@ def make_attacks(
     return failed
 
 
-def verdicts_of(name: str, evidence: Evidence, run: Run, progress) -> dict[str, Verdict]:
+def verdicts_of(
+    name: str, evidence: Evidence | LabelOnlyEvidence, run: Run, progress
+) -> dict[str, Verdict]:
     """What an attack says of the targets, with the options of the run, by the name of each
     verdict."""
     options = run.options
@@ -126,13 +141,18 @@ def verdicts_of(name: str, evidence: Evidence, run: Run, progress) -> dict[str, 
 
 
 def _attack_and_record(
-    name: str, evidence: Evidence, run: Run, victim: Checkpoint, log: AttackLog, progress
+    name: str,
+    evidence: Evidence | LabelOnlyEvidence,
+    run: Run,
+    victim: Checkpoint,
+    log: AttackLog,
+    progress,
 ) -> Path:
     """Make an attack, measure it, and write down what it found."""
     with log.lock_of(name):
         verdicts = verdicts_of(name, evidence, run, progress)
         target = evidence.target
-        assert evidence.record_ids is not None  # as `collect_signals` makes it
+        assert evidence.record_ids is not None  # as it is collected
         records, labels = evidence.record_ids[target], evidence.labels[target]
         # looked at only now that the attack has said what it has to say
         member = np.isin(records, run.splits["victim"].train)
@@ -145,6 +165,24 @@ def _attack_and_record(
 
 
 def _evidence_for(
+    run: Run, checkpoints: Checkpoints, releases: Releases, attacks: list[str]
+) -> tuple[dict[str, Evidence | LabelOnlyEvidence], dict[str, Exception]]:
+    """The evidence for each of these attacks, and the errors of those for which it cannot be had."""
+    found: dict[str, Evidence | LabelOnlyEvidence] = {}
+    of_classes = [name for name in attacks if "label_only" in ATTACKS[name].options]
+    others = [name for name in attacks if name not in of_classes]
+    evidence, failed = _signals_for(run, checkpoints, releases, others) if others else (None, {})
+    if evidence is not None:
+        found |= {name: evidence for name in others if name not in failed}
+    for name in of_classes:
+        try:
+            found[name] = collect_classes(run, checkpoints, name)
+        except Exception as error:
+            failed[name] = error
+    return found, failed
+
+
+def _signals_for(
     run: Run, checkpoints: Checkpoints, releases: Releases, attacks: list[str]
 ) -> tuple[Evidence, dict[str, Exception]]:
     """The evidence for these attacks, and of those that need more than logits the errors where only

@@ -17,8 +17,8 @@ results/{dataset}_{model}/
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
         sensitivity.npz  views.npz        for
-        generated.npz
-        trajectory.npz                    metrics along its distillation, likewise
+        generated.npz  trajectory.npz
+        copies.npz  distances.npz         likewise, classes and distances alone
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record
         records.csv                       the same as a table, and how far it can be relied on
@@ -218,7 +218,7 @@ def epoch_file(epoch: int) -> str:
 
 
 def outputs_file(what: str) -> str:
-    """The name of a model's logits, sensitivity, views, generated or trajectory."""
+    """The name of a model's logits or other outputs."""
     return f"{what}.npz"
 
 

@@ -138,6 +138,14 @@ class Options(ModelOptions):
         "mia",
         later=True,
     )
+    boundary_records: int = option(
+        whole(20),
+        200,
+        "boundary: how many targets, and records of each shadow model, are measured; drawn at "
+        "random by --train_seed",
+        "mia",
+        later=True,
+    )
     adaptive: bool = option(
         flag, False, "the attacker's shadow models carry the same defence", "mia"
     )

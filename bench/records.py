@@ -100,7 +100,10 @@ def _of_shadow_models(
     made again, of outputs that lie there."""
     run = replace(run, options=replace(run.options, fresh=False))
     names = dict.fromkeys(VERDICTS[one.attack] for one in recorded)
-    again = [name for name in names if ATTACKS[name].options.get("in_turn", True)]
+    known = {name: ATTACKS[name].options for name in names}
+    again = [
+        name for name, of in known.items() if of.get("in_turn", True) and "label_only" not in of
+    ]
     evidence = collect_signals(run, checkpoints, attacks=again, releases=releases)
     verdicts: dict[str, Verdict] = {}
     for _, made in parallel_map(
@@ -147,9 +150,12 @@ def _add_risk(
     """Add memorisation to all, and the columns of the risk where it is known; says where it is
     not."""
     member, memorisation = evidence.member[:, evidence.target], records.memorisation(evidence)
+    assert evidence.record_ids is not None  # as `collect_signals` makes it
+    targets = evidence.record_ids[evidence.target]
     unknown = []
     for name, columns in tables.items():
-        columns["memorisation"] = memorisation
+        # an attack on a sample has not all of them
+        columns["memorisation"] = memorisation[np.searchsorted(targets, columns["record"])]
         verdict = verdicts.get(name)
         scores = None if verdict is None else records.scores_in_turn(verdict, evidence)
         found = None if scores is None else records.risk(scores, member)
@@ -161,8 +167,8 @@ def _add_risk(
         columns |= dict(zip(RISK, values))
     if unknown:
         say(
-            f"records: no risk for {', '.join(unknown)}: no shadow model plays the victim there, or "
-            f"the scores do not tell a FPR of {100 * records.RISK_FPR:g} %"
+            f"records: no risk for {', '.join(unknown)}: no shadow model plays the victim there, "
+            f"only classes are seen, or the scores do not tell a FPR of {100 * records.RISK_FPR:g} %"
         )
 
 

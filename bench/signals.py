@@ -20,14 +20,13 @@ from bench import distilling
 from bench.checkpoints import Checkpoint
 from bench.options import Options
 from bench.outputs import Outputs
-from bench.role_models import new_model, on_device
+from bench.role_models import attacked_model, new_model, on_device
 from bench.run import Run
 from bench.views import query_views, takes_views
 from core.devices import generator
 from core.files import array_digest
 from core.parallel import parallel_map
 from datasets import Records
-from quantizer.attach import load_effective
 
 BESIDE_LOGITS = ("sensitivity", "generated", "trajectory")  # what attacks may need, by their flags
 
@@ -112,7 +111,7 @@ def collect_signals(
     held = releases if use else {}
     others = {name: Queries(run.of_release(name), of, frozenset()) for name, of in held.items()}
     asked = {"": queries} | others  # by the name of a release; "" = what is under attack
-    outputs = _answers(asked, roles)
+    outputs = answers(asked, roles, _outputs)
     of_releases = {
         name: {role: _signals(of[role], masks[role]) for role in roles}
         for name, of in outputs.items()
@@ -153,15 +152,19 @@ def _generated(
     return None if records is None else (Signals(outputs["generated"]), records.y.numpy())
 
 
-def _answers(
-    asked: Mapping[str, Queries], roles: list[str]
+# the kinds of outputs that are needed of a role's model, and how it is asked for each
+Asking = Callable[[Queries, str], list[tuple[Outputs, Callable[[], np.ndarray]]]]
+
+
+def answers(
+    asked: Mapping[str, Queries], roles: list[str], outputs_of: Asking
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """All outputs of all models, by release, role and kind."""
     places = {f"{role} {name}": (one, role) for name, one in asked.items() for role in roles}
     options = asked[""].run.options
     bar = console.progress(total=len(places), label="asking models", unit="model")
     for _ in parallel_map(
-        lambda place, _: _query(*places[place]),
+        lambda place, _: _query(*places[place], outputs_of),
         list(places),
         workers=options.workers or 1,
         threads=options.threads,
@@ -170,7 +173,9 @@ def _answers(
     bar.close()
     # from the folders: large arrays go through no pipe
     return {
-        name: {role: {kind.what: kind.load() for kind, _ in _outputs(one, role)} for role in roles}
+        name: {
+            role: {kind.what: kind.load() for kind, _ in outputs_of(one, role)} for role in roles
+        }
         for name, one in asked.items()
     }
 
@@ -194,31 +199,38 @@ def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
     )
 
 
-def _query(queries: Queries, role: str) -> int:
+def _query(queries: Queries, role: str, outputs_of: Asking) -> int:
     """Have all outputs of a role's model there; returns how many kinds there are. Weights are read
     where a model must be asked."""
-    outputs = _outputs(queries, role)
+    outputs = outputs_of(queries, role)
     for one, query in outputs:
         one.ask(query, fresh=queries.run.options.fresh)
     return len(outputs)
 
 
+def stored_outputs(
+    queries: Queries, role: str, what: str, inputs: np.ndarray, *, numbered: bool = True, **more
+) -> Outputs:
+    """The place of a model's outputs for these inputs: numbers of records where they are
+    `numbered`; `more` are further facts that the outputs depend on."""
+    run, checkpoint = queries.run, queries.checkpoints[role]
+    facts = {
+        "model": checkpoint.digest,
+        "data": checkpoint.data,
+        "records": array_digest(inputs),
+        "device": run.device.type,
+        "threads": run.options.threads,
+        **more,
+    }
+    models = run.matchup.models(role)
+    return Outputs(models, role, what, facts, inputs if numbered else None)
+
+
 def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np.ndarray]]]:
     """The kinds of outputs that are needed of a role's model, and how it is asked for each."""
-    run, checkpoint, record_ids = queries.run, queries.checkpoints[role], queries.record_ids
-    options, model = run.options, _Model(run, role, checkpoint)
-
-    def stored(what: str, inputs: np.ndarray, *, numbered: bool = True, **more) -> Outputs:
-        facts = {
-            "model": checkpoint.digest,
-            "data": checkpoint.data,
-            "records": array_digest(inputs),
-            "device": run.device.type,
-            "threads": options.threads,
-            **more,
-        }
-        models = run.matchup.models(role)
-        return Outputs(models, role, what, facts, inputs if numbered else None)
+    run, record_ids = queries.run, queries.record_ids
+    options, model = run.options, _Model(run, role, queries.checkpoints[role])
+    stored = partial(stored_outputs, queries, role)
 
     wanted: list[tuple[Outputs, Callable[[], np.ndarray]]]
     wanted = [(stored("logits", record_ids), partial(model.logits, record_ids))]
@@ -264,11 +276,7 @@ class _Model:
 
     @cached_property
     def model(self) -> BaseModel:
-        run = self.run
-        options = run.matchup.models(self.role).options
-        model = new_model(options, run.records, self.role, "mia", run.device)
-        load_effective(model.network, options.quantizer, self.checkpoint.weights())
-        return model
+        return attacked_model(self.run, self.role, self.checkpoint)
 
     def logits(self, record_ids: np.ndarray) -> np.ndarray:
         return query(self.model, on_device(self.run.records, self.run.device), record_ids)

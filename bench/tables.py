@@ -39,6 +39,12 @@ def measures_table(folder: Path, lines: list[dict], caveat: str = "") -> None:
         lines,
     )
     for line in lines:
+        sample = line["members"], line["non_members"]
+        if sample != (members, others):
+            say(
+                f"{line['attack']}: measured on a sample of the targets, {sample[0]} members and "
+                f"{sample[1]} non-members"
+            )
         remark = ties.remark(line)
         if remark:
             say(f"{line['attack']}: {remark}{_about_fixed_settings(line)}")

@@ -89,12 +89,16 @@ def attack_runs(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """{model: attack accuracies}, a row an `Attacker`, a column a (seed, train_seed).
 
     Of attackers who hold one release alone: what holding more gives is another question than what
-    compression changed.
+    compression changed. Nor of those measured on a sample of the targets where others were on more
+    of them: by chance alone, the strongest would often be among them.
 
     Args:
         rows: of `label_configurations`, of one section. Attacks that are missing somewhere are NaN.
     """
     accuracy = rows[(rows["measure"] == "accuracy") & (rows["also"] == "")]
+    targets = accuracy["members"] + accuracy["non_members"]
+    most = targets.groupby([accuracy[key] for key in ("model", *REPEATED)]).transform("max")
+    accuracy = accuracy[targets == most]
     return {
         model: group.pivot(
             index=["attack", "shadow_num", "adaptive"], columns=REPEATED, values="value"

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from attackers import Evidence
-from attackers.signals import Signals
+from attackers import ATTACKS, Evidence, LabelOnlyEvidence
+from attackers.label_only_evidence import ClassSignals
+from attackers.signals import Signals, true_and_others
 from attackers.statistic import Statistic
 
 
@@ -111,3 +112,34 @@ def gaussian_evidence(shadows, *, n=40, online=True, seed=8):
 
 def same_verdict(one, other):
     return np.array_equal(one.scores, other.scores) and one.threshold == other.threshold
+
+
+def as_seen_by(name, evidence):
+    """The same models as the attack of this name sees them."""
+    return seen_by_class(evidence) if "label_only" in ATTACKS[name].options else evidence
+
+
+def seen_by_class(evidence, *, strengths=(0.5, 2.0), copies=8):
+    """Evidence of the same models' classes: those of copies are of logits with noise, and the distance is the margin."""
+    n, num_cls = evidence.victim.logits.shape
+    noise = np.random.default_rng(4).normal(size=(len(strengths), copies, n, num_cls))
+    noise *= np.reshape(strengths, (-1, 1, 1, 1))
+
+    def classes(signals):
+        true, others = true_and_others(signals.logits, evidence.labels)
+        return ClassSignals(
+            signals.logits.argmax(axis=1),
+            (signals.logits + noise).argmax(axis=-1),
+            np.maximum(true - others.max(axis=1), 0.0),
+        )
+
+    return LabelOnlyEvidence(
+        labels=evidence.labels,
+        victim=classes(evidence.victim),
+        shadows=[classes(shadow) for shadow in evidence.shadows],
+        member=evidence.member,
+        calibration_mask=evidence.calibration_mask,
+        target=evidence.target,
+        strengths=strengths,
+        record_ids=evidence.record_ids,
+    )

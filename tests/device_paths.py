@@ -11,7 +11,9 @@ import attackers.neural
 import attackers.qmia
 import models
 from attackers import Evidence, attack
+from attackers.copies import UnitCube
 from base_model import BaseModel, Stack, TrainConfig, TrainSet
+from bench.label_only import query_copies, query_distances
 from bench.signals import query, query_sensitivity
 from bench.views import query_views
 from core.devices import generator
@@ -117,12 +119,20 @@ def stacked(device, *, defend="", batch_size=16):
 def asked(device, *, shape=(6,)):
     """Answers of a model to an attacker's queries."""
     records, model = some_records(device, shape=shape), a_model(device, shape=shape)
-    noise = generator(7, "noise", device=device)
+    noise, cube = generator(7, "noise", device=device), UnitCube(records)
     views = {"views": query_views(model, records, np.arange(9), count=18)} if shape[1:] else {}
     return views | {
         "logits": query(model, records, np.arange(9)),
         "accuracy": model.test(records, numbers(device, 9)),
         "sensitivity": query_sensitivity(model, records, np.arange(9), generator=noise),
+        "copies": query_copies(model, cube, np.arange(9), seed=7),
+        "distances": query_distances(
+            model,
+            cube,
+            np.arange(40),
+            generator=generator(7, "directions", device=device),
+            budget=300,
+        ),
     }
 
 

@@ -124,6 +124,7 @@ WRONG = {
     **{key: whole(low) for key, low in LOWEST.items()},
     "num_cls": whole(2, 10**5),
     "shadow_num": whole(1, 10**4),
+    "boundary_records": whole(20),
     "workers": whole(1, 1024),
     "prune_iterations": whole(1, 100),
     "augment": st.one_of(

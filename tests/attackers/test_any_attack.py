@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attack_cases import FITTING, N, S, balanced_member, same_verdict
+from attack_cases import FITTING, N, S, as_seen_by, balanced_member, same_verdict
 from helpers import fixed_evidence
 
 from attackers import ATTACKS, Evidence, attack
@@ -45,7 +45,7 @@ def test_an_attack_takes_arrays_and_no_options(name, online, short_training):
         with pytest.raises(UserError):
             attack(name, evidence)
         return
-    found = attack(name, evidence)
+    found = attack(name, as_seen_by(name, evidence))
     assert list(found) == list(ATTACKS[name].options.get("reports", [name]))
     for verdict in found.values():
         assert (
@@ -67,7 +67,7 @@ def test_an_attack_takes_arrays_and_no_options(name, online, short_training):
 )
 def test_labels_may_be_integers_of_any_kind(name, kind, short_training):
     wide, narrow = (
-        attack(name, Evidence.from_posteriors(**arrays(False, labels=labels)))
+        attack(name, as_seen_by(name, Evidence.from_posteriors(**arrays(False, labels=labels))))
         for labels in (np.int64, kind)
     )
     for verdict in wide:

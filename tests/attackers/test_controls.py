@@ -4,12 +4,14 @@ Each is judged by its decisions and by the order of its scores: a bad threshold 
 one scores that don't.
 """
 
+import copy
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from attack_cases import as_seen_by
 from scipy.stats import binom, norm
 
 import attackers.compleak
@@ -17,9 +19,22 @@ import attackers.neural
 import attackers.qmia
 import attackers.trajectory
 import bench.distilling
-from attackers import ATTACKS, VERDICTS, Evidence, Signals, attack, blindmi, metrics, unfit
+from attackers import (
+    ATTACKS,
+    VERDICTS,
+    Evidence,
+    LabelOnlyEvidence,
+    Signals,
+    attack,
+    blindmi,
+    metrics,
+    unfit,
+)
+from attackers.copies import UnitCube
+from attackers.label_only_evidence import ClassSignals
 from attackers.signals import Release
 from base_model import BaseModel, TrainConfig, TrainSet
+from bench.label_only import class_signals, query_copies, query_distances
 from bench.signals import query, query_sensitivity
 from core.devices import generator
 from datasets import Records, load, split
@@ -136,8 +151,8 @@ def all_signals(model, records, record_ids, mask, draw):
     )
 
 
-def evidence_of_models(records, *, kind, epochs):
-    """What an attacker has of models that are trained for so long, and who of the targets is a member."""
+def evidence_of_models(records, *, kind, epochs):  # long: all that is asked of each model
+    """What an attacker has of models that are trained for so long, who of the targets is a member, and the networks."""
     parts = split(len(records), seed=7, shadow_num=SHADOWS[kind], kind=kind)
     everyone, roles = np.arange(len(records)), list(parts)
     member = {role: np.isin(everyone, parts[role].train) for role in roles}
@@ -146,7 +161,7 @@ def evidence_of_models(records, *, kind, epochs):
         [calibration_mask[role] for role in roles] + [np.isin(everyone, parts["shadow_0"].dev)]
     )
     record_ids = np.flatnonzero(used)
-    signals, pruned = {}, {}
+    signals, pruned, models = {}, {}, {}
     made = blindmi.generate(records, np.flatnonzero(calibration_mask["victim"]), seed=1)
     for role in roles:
         draw = generator(1, role)
@@ -164,6 +179,7 @@ def evidence_of_models(records, *, kind, epochs):
         signals[role] = all_signals(model, records, record_ids, calibration_mask[role], draw)
         if role == "victim":
             generated = Signals(query(model, made, np.arange(len(made)))), made.y.numpy()
+        models[role] = copy.deepcopy(model)
         prune_half(model.network)
         pruned[role] = Signals(query(model, records, record_ids))
     shadows = roles[1:]
@@ -181,7 +197,30 @@ def evidence_of_models(records, *, kind, epochs):
         also={"pruned": Release(pruned["victim"], [pruned[role] for role in shadows])},
     )
     assert 0 < evidence.target.sum() < len(record_ids)
-    return evidence, member["victim"][calibration_mask["victim"]]
+    return evidence, member["victim"][calibration_mask["victim"]], models
+
+
+def classes_of_models(evidence, models):
+    """What these networks show to an attacker who sees classes alone."""
+    cube, signals = UnitCube(evidence.records), []
+    for model, mask in zip(models.values(), [evidence.target, *evidence.calibration_mask]):
+        record_ids, draw = evidence.record_ids[mask], torch.Generator().manual_seed(3)
+        copies = query_copies(model, cube, record_ids, seed=2)
+        distances = query_distances(model, cube, record_ids, generator=draw, budget=500)
+        of_copies = class_signals("copies", copies, mask)
+        signals.append(
+            replace(of_copies, distances=class_signals("distances", distances, mask).distances)
+        )
+    return LabelOnlyEvidence(
+        labels=evidence.labels,
+        victim=signals[0],
+        shadows=signals[1:],
+        member=evidence.member,
+        calibration_mask=evidence.calibration_mask,
+        target=evidence.target,
+        strengths=tuple(cube.strengths),
+        record_ids=evidence.record_ids,
+    )
 
 
 class Cases:
@@ -196,10 +235,20 @@ class Cases:
             self.kept[key] = evidence_of_models(self.records, kind=kind, epochs=epochs)
         return self.kept[key]
 
+    def seen_by(self, name, kind, epochs):
+        """The evidence of either kind that the attack of this name takes."""
+        evidence, _, models = self.evidence(kind, epochs)
+        if "label_only" not in ATTACKS[name].options:
+            return evidence
+        key = "classes", kind, epochs
+        if key not in self.kept:
+            self.kept[key] = classes_of_models(evidence, models)
+        return self.kept[key]
+
     def verdicts(self, name, kind, epochs):
         key = name, kind, epochs
         if key not in self.kept:
-            self.kept[key] = verdicts(name, self.evidence(kind, epochs)[0])
+            self.kept[key] = verdicts(name, self.seen_by(name, kind, epochs))
         return self.kept[key]
 
 
@@ -236,7 +285,7 @@ def beyond_chance(auc, member):
 def test_every_verdict_has_its_control():
     """The registry says which there are, and each comes out under its name; its settings are what it chooses itself."""
     evidence, _ = null_evidence("inout")
-    found = {name: verdicts(name, evidence) for name in ATTACKS}
+    found = {name: verdicts(name, as_seen_by(name, evidence)) for name in ATTACKS}
     assert set(VERDICTS) == {said for of_attack in found.values() for said in of_attack}
     for name, of_attack in found.items():
         in_turn = ATTACKS[name].options.get("in_turn", True)
@@ -255,14 +304,14 @@ def assert_nothing_told(found, member):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_an_untrained_model_gives_nothing_away(name, kind, cases):
-    _, member = cases.evidence(kind, UNTRAINED)
+    _, member, _ = cases.evidence(kind, UNTRAINED)
     assert_nothing_told(cases.verdicts(name, kind, UNTRAINED), member)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_membership_at_random_cannot_be_told(name, kind, cases):
-    _, member = cases.evidence(kind, memorised(name))
+    _, member, _ = cases.evidence(kind, memorised(name))
     assert_nothing_told(
         cases.verdicts(name, kind, memorised(name)), np.random.default_rng(0).permutation(member)
     )
@@ -272,7 +321,7 @@ def test_membership_at_random_cannot_be_told(name, kind, cases):
 @pytest.mark.parametrize("name, kind", made_in())
 def test_the_same_models_are_attacked_with_success_when_membership_is_theirs(name, kind, cases):
     """So that the two tests above can fail."""
-    _, member = cases.evidence(kind, memorised(name))
+    _, member, _ = cases.evidence(kind, memorised(name))
     found = cases.verdicts(name, kind, memorised(name))
     for verdict_name, verdict in found.items():
         accuracy = metrics.balanced_accuracy(verdict.member, member)
@@ -285,6 +334,8 @@ def test_the_same_models_are_attacked_with_success_when_membership_is_theirs(nam
 
 def reordered(evidence, order):
     """The same records in another order."""
+    if isinstance(evidence, LabelOnlyEvidence):
+        return reordered_classes(evidence, order)
 
     def moved(signals):
         known = [signals.sensitivity, None, signals.trajectory]
@@ -308,6 +359,22 @@ def reordered(evidence, order):
     )
 
 
+def reordered_classes(evidence, order):
+    def moved(signals):
+        return ClassSignals(*(values[..., order] for values in vars(signals).values()))
+
+    return replace(
+        evidence,
+        labels=evidence.labels[order],
+        victim=moved(evidence.victim),
+        shadows=[moved(shadow) for shadow in evidence.shadows],
+        member=evidence.member[:, order],
+        calibration_mask=evidence.calibration_mask[:, order],
+        target=evidence.target[order],
+        record_ids=evidence.record_ids[order],
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kind", made_in())
 def test_a_record_is_scored_by_its_own_signals_wherever_it_stands(name, kind, cases):
@@ -318,7 +385,7 @@ def test_a_record_is_scored_by_its_own_signals_wherever_it_stands(name, kind, ca
         )
     if name in TRAINED and kind == "inout":
         pytest.skip("the targets are what the network is trained on, too")
-    evidence, _ = cases.evidence(kind, MEMORISED)
+    evidence = cases.seen_by(name, kind, MEMORISED)
     draw, order = np.random.default_rng(1), np.arange(len(evidence.labels))
     mobile = evidence.target if name in (*TRAINED, "qmia") else np.ones(len(order), bool)
     order[mobile] = draw.permutation(order[mobile])
@@ -380,7 +447,7 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
 @pytest.mark.parametrize("name, kind", made_in())
 def test_members_that_answer_as_others_do_cannot_be_told(name, kind):
     evidence, member = null_evidence(kind)
-    assert_nothing_told(verdicts(name, evidence), member)
+    assert_nothing_told(verdicts(name, as_seen_by(name, evidence)), member)
 
 
 def with_views(evidence, count=5):

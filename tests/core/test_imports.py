@@ -33,7 +33,7 @@ if BEFORE:
     import NAMES
 sys.path.append(PROJECT)
 import numpy as np
-from attackers import ATTACKS, Evidence, attack
+from attackers import ATTACKS, Evidence, LabelOnlyEvidence, attack
 r = np.random.default_rng(0)
 N, C, S = 200, 3, 6
 member = np.zeros((S, N), bool)
@@ -48,10 +48,14 @@ e = Evidence.from_posteriors(labels, victim=posteriors(N), shadows=posteriors(S,
                 x=r.random((N, 4)).astype(np.float32), sensitivity=(r.random((N, C)), r.random((S, N, C))),
                 trajectory=(posteriors(2, N), posteriors(S, 2, N)),
                 generated=(posteriors(20), labels[:20]), also=dict(original=(posteriors(N), posteriors(S, N))))
+classes = r.integers(0, C, (S + 1, 2, 3, N))
+c = LabelOnlyEvidence.from_classes(labels, victim=classes[0, 0, 0], shadows=classes[1:, 0, 0], member=member, target=np.arange(N) < 150,
+                copies=(classes[0], classes[1:]), distances=(r.random(N), r.random((S, N))))
 for name in ATTACKS if BEFORE else ("threshold", "rmia", "nn_top3"):
     # these take long; their modules are those of nn_top3 and loss_trajectory
     if name not in ("samia", "nn", "nn_cls", "nn_joint", "seqmia"):
-        assert all(verdict.scores.shape == (150,) for verdict in attack(name, e).values()), name
+        seen = c if "label_only" in ATTACKS[name].options else e
+        assert all(verdict.scores.shape == (150,) for verdict in attack(name, seen).values()), name
 ATTACKS.load("samia")
 import NAMES
 assert {NAMES} == {"another"}

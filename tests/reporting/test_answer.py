@@ -67,6 +67,13 @@ def grid():
     ]
 
 
+def test_an_attack_on_a_sample_of_the_targets_is_not_the_strongest_beside_others(grid):
+    sample = rows(*seeds("boundary", 0.99, 0.99, 0.99), **ORIGINAL).assign(members=5)
+    table = cells(answer_of(*grid, sample))
+    assert table["original"]["strongest attack"] == ("lira", "3 seeds")
+    assert cells(answer_of(sample))["original"]["strongest attack"] == ("boundary", "3 seeds")
+
+
 def test_the_strongest_attack_on_each_network_is_named_with_its_numbers(grid):
     rate = rows(*seeds("conf", 0.1, 0.2, 0.3), measure="tpr_at_0.01", low=0.05, high=0.25)
     made = answer_of(*grid, rate)

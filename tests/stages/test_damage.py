@@ -74,11 +74,12 @@ def test_damage_is_named_or_harmless(made, file):
     assert damage(file, made, random.Random(file), attempts=12) >= 8
 
 
-@pytest.mark.parametrize("what", ["logits", "sensitivity", "generated"])
+@pytest.mark.parametrize("what", ["logits", "sensitivity", "generated", "copies", "distances"])
 @pytest.mark.usefixtures("short_attack_training")
 def test_damaged_answers_are_named_or_harmless(write_config, what):
     """They are read when an attack is made of models that were asked before."""
-    path, draw = write_config(epochs=2, attacks="blindmi,samia"), random.Random(what)
+    attacks = {"copies": "noise_robustness", "distances": "boundary"}.get(what, "blindmi,samia")
+    path, draw = write_config(epochs=2, attacks=attacks), random.Random(what)
     for stage in STAGES:
         run(STAGES[stage], path, *WORDS[stage])
     file = MADE / "l1unstructure_0.7_adv_1_model" / f"{what}.npz"

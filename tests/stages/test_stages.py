@@ -67,6 +67,7 @@ def test_the_whole_pipeline_writes_what_the_contract_names(write_config, capsys)
                 "manifest.json",
                 "logits.npz",
                 "sensitivity.npz",
+                "copies.npz",
             )
             for folder in (
                 "l1unstructure_0.6_model",
