@@ -73,7 +73,7 @@ __all__ = [
 ATTACKS = Registry("attack")
 # reports: the names of its verdicts, where they differ from its name
 # sensitivity, generated: whether it needs these outputs of the models too
-# trajectory: likewise, of a model that is distilled for it
+# distillation: likewise, of a model that is distilled for it
 # shadows: the fewest shadow models, in the paper's and in the in/out split
 # version: of its definition, where that has changed: results of another one are made again
 # option_names: options that only this attack reads, `queries` where it takes several of a record;
@@ -234,19 +234,19 @@ ATTACKS.register(
     in_turn=False,
 )
 _DISTILLED: dict[str, Any] = dict(
-    trajectory=True,
+    distillation=True,
     in_turn=False,
     by_name_only="it distils each model anew, which takes as long as training it",
 )
 ATTACKS.register(
     "loss_trajectory",
-    "attackers.trajectory:loss_trajectory",
+    "attackers.distillation:loss_trajectory",
     "perceptron on the losses along the distillation of the model (Liu et al. 2022)",
     **_DISTILLED,
 )
 ATTACKS.register(
     "seqmia",
-    "attackers.trajectory:seqmia",
+    "attackers.distillation:seqmia",
     "LSTM with attention on five metrics along that distillation (Li et al. 2024)",
     **_DISTILLED,
 )

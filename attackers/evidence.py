@@ -73,7 +73,7 @@ class Evidence:
         calibration_mask=None,
         x=None,
         sensitivity=None,
-        trajectory=None,
+        distillation=None,
         generated=None,
         also=None,
         views=None,
@@ -91,7 +91,7 @@ class Evidence:
                 population.
             x: the records, a table (N, D) float32 or images (N, C, H, W) uint8; for qmia.
             sensitivity: the victim's (N, C) and the shadows' (S, N, C); for samia.
-            trajectory: posteriors after each of E epochs of distilling a model on records that are
+            distillation: posteriors after each of E epochs of distilling a model on records that are
                 neither its members nor its non-members, the victim's (E, N, C) and the shadows'
                 (S, E, N, C); for loss_trajectory and seqmia.
             generated: the victim's posteriors (m, C) on generated records, and their labels (m,);
@@ -124,10 +124,10 @@ class Evidence:
             attacked = attacked.with_sensitivity(
                 *arrays.sensitivity_pair(sensitivity, shadows.shape, target, calibration_mask)
             )
-        if trajectory is not None:
+        if distillation is not None:
             pair = arrays.several_pair(
-                "trajectory",
-                trajectory,
+                "distillation",
+                distillation,
                 shadows.shape,
                 axis="E",
                 words="after each epoch of a distillation",
@@ -214,10 +214,12 @@ def _with_trajectories(
     release: Release, labels: np.ndarray, victim: np.ndarray, shadows: list[np.ndarray]
 ) -> Release:
     """The release with what models said after each epoch of their distillation."""
-    of = import_own("attackers.trajectory").trajectory  # not before: it imports torch and this file
+    of = import_own(
+        "attackers.distillation"
+    ).distillation  # not before: it imports torch and this file
 
     def distilled(signals: Signals, epochs: np.ndarray) -> Signals:
-        return replace(signals, trajectory=of(map(Signals.from_posteriors, epochs), labels))
+        return replace(signals, distillation=of(map(Signals.from_posteriors, epochs), labels))
 
     of_shadows = [distilled(one, epochs) for one, epochs in zip(release.shadows, shadows)]
     return Release(distilled(release.victim, victim), of_shadows)

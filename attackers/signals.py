@@ -20,8 +20,8 @@ class Signals:
         sensitivity: (N, C), see `BaseModel.sensitivity`; NaN in rows for which it was not computed;
             None where it was computed for none.
         exact_posteriors: (N, C), where they do not follow from the logits; else None.
-        trajectory: (N, E, 5), the metrics of each record after each epoch of the model's
-            distillation (see `attackers.trajectory`); NaN in rows for which they were not computed;
+        distillation: (N, E, 5), the metrics of each record after each epoch of the model's
+            distillation (see `attackers.distillation`); NaN in rows for which they were not computed;
             None where the model was not distilled.
         views: of other queries for the same records, such as images flipped or shifted, in one
             order for all models.
@@ -30,7 +30,7 @@ class Signals:
     logits: np.ndarray
     sensitivity: np.ndarray | None = None
     exact_posteriors: np.ndarray | None = None
-    trajectory: np.ndarray | None = None
+    distillation: np.ndarray | None = None
     views: tuple[Signals, ...] = ()
 
     @property

@@ -1,5 +1,5 @@
 """A model under attack distilled into a fresh network of its architecture, and what that says of
-records after each epoch (`attackers.trajectory`)."""
+records after each epoch (`attackers.distillation`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from attackers.distillation import metrics
 from attackers.signals import Signals
-from attackers.trajectory import metrics
 from base_model import BaseModel, Callback, Objective, TrainConfig, TrainingRun, TrainSet
 from datasets import Records
 
@@ -40,13 +40,13 @@ class _Watch(Callback):
     """Keeps the metrics of records of these numbers after each epoch."""
 
     def __init__(self, records: Records, record_ids: np.ndarray):
-        self.records, self.trajectory = records, list[np.ndarray]()
+        self.records, self.distillation = records, list[np.ndarray]()
         self.indices = torch.from_numpy(record_ids).to(records.y.device)
         self.labels = records.y[self.indices].cpu().numpy()
 
     def on_epoch(self, run: TrainingRun) -> None:
         logits = run.model.logits(self.records, self.indices).cpu().numpy()
-        self.trajectory.append(metrics(Signals(logits), self.labels))
+        self.distillation.append(metrics(Signals(logits), self.labels))
 
 
 def distil(
@@ -83,4 +83,4 @@ def distil(
         generator=generator,
         callbacks=[watch],
     )
-    return np.stack(watch.trajectory, axis=1)
+    return np.stack(watch.distillation, axis=1)

@@ -17,7 +17,7 @@ results/{dataset}_{model}/
         manifest.json                     how, when and from what they were made; written last
         logits.npz                        outputs for an attacker's queries, made when first asked
         sensitivity.npz  views.npz        for
-        generated.npz  trajectory.npz
+        generated.npz  distillation.npz
         copies.npz  distances.npz         likewise, classes and distances alone
         attacks.jsonl                     what attacks on this model found, an object a line
         scores.npz                        what each of them said of each target record

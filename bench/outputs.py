@@ -32,7 +32,7 @@ class Outputs:
     """A model's outputs for an attacker's queries, kept in its folder.
 
     Attributes:
-        what: logits, sensitivity, views, generated, trajectory, copies or distances.
+        what: logits, sensitivity, views, generated, distillation, copies or distances.
         facts: all that they depend on.
         record_ids: numbers of the records asked for, in order, which are kept beside the outputs;
             None of records that were made up.

@@ -12,9 +12,9 @@ import torch
 
 from core import console
 from attackers import ATTACKS, blindmi
+from attackers.distillation import FEWEST, METRICS, own_records
 from attackers.evidence import Evidence
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, Signals
-from attackers.trajectory import FEWEST, METRICS, own_records
 from base_model import BaseModel
 from bench import distilling
 from bench.checkpoints import Checkpoint
@@ -28,7 +28,11 @@ from core.files import array_digest
 from core.parallel import parallel_map
 from datasets import Records
 
-BESIDE_LOGITS = ("sensitivity", "generated", "trajectory")  # what attacks may need, by their flags
+BESIDE_LOGITS = (
+    "sensitivity",
+    "generated",
+    "distillation",
+)  # what attacks may need, by their flags
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Queries:
         are neither its members nor its non-members, as many for each role. {} where they are too
         few, or none are needed."""
         count = own_records(self.calibration_masks.values())
-        if "trajectory" not in self.needs or count < FEWEST:
+        if "distillation" not in self.needs or count < FEWEST:
             return {}
         chosen = {}
         for role, mask in self.calibration_masks.items():
@@ -181,7 +185,7 @@ def answers(
 
 
 def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
-    """A model's outputs; sensitivities and trajectories of the records in `mask` (N,) bool
+    """A model's outputs; sensitivities and distillations of the records in `mask` (N,) bool
     alone."""
 
     def of_all(what: str) -> np.ndarray | None:
@@ -194,7 +198,7 @@ def _signals(outputs: dict[str, np.ndarray], mask: np.ndarray) -> Signals:
     return Signals(
         outputs["logits"],
         of_all("sensitivity"),
-        trajectory=of_all("trajectory"),
+        distillation=of_all("distillation"),
         views=tuple(map(Signals, outputs.get("views", ()))),
     )
 
@@ -247,7 +251,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     known = queries.distilled_on.get(role)
     if known is not None:
         outputs = stored(
-            "trajectory",
+            "distillation",
             role_records,
             distilled_on=array_digest(known),
             config=repr(distilling.CONFIG),
@@ -255,7 +259,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
             train_seed=options.train_seed,
         )
         logits = wanted[0][0]
-        wanted.append((outputs, partial(model.trajectory, role_records, known, logits)))
+        wanted.append((outputs, partial(model.distillation, role_records, known, logits)))
     if "views" in queries.needs:
         outputs = stored("views", record_ids, queries=options.queries)
         wanted.append((outputs, partial(model.views, record_ids)))
@@ -294,7 +298,9 @@ class _Model:
         records = on_device(run.records, run.device)
         return query_sensitivity(model, records, record_ids, generator=noise)
 
-    def trajectory(self, record_ids: np.ndarray, known: np.ndarray, logits: Outputs) -> np.ndarray:
+    def distillation(
+        self, record_ids: np.ndarray, known: np.ndarray, logits: Outputs
+    ) -> np.ndarray:
         """The metrics (n, E, 5) of a student that is distilled from the model's logits for the
         records `known`, which are among those stored."""
         run, options = self.run, self.run.options

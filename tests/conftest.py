@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import config_writer
 
+import attackers.distillation
 import attackers.neural
 import attackers.qmia
-import attackers.trajectory
 import bench.distilling
 
 torch.set_num_threads(1)
@@ -36,5 +36,5 @@ def short_attack_training(monkeypatch):
     for module in (attackers.neural, attackers.qmia, bench.distilling):
         monkeypatch.setattr(module, "CONFIG", replace(module.CONFIG, epochs=2))
     for name in ("TRAJECTORY_CONFIG", "SEQUENCE_CONFIG"):
-        short = replace(getattr(attackers.trajectory, name), epochs=2)
-        monkeypatch.setattr(attackers.trajectory, name, short)
+        short = replace(getattr(attackers.distillation, name), epochs=2)
+        monkeypatch.setattr(attackers.distillation, name, short)

@@ -3,9 +3,9 @@
 import pytest
 
 import attackers.compleak
+import attackers.distillation
 import attackers.neural
 import attackers.qmia
-import attackers.trajectory
 from base_model import TrainConfig
 
 
@@ -13,6 +13,6 @@ from base_model import TrainConfig
 def short_training(monkeypatch):
     monkeypatch.setattr(attackers.neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     for name in ("TRAJECTORY_CONFIG", "SEQUENCE_CONFIG"):
-        monkeypatch.setattr(attackers.trajectory, name, TrainConfig(epochs=2))
+        monkeypatch.setattr(attackers.distillation, name, TrainConfig(epochs=2))
     monkeypatch.setattr(attackers.compleak, "TREES", 20)
     monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))

@@ -21,7 +21,7 @@ def arrays(online, *, n=120, num_cls=3, shadows=8, labels=np.int64):
         target=target,
         x=draw.normal(size=(n, 5)).astype(np.float32),
         generated=(draw.dirichlet([1] * num_cls, size=20), np.arange(20) % num_cls),
-        trajectory=(
+        distillation=(
             draw.dirichlet([1] * num_cls, size=(3, n)),
             draw.dirichlet([1] * num_cls, size=(shadows, 3, n)),
         ),

@@ -15,9 +15,9 @@ from attack_cases import as_seen_by
 from scipy.stats import binom, norm
 
 import attackers.compleak
+import attackers.distillation
 import attackers.neural
 import attackers.qmia
-import attackers.trajectory
 import bench.distilling
 from attackers import (
     ATTACKS,
@@ -78,8 +78,8 @@ def verdicts(name, evidence):
         patch.setattr(attackers.neural, "CONFIG", short)
         patch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=8))
         patch.setattr(attackers.compleak, "TREES", 50)
-        patch.setattr(attackers.trajectory, "TRAJECTORY_CONFIG", short)
-        patch.setattr(attackers.trajectory, "SEQUENCE_CONFIG", TrainConfig(epochs=8, lr=5e-3))
+        patch.setattr(attackers.distillation, "TRAJECTORY_CONFIG", short)
+        patch.setattr(attackers.distillation, "SEQUENCE_CONFIG", TrainConfig(epochs=8, lr=5e-3))
         return attack(
             name, evidence, device=CPU, seed=0, progress=lambda *_: (lambda *_: None, lambda: None)
         )
@@ -143,11 +143,11 @@ def metrics_while_distilled(model, records, mask, draw):
 def all_signals(model, records, record_ids, mask, draw):
     """Of the records of these numbers; all but logits of those in the mask alone."""
     sensitivity = sensitivities(model, records, mask, draw)
-    trajectory = metrics_while_distilled(model, records, mask, draw)
+    distillation = metrics_while_distilled(model, records, mask, draw)
     return Signals(
         query(model, records, record_ids),
         sensitivity[record_ids],
-        trajectory=trajectory[record_ids],
+        distillation=distillation[record_ids],
     )
 
 
@@ -338,7 +338,7 @@ def reordered(evidence, order):
         return reordered_classes(evidence, order)
 
     def moved(signals):
-        known = [signals.sensitivity, None, signals.trajectory]
+        known = [signals.sensitivity, None, signals.distillation]
         return Signals(
             signals.logits[order], *(None if one is None else one[order] for one in known)
         )
@@ -422,7 +422,7 @@ def null_evidence(kind, *, n=800, num_cls=4, shadows=8):
         return Signals(
             logits.astype(np.float32),
             draw.exponential(size=(n, num_cls)).astype(np.float32),
-            trajectory=(ease[:, None, None] + draw.normal(size=(n, 6, 5))).astype(np.float32),
+            distillation=(ease[:, None, None] + draw.normal(size=(n, 6, 5))).astype(np.float32),
         )
 
     x = torch.from_numpy(np.column_stack([ease, draw.normal(size=(n, 3))]).astype(np.float32))

@@ -10,8 +10,8 @@ from helpers import MADE, lines, make_once, run
 
 import mia
 import pretrain
+from attackers.distillation import metrics
 from attackers.signals import Signals
-from attackers.trajectory import metrics
 from base_model import BaseModel, TrainConfig
 from bench import distilling
 from bench.attacking import load_matchup
@@ -118,7 +118,7 @@ def test_a_student_comes_to_answer_as_its_teacher_does(monkeypatch):
 
 
 def test_each_model_is_distilled_on_as_many_records_that_it_and_its_attack_do_not_know(made):
-    queries = Queries(made.run, made.checkpoints, frozenset({"trajectory"}))
+    queries = Queries(made.run, made.checkpoints, frozenset({"distillation"}))
     inout = made.run.options.split == "inout"
     assert {len(known) for known in queries.distilled_on.values()} == {24 if inout else 120}
     for role, known in queries.distilled_on.items():
@@ -132,23 +132,23 @@ def test_trajectories_are_the_seeds_and_of_own_records_alone(made, monkeypatch):
     before, asked = evidence_of(made), []
     roles = [(before.victim, before.target), *zip(before.shadows, before.calibration_mask)]
     for signals, mask in roles:
-        assert signals.trajectory.shape == (len(mask), 2, 5)
-        assert np.isfinite(signals.trajectory[mask]).all()
-        assert np.isnan(signals.trajectory[~mask]).all()
+        assert signals.distillation.shape == (len(mask), 2, 5)
+        assert np.isfinite(signals.distillation[mask]).all()
+        assert np.isnan(signals.distillation[~mask]).all()
     monkeypatch.setattr(
         distilling, "distil", lambda *of, **how: (asked.append(1), distil(*of, **how))[1]
     )
     again = evidence_of(made)
     assert not asked and np.array_equal(
-        again.victim.trajectory, before.victim.trajectory, equal_nan=True
+        again.victim.distillation, before.victim.distillation, equal_nan=True
     )
     anew = evidence_of(made, fresh=True)
     assert len(asked) == 5 and np.array_equal(
-        anew.victim.trajectory, before.victim.trajectory, equal_nan=True
+        anew.victim.distillation, before.victim.distillation, equal_nan=True
     )
     other = evidence_of(made, train_seed=8)
     assert len(asked) == 10 and not np.array_equal(
-        other.victim.trajectory, before.victim.trajectory, equal_nan=True
+        other.victim.distillation, before.victim.distillation, equal_nan=True
     )
 
 
@@ -164,7 +164,7 @@ def test_a_model_that_was_distilled_before_an_interruption_is_kept(made, monkeyp
     monkeypatch.setattr(distilling, "distil", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evidence_of(made)
-    assert len(list(MADE.rglob("trajectory.npz"))) == 2
+    assert len(list(MADE.rglob("distillation.npz"))) == 2
     done.clear()
     monkeypatch.setattr(
         distilling, "distil", lambda *of, **how: done.append(1) or distil(*of, **how)
@@ -197,7 +197,7 @@ def test_too_few_records_to_distil_on_are_said_in_a_line(write_config, tmp_path,
     run(pretrain, path, "--split", "inout")
     assert mia.main(["cpu", path, "--original", "--attacks", "seqmia"]) == 2
     assert "of which it needs at least 20, not 15" in capsys.readouterr().err
-    assert not list(MADE.rglob("attacks.jsonl")) and not list(MADE.rglob("trajectory.npz"))
+    assert not list(MADE.rglob("attacks.jsonl")) and not list(MADE.rglob("distillation.npz"))
 
 
 @pytest.mark.parametrize(

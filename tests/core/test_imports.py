@@ -46,7 +46,7 @@ def posteriors(*shape):
 labels = r.integers(0, C, N)
 e = Evidence.from_posteriors(labels, victim=posteriors(N), shadows=posteriors(S, N), member=member, target=np.arange(N) < 150,
                 x=r.random((N, 4)).astype(np.float32), sensitivity=(r.random((N, C)), r.random((S, N, C))),
-                trajectory=(posteriors(2, N), posteriors(S, 2, N)),
+                distillation=(posteriors(2, N), posteriors(S, 2, N)),
                 generated=(posteriors(20), labels[:20]), also=dict(original=(posteriors(N), posteriors(S, N))))
 classes = r.integers(0, C, (S + 1, 2, 3, N))
 c = LabelOnlyEvidence.from_classes(labels, victim=classes[0, 0, 0], shadows=classes[1:, 0, 0], member=member, target=np.arange(N) < 150,

@@ -10,11 +10,11 @@ from attack_cases import paired_member
 from scipy.stats import entropy, norm
 from torch import nn
 
-from attackers import Evidence, attack, trajectory
+from attackers import Evidence, attack, distillation
+from attackers.distillation import AttentiveLstm, metrics
 from attackers.metrics import auc
 from attackers.neural import _dealt
 from attackers.signals import Signals
-from attackers.trajectory import AttentiveLstm, metrics
 from base_model import TrainConfig
 from core.console import NotApplicable, UserError
 from core.devices import generator
@@ -27,7 +27,7 @@ def test_metrics_worked_by_hand():
     modified = -(0.7 * np.log(0.3) + 0.5 * np.log(0.5) + 0.2 * np.log(0.8))
     expected = [-np.log(0.3), 0.5, np.std(p), entropy(p), modified]
     assert found == pytest.approx(expected, rel=1e-6)
-    assert trajectory.METRICS == ("loss", "max", "sd", "entropy", "mentr")
+    assert distillation.METRICS == ("loss", "max", "sd", "entropy", "mentr")
 
 
 def test_the_lstm_with_attention_is_torchs_step_by_step():
@@ -55,10 +55,10 @@ def test_the_lstm_with_attention_is_torchs_step_by_step():
 
 def test_seqmia_sees_fifty_epochs_and_the_model_itself():
     sequence = torch.arange(101.0).view(1, 101, 1).expand(2, 101, 5)
-    seen = trajectory.first_epochs(sequence)[0, :, 0].tolist()
+    seen = distillation.first_epochs(sequence)[0, :, 0].tolist()
     assert seen == [*range(50), 100]
-    assert trajectory.first_epochs(sequence[:, :4])[0, :, 0].tolist() == [0, 1, 2, 3]
-    assert trajectory.losses(sequence).shape == (2, 101)
+    assert distillation.first_epochs(sequence[:, :4])[0, :, 0].tolist() == [0, 1, 2, 3]
+    assert distillation.losses(sequence).shape == (2, 101)
 
 
 def test_a_fifth_of_members_and_of_others_is_held_out():
@@ -91,7 +91,7 @@ def evidence_of(shift, *, n=1200, epochs=4, shadows=6, seed=0):
         victim=victim[-1],
         shadows=of_shadows[:, -1],
         member=member,
-        trajectory=(victim[:-1], of_shadows[:, :-1]),
+        distillation=(victim[:-1], of_shadows[:, :-1]),
     )
     return evidence, truth
 
@@ -99,8 +99,8 @@ def evidence_of(shift, *, n=1200, epochs=4, shadows=6, seed=0):
 @pytest.fixture
 def quicker(monkeypatch):
     for name, epochs in (("TRAJECTORY_CONFIG", 8), ("SEQUENCE_CONFIG", 6)):
-        config: TrainConfig = getattr(trajectory, name)
-        monkeypatch.setattr(trajectory, name, replace(config, epochs=epochs))
+        config: TrainConfig = getattr(distillation, name)
+        monkeypatch.setattr(distillation, name, replace(config, epochs=epochs))
 
 
 @pytest.mark.parametrize("name", ["loss_trajectory", "seqmia"])
@@ -127,12 +127,12 @@ def test_the_epoch_and_the_threshold_are_those_of_held_out_records(name, quicker
 
 def test_where_nothing_was_distilled_a_line_says_why():
     evidence, _ = evidence_of((0,) * 5, n=40)
-    without = replace(evidence, victim=replace(evidence.victim, trajectory=None))
+    without = replace(evidence, victim=replace(evidence.victim, distillation=None))
     with pytest.raises(NotApplicable, match="seqmia distils .* at least 20, not 0"):
         attack("seqmia", without)
     few = np.arange(40) < 20
     masks = np.tile(few, (6, 1))
-    with pytest.raises(UserError, match=r"trajectory=\.\.\.") as caught:
+    with pytest.raises(UserError, match=r"distillation=\.\.\.") as caught:
         attack("seqmia", replace(without, target=few, calibration_mask=masks))
     assert not isinstance(caught.value, NotApplicable)
 
@@ -140,13 +140,13 @@ def test_where_nothing_was_distilled_a_line_says_why():
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        (3, "trajectory must be a pair"),
-        ((np.zeros((2, 5, 2)), np.zeros((3, 2, 5, 2))), r"trajectory\[0\] must be posteriors"),
-        ((np.full((2, 8, 2), 0.5), np.full((2, 2, 8, 2), 0.5)), "S = 3 shadows, not 2"),
-        ((np.full((2, 8, 2), 0.5), np.full((3, 4, 8, 2), 0.5)), r"trajectory\[1\]\[0\] must be"),
+        (3, "distillation must be a pair"),
+        ((np.zeros((2, 5, 2)), np.zeros((3, 2, 5, 2))), r"distillation\[0\] must be posteriors"),
+        ((np.full((2, 8, 2), 0.5), np.full((2, 2, 8, 2), 0.5)), "distillation\[1\] must be of the 3 shadows"),
+        ((np.full((2, 8, 2), 0.5), np.full((3, 4, 8, 2), 0.5)), r"distillation\[1\]\[0\] must be"),
         (
             (np.full((2, 8, 2), 5.0), np.full((3, 2, 8, 2), 0.5)),
-            r"trajectory\[0\]\[0\]\[0, 0, 0\]|from 0 to 1",
+            r"distillation\[0\]\[0\]\[0, 0, 0\]|from 0 to 1",
         ),
     ],
 )
@@ -158,5 +158,5 @@ def test_trajectories_that_do_not_fit_are_refused(wrong, said):
             victim=half,
             shadows=np.stack([half] * 3),
             member=np.tile(np.arange(8) < 4, (3, 1)),
-            trajectory=wrong,
+            distillation=wrong,
         )

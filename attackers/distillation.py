@@ -62,7 +62,7 @@ def metrics(signals: Signals, labels: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def trajectory(distilled: Iterable[Signals], labels: np.ndarray) -> np.ndarray:
+def distillation(distilled: Iterable[Signals], labels: np.ndarray) -> np.ndarray:
     """The metrics of each record after each epoch of a distillation, (N, E, 5) float32."""
     return np.stack([metrics(one, labels) for one in distilled], axis=1)
 
@@ -155,15 +155,15 @@ class SequenceAttack(NeuralAttack):
         self, model: Sequence[Signals], labels: np.ndarray, rows: np.ndarray
     ) -> torch.Tensor:
         (signals,) = model
-        assert signals.trajectory is not None  # see `_attack`
+        assert signals.distillation is not None  # see `_attack`
         itself = metrics(signals, labels)[rows, None]
         return self.select(
-            torch.from_numpy(np.concatenate([signals.trajectory[rows], itself], axis=1))
+            torch.from_numpy(np.concatenate([signals.distillation[rows], itself], axis=1))
         )
 
 
 def _attack(kind: SequenceAttack, evidence: Evidence, how: dict) -> dict[str, Verdict]:
-    if evidence.victim.trajectory is None:
+    if evidence.victim.distillation is None:
         masks = [evidence.target, *evidence.calibration_mask]
         if own_records(masks) < FEWEST:
             raise NotApplicable(
@@ -172,7 +172,7 @@ def _attack(kind: SequenceAttack, evidence: Evidence, how: dict) -> dict[str, Ve
             )
         raise UserError(
             f"{kind.name} needs the posteriors of distilled models "
-            f"(Evidence.from_posteriors(..., trajectory=...))"
+            f"(Evidence.from_posteriors(..., distillation=...))"
         )
     return train_and_score(kind, evidence, **how)
 
