@@ -8,14 +8,11 @@ import torch
 from torch.nn import Module
 from torch.nn import functional as F
 
-from core import console
-from attackers import version
-from attackers.evidence import Evidence, Verdict, always_fit
+from attackers.evidence import Evidence, Verdict
+from attackers.learning import Learner, member_log_odds
 from attackers.signals import Signals
-from base_model import BaseModel, Progress, TrainConfig, TrainSet
-from core.devices import generator
-from datasets import Records
-from models.layers import initialise
+from base_model import TrainConfig
+from core.console import UserError
 from models.perceptron import perceptron, posterior_and_class
 from models.queries import posteriors
 from transformer import SelfAttentionAttack
@@ -82,16 +79,7 @@ class NeuralAttack:
         return self.select(posterior, sensitivity, torch.from_numpy(labels[rows]), *others)
 
 
-def _train_and_score(  # many parameters: those of every attack, see `attackers`
-    kind: NeuralAttack,
-    evidence: Evidence,
-    *,
-    device="cpu",
-    seed: int = 0,
-    progress: Callable = console.epoch_bar,
-    fit_or_load: Callable = always_fit,
-    **_,
-) -> dict[str, Verdict]:
+def _train_and_score(kind: NeuralAttack, evidence: Evidence, **how) -> dict[str, Verdict]:
     """Train on the pooled shadow records for all epochs; the score is the logit of member minus
     non-member."""
     name = kind.name
@@ -102,31 +90,10 @@ def _train_and_score(  # many parameters: those of every attack, see `attackers`
             for index, mask in enumerate(evidence.calibration_mask)
         ]
     )
-    member = torch.from_numpy(evidence.member[evidence.calibration_mask].astype(np.int64))
-    records = Records(x=features, y=member, num_cls=2).to(device)
-    draw = generator(seed, "mia", name)
-    network = kind.build(features)
-    initialise(network, draw)
-    attack = BaseModel(network, device=device, generator=draw)
-
-    def train(callbacks) -> dict:
-        on_epoch, close = progress(CONFIG.epochs, name)
-        attack.train(
-            TrainSet(records, torch.arange(len(records), device=device)),
-            CONFIG,
-            generator=generator(seed, "mia", name, "order", device=device),
-            callbacks=[Progress(on_epoch), *callbacks],
-        )
-        close()
-        return network.state_dict()
-
-    cache_key = [seed, CONFIG, version(name), network, features.numpy(), member.numpy()]
-    network.load_state_dict(fit_or_load(name, cache_key, train))
+    member = evidence.member[evidence.calibration_mask]
+    attack = Learner.of(name, **how).fit(kind.build(features), features, member, CONFIG)
     x = kind.features([one.victim for one in releases], evidence.labels, evidence.target)
-    targets = Records(x=x, y=torch.zeros(len(x), dtype=torch.int64), num_cls=2).to(device)
-    outputs = attack.logits(targets, torch.arange(len(targets), device=device))
-    logits = outputs.double().cpu().numpy()
-    return {name: Verdict(logits[:, 1] - logits[:, 0], 0.0)}
+    return {name: Verdict(member_log_odds(attack, x), 0.0)}
 
 
 def _perceptron_for(features: torch.Tensor) -> Module:
@@ -175,5 +142,5 @@ def samia(evidence: Evidence, **how) -> dict[str, Verdict]:
         UserError: sensitivities are not known.
     """
     if evidence.victim.sensitivity is None:
-        raise console.UserError("samia needs sensitivities, which posteriors alone don't tell")
+        raise UserError("samia needs sensitivities, which posteriors alone don't tell")
     return _train_and_score(SAMIA, evidence, **how)
