@@ -21,6 +21,7 @@ from bench.configs import (
 from bench.layout import PRUNED_AFTER, PRUNING, QUANTIZING
 from bench.option_checks import check_together
 from bench.options import OPTIONS, REQUIRED, UNUSED, Options
+from bench.releases import in_order
 from core.console import UserError
 from core.inputs import locate
 from core.registry import nearest
@@ -219,8 +220,7 @@ def normalise(
     if stage == "mia" and meaning["original"]:
         reset(*_unused((*PRUNING, *QUANTIZING), meaning), "defend")
     meaning |= _meaningless_compression(meaning, stage)
-    if stage != "mia":
-        meaning["also"] = ()
+    meaning["also"] = in_order(meaning["also"]) if stage == "mia" else ()
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
     if not meaning["defend"]:

@@ -13,8 +13,10 @@ import torch
 from scipy.stats import binom, norm
 
 import attackers.compleak
+import attackers.compleak_mr
 import attackers.neural
 import attackers.qmia
+import attackers.trajectory
 from attackers import ATTACKS, VERDICTS, Evidence, Signals, attack, blindmi, metrics, unfit
 from attackers.signals import Release
 from base_model import BaseModel, TrainConfig, TrainSet
@@ -27,7 +29,9 @@ CPU = torch.device("cpu")
 SHADOWS = {"paper": 3, "inout": 6}  # the fewest with which all attacks can be made
 KINDS = list(SHADOWS)
 # networks that learn from shadow models' signals; all other attacks are a formula for each record
-TRAINED = ("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr")
+TRAINED = (
+    *("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr", "compleak_mr", "trajectory"),
+)
 
 
 def made_in(kinds=KINDS):
@@ -58,6 +62,8 @@ def verdicts(name, evidence):
         patch.setattr(attackers.neural, "CONFIG", short)
         patch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=8))
         patch.setattr(attackers.compleak, "TREES", 50)
+        patch.setattr(attackers.compleak_mr, "CONFIG", short)
+        patch.setattr(attackers.trajectory, "CONFIG", TrainConfig(epochs=8))
         return attack(
             name, evidence, device=CPU, seed=0, progress=lambda *_: (lambda *_: None, lambda: None)
         )

@@ -135,6 +135,24 @@ def test_every_attack_has_a_line_style_of_its_own_whatever_its_options():
     assert {handle.get_color() for handle in handles} == {line_style("rmia")["color"]}
 
 
+def test_curves_of_an_attack_with_other_releases_are_told_apart():
+    both = pd.concat(
+        [rows(("lira_joint", 7, 0.6), ("rmia", 7, 0.6), also=names) for names in ("int8", "original")]
+    )
+    both.loc[both["attack"] == "rmia", "also"] = ""
+    named = label_configurations(both.reset_index(drop=True))[0]
+    styles = line_styles(ordered_attacks(named))
+    joint = [styles[f"lira_joint + {names}"] for names in ("int8", "original")]
+    assert joint[0] == line_style("lira_joint") and styles["rmia"] == line_style("rmia")
+    assert joint[0]["color"] == joint[1]["color"] and joint[0]["linestyle"] != joint[1]["linestyle"]
+    curve = RocCurve("lira_joint", np.array([0.1, 1.0]), np.array([0.2, 1.0]), 0.6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "panels", kept := Kept(figures.panels))
+        figures.roc({"v": {"lira_joint + int8": curve, "lira_joint + original": curve}})
+    lines = kept.axes[0, 0].get_lines()[1:]
+    assert len({line.get_linestyle() + str(line._unscaled_dash_pattern) for line in lines}) == 2
+
+
 def test_answers_of_the_true_class_are_those_of_the_targets(made):
     folder = made / "tiny" / "seed_7" / "tiny_columnfc" / "l1unstructure_0.7_model"
     found = {place.folder: place for place in find_results(made)}[folder]
