@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
+from base_model import BaseModel, Callback, Objective, Progress, TrainConfig, TrainSet
 from core.console import UserError
 from core.devices import choose_device, choose_precision, generator
 from datasets import Records, batches
 from models import queries
+from training.config import CosineConfig
 
 CPU = torch.device("cpu")
 
