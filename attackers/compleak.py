@@ -130,8 +130,8 @@ def fit_forest(records: ShadowRecords, seed: int, fit_or_load: Callable) -> Fit:
         arrays = {"held": held, **vars(Forest.of(of_all))}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    cache_key = [seed, TREES, LEAF, FOLDS, version("compleak_sr")]
-    cache_key += [records.x, records.member, records.shadow]
+    data = [records.x, records.member, records.shadow]
+    cache_key = [seed, TREES, LEAF, FOLDS, version("compleak_sr"), *data]
     weights = fit_or_load("compleak_forest", cache_key, train)
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     return Fit(arrays.pop("held"), Forest(**arrays).mean_share)

@@ -86,7 +86,7 @@ class Learner:
     """
 
     attack: str
-    device: torch.device | str
+    device: torch.device
     seed: int
     progress: Callable
     fit_or_load: Callable
@@ -102,7 +102,7 @@ class Learner:
         fit_or_load: Callable = always_fit,
         **_,
     ) -> Learner:
-        return cls(attack, device, seed, progress, fit_or_load)
+        return cls(attack, torch.device(device), seed, progress, fit_or_load)
 
     def fit(  # many parameters: what a training consists of
         self,
