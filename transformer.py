@@ -1,5 +1,5 @@
 """SAMIA's network: self-attention over the classes of a record's posterior (Yuan & Zhang 2022,
-section 5)."""
+section 5); and one over the releases of a model."""
 
 import math
 
@@ -62,6 +62,43 @@ class SelfAttentionAttack(nn.Module):
         for layer in self.encoder:
             x = layer(x, generator)
         return self.out(F.relu(self.hidden(x.flatten(1))))
+
+
+class TrajectoryAttack(nn.Module):
+    """Self-attention over the releases of a model (ours): a token each, of one number of the record
+    in that release, which release it is, and the record's class.
+
+    BatchNorm over the K numbers, which standardises them; a linear map of the number and of the
+    one-hot release (so a learnt position) plus one of the one-hot class; a post-norm encoder layer;
+    all tokens flattened to the logits of (non-member, member).
+    """
+
+    def __init__(
+        self,
+        *,
+        releases: int,
+        num_cls: int,
+        width: int = 16,
+        heads: int = 2,
+        feedforward: int = 32,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.releases = releases
+        self.norm = nn.BatchNorm1d(releases)
+        self.embed = nn.Linear(1 + releases, width)
+        self.of_class = nn.Linear(num_cls, width, bias=False)
+        self.encoder = EncoderLayer(width, heads, feedforward, dropout)
+        self.out = nn.Linear(releases * width, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, K + C), K numbers and the one-hot class, to (B, 2)."""
+        numbers, one_hot = x.tensor_split([self.releases], dim=1)
+        numbers = self.norm(numbers)  # the only place where records meet
+        positions = torch.eye(self.releases, device=x.device).expand(len(x), -1, -1)
+        tokens = self.embed(torch.cat([numbers[:, :, None], positions], dim=2))  # (B, K, width)
+        tokens = tokens + self.of_class(one_hot)[:, None]
+        return self.out(self.encoder(tokens).flatten(1))
 
 
 class EncoderLayer(nn.Module):

@@ -219,6 +219,21 @@ ATTACKS.register(
     **_RELEASES,
 )
 ATTACKS.register(
+    "compleak_mr",
+    "attackers.compleak_mr:compleak_mr",
+    "perceptrons on what compleak_sr's forest says of each release beside the first other one,\n"
+    "                 and on the losses (Li et al. 2026)",
+    in_turn=False,
+    **_RELEASES,
+)
+ATTACKS.register(
+    "trajectory",
+    "attackers.trajectory:trajectory",
+    "self-attention on the log odds in all releases, and class",
+    in_turn=False,
+    **_RELEASES,
+)
+ATTACKS.register(
     "blindmi",
     "attackers.blindmi:blindmi",
     "moves outputs towards generated non-members' (Hui et al. 2021)",

@@ -3,22 +3,22 @@ USENIX Security 2026, arXiv 2507.16872): a classifier on one model's outputs in 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attackers import version
 from attackers.calibration import best_threshold
-from attackers.evidence import Evidence, Verdict
+from attackers.evidence import Evidence, Verdict, always_fit
+from attackers.forest import Forest
+from attackers.learning import FOLDS, ShadowRecords, cross_fitted
 from attackers.signals import Signals
-from core.console import NotApplicable
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-FOLDS = 3  # by which thresholds are found
 ITERATIONS = 400  # of the logistic regression, as the authors' code has it; so the forest's
 TREES, LEAF = 500, 30
 
@@ -44,56 +44,20 @@ def _rows(signals: Signals, mask: np.ndarray) -> Signals:
     return Signals(signals.logits[mask], exact_posteriors=None if exact is None else exact[mask])
 
 
-@dataclass(frozen=True, eq=False)
-class ShadowRecords:
-    """What a classifier learns from: the records of all shadow models, pooled.
-
-    Attributes:
-        x: (m, K) features.
-        member: (m,) bool.
-        shadow: (m,), the number of each one's shadow model.
-    """
-
-    x: np.ndarray
-    member: np.ndarray
-    shadow: np.ndarray
-
-    def folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(learnt from, held out), positions of records: whole shadow models are held out; of a
-        single one, a share of its records.
-
-        Raises:
-            NotApplicable: there is nothing to learn from without what is held out.
-        """
-        from sklearn.model_selection import GroupKFold, StratifiedKFold
-
-        count = len(np.unique(self.shadow))
-        if min(self.member.sum(), (~self.member).sum()) < FOLDS:
-            raise NotApplicable(
-                f"a classifier needs at least {FOLDS} members and {FOLDS} non-members of the "
-                f"shadow models"
-            )
-        if count > 1:
-            split = GroupKFold(min(FOLDS, count)).split(self.x, groups=self.shadow)
-        else:
-            dealt = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-            split = dealt.split(self.x, self.member)
-        for learnt, held_out in split:
-            if self.member[learnt].all() or not self.member[learnt].any():
-                raise NotApplicable(
-                    "a classifier needs members and non-members of more than one shadow model"
-                )
-            yield learnt, held_out
-
-
-def pooled_records(evidence: Evidence, other: list[Signals]) -> ShadowRecords:
-    """Features of the shadow models' own records in this release and the other one."""
+def pooled_records(evidence: Evidence, this: list[Signals], other: list[Signals]) -> ShadowRecords:
+    """`features` of the shadow models' own records in two releases."""
     masks = evidence.calibration_mask
     x = [
         features(_rows(one, mask), _rows(two, mask), evidence.labels[mask])
-        for one, two, mask in zip(evidence.shadows, other, masks)
+        for one, two, mask in zip(this, other, masks)
     ]
-    return ShadowRecords(np.concatenate(x), evidence.member[masks], np.nonzero(masks)[0])
+    return ShadowRecords.of(evidence, x)
+
+
+def target_features(evidence: Evidence, this: Signals, other: Signals) -> np.ndarray:
+    """`features` of the targets under the victim, (n, 3 C)."""
+    target = evidence.target
+    return features(_rows(this, target), _rows(other, target), evidence.labels[target])
 
 
 def logistic_regression(seed: int) -> BaseEstimator:
@@ -112,46 +76,58 @@ def random_forest(seed: int) -> BaseEstimator:
     return RandomForestClassifier(TREES, min_samples_leaf=LEAF, random_state=seed)
 
 
-def log_odds_of(classifier) -> Callable[[np.ndarray], np.ndarray]:
-    """The logistic regression's log odds of a member."""
-    return classifier.decision_function
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a classifier has learnt from the shadow records.
+
+    Attributes:
+        held: (m,), the score of each of them by one that was fitted without it.
+        score: features (n, 3 C) to scores (n,), by the one of all records.
+    """
+
+    held: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
 
 
-def share_of_trees(classifier) -> Callable[[np.ndarray], np.ndarray]:
-    """The members' share in a leaf, averaged over the trees."""
-    return lambda x: classifier.predict_proba(x)[:, 1]
+def fit_regression(records: ShadowRecords, seed: int) -> Fit:
+    """Its score is the log odds of a member."""
+    held, of_all = cross_fitted(
+        logistic_regression, lambda one, x: one.decision_function(x), records, seed
+    )
+    return Fit(held, of_all.decision_function)
 
 
-def fitted(classifier, x: np.ndarray, member: np.ndarray):
-    """The classifier, learnt, without a word where it has not converged."""
-    from sklearn.exceptions import ConvergenceWarning
+def fit_forest(records: ShadowRecords, seed: int, fit_or_load: Callable) -> Fit:
+    """Its score is the members' share in a leaf, averaged over the trees.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the authors stop at 400 too
-        return classifier.fit(x, member)
+    It takes far longer than all else here, so it is kept as networks are: `compleak_sr` and
+    `compleak_mr` share it.
+    """
+    import torch
 
+    def train(_) -> dict:
+        held, of_all = cross_fitted(
+            random_forest, lambda one, x: one.predict_proba(x)[:, 1], records, seed
+        )
+        arrays = {"held": held, **vars(Forest.of(of_all))}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-def held_out_threshold(
-    build: Callable[[int], BaseEstimator], score, records: ShadowRecords, seed: int
-) -> float:
-    """The threshold that is best for records held out from a classifier of the others."""
-    held = np.empty(len(records.member))
-    for learnt, held_out in records.folds(seed):
-        of_fold = fitted(build(seed), records.x[learnt], records.member[learnt])
-        held[held_out] = score(of_fold)(records.x[held_out])
-    return best_threshold(held[records.member], held[~records.member])
-
-
-def _verdict(
-    build: Callable[[int], BaseEstimator], score, records: ShadowRecords, x: np.ndarray, seed: int
-) -> Verdict:
-    """The score of the targets x (n, 3 C) by a classifier of all shadow records."""
-    threshold = held_out_threshold(build, score, records, seed)
-    of_all = fitted(build(seed), records.x, records.member)
-    return Verdict(np.asarray(score(of_all)(x), dtype=np.float64), threshold)
+    data = [records.x, records.member, records.shadow]
+    cache_key = [seed, TREES, LEAF, FOLDS, version("compleak_sr"), *data]
+    weights = fit_or_load("compleak_forest", cache_key, train)
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    return Fit(arrays.pop("held"), Forest(**arrays).mean_share)
 
 
-def compleak_sr(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]:
+def _verdict(fit: Fit, records: ShadowRecords, x: np.ndarray) -> Verdict:
+    """The scores of the targets x (n, 3 C), with the threshold that is best for records held out."""
+    threshold = best_threshold(fit.held[records.member], fit.held[~records.member])
+    return Verdict(np.asarray(fit.score(x), dtype=np.float64), threshold)
+
+
+def compleak_sr(
+    evidence: Evidence, *, seed: int = 0, fit_or_load: Callable = always_fit, **_
+) -> dict[str, Verdict]:
     """A logistic regression, and a random forest, on the `features` of this release and the first
     other one, learnt from the pooled shadow records.
 
@@ -172,12 +148,9 @@ def compleak_sr(evidence: Evidence, *, seed: int = 0, **_) -> dict[str, Verdict]
     """
     evidence.need_releases("compleak_sr")
     other = next(iter(evidence.also.values()))
-    records = pooled_records(evidence, other.shadows)
-    target = evidence.target
-    x = features(
-        _rows(evidence.victim, target), _rows(other.victim, target), evidence.labels[target]
-    )
+    records = pooled_records(evidence, evidence.shadows, other.shadows)
+    x = target_features(evidence, evidence.victim, other.victim)
     return {
-        "compleak_sr": _verdict(logistic_regression, log_odds_of, records, x, seed),
-        "compleak_sr_forest": _verdict(random_forest, share_of_trees, records, x, seed),
+        "compleak_sr": _verdict(fit_regression(records, seed), records, x),
+        "compleak_sr_forest": _verdict(fit_forest(records, seed, fit_or_load), records, x),
     }

@@ -10,8 +10,8 @@ sequence that a network classifies. It is learnt on the shadow models.
 Settings are those of the authors' code (DennisLiu2022/Membership-Inference-Attacks-by-Exploiting-
 Loss-Trajectory, AIPAG/SeqMIA). Where both attacks depart from it:
 
-- a fifth of the shadow models' records is held out: the attack network is that of the best epoch on
-  them, and the threshold is the best for them. The authors of TrajectoryMIA report the best epoch
+- a fifth of the shadow models' records is held out: the attack network is that of the epoch that
+  makes them likeliest, and the threshold is the best for them. The authors of TrajectoryMIA report the best epoch
   on the victim's own records, those of SeqMIA take the last epoch, both with threshold 0;
 - features are standardised by those of the shadow records, as losses of small sets reach far;
 - all shadow models are distilled, not one;
@@ -24,23 +24,26 @@ ten epochs, and its weight decay is that of biases too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from attackers.calibration import best_threshold
 from attackers.evidence import Evidence, Verdict
-from attackers.neural import NeuralAttack, train_and_score
+from attackers.learning import Learner, a_share, member_log_odds
 from attackers.signals import Signals, cross_entropy
 from attackers.threshold import negative_entropy, negative_modified_entropy, top1_confidence
 from base_model import TrainConfig
 from core.console import NotApplicable, UserError
+from core.devices import generator
 
 METRICS = ("loss", "max", "sd", "entropy", "mentr")  # SeqMIA's five
 LOSS = METRICS.index("loss")
 FEWEST = 20  # records to distil on
+HELD_OUT = 0.2  # share of the shadow models' records
 SEQUENCE_EPOCHS = 50  # of the distillation, that SeqMIA looks at
 TRAJECTORY_CONFIG = TrainConfig(
     epochs=100, batch_size=128, optimizer="sgd", lr=1e-2, weight_decay=1e-4
@@ -147,53 +150,74 @@ def first_epochs(sequence: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class SequenceAttack(NeuralAttack):
-    """An attack network that sees the metrics of a record along a model's distillation and, last,
-    under the model itself: `select` takes (n, E + 1, 5)."""
+class SequenceAttack:
+    """A network that sees the metrics of a record along a model's distillation and, last, under the
+    model itself.
 
-    def features(
-        self, model: Sequence[Signals], labels: np.ndarray, rows: np.ndarray
-    ) -> torch.Tensor:
-        (signals,) = model
-        assert signals.distillation is not None  # see `_attack`
+    Attributes:
+        name: of the attack.
+        select: the sequences (n, E + 1, 5) to what the network sees.
+        build: what it sees -> a network of two logits, (non-member, member).
+        config: how it is trained.
+    """
+
+    name: str
+    select: Callable[[torch.Tensor], torch.Tensor]
+    build: Callable[[torch.Tensor], nn.Module]
+    config: TrainConfig
+
+    def features(self, signals: Signals, labels: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """What it sees of the records `rows` (N,) bool."""
+        assert signals.distillation is not None  # see `verdict`
         itself = metrics(signals, labels)[rows, None]
-        return self.select(
-            torch.from_numpy(np.concatenate([signals.distillation[rows], itself], axis=1))
+        sequence = np.concatenate([signals.distillation[rows], itself], axis=1)
+        return self.select(torch.from_numpy(sequence))
+
+    def verdict(self, evidence: Evidence, *, seed: int = 0, **how) -> dict[str, Verdict]:
+        """Train it on the shadow records but for a share, which chooses epoch and threshold.
+
+        Raises:
+            NotApplicable: the records to distil models on are too few, or those to learn from.
+            UserError: nothing is known of distilled models.
+        """
+        self._check(evidence)
+        labels, masks = evidence.labels, evidence.calibration_mask
+        x = torch.cat(
+            [self.features(one, labels, mask) for one, mask in zip(evidence.shadows, masks)]
         )
+        member = evidence.member[masks]
+        held = a_share(member, HELD_OUT, generator(seed, "mia", self.name, "held out"))
+        learner = Learner.of(self.name, seed=seed, **how)
+        model = learner.fit(self.build(x), x, member, self.config, dev=held)
+        of_held = member_log_odds(model, x[held])
+        threshold = best_threshold(of_held[member[held]], of_held[~member[held]])
+        of_targets = self.features(evidence.victim, labels, evidence.target)
+        return {self.name: Verdict(member_log_odds(model, of_targets), threshold)}
 
-
-def _attack(kind: SequenceAttack, evidence: Evidence, how: dict) -> dict[str, Verdict]:
-    if evidence.victim.distillation is None:
-        masks = [evidence.target, *evidence.calibration_mask]
-        if own_records(masks) < FEWEST:
+    def _check(self, evidence: Evidence) -> None:
+        if evidence.victim.distillation is not None:
+            return
+        count = own_records([evidence.target, *evidence.calibration_mask])
+        if count < FEWEST:
             raise NotApplicable(
-                f"{kind.name} distils each model on records that are neither its members nor its "
-                f"non-members, of which it needs at least {FEWEST}, not {own_records(masks)}"
+                f"{self.name} distils each model on records that are neither its members nor its "
+                f"non-members, of which it needs at least {FEWEST}, not {count}"
             )
         raise UserError(
-            f"{kind.name} needs the posteriors of distilled models "
+            f"{self.name} needs the posteriors of distilled models "
             f"(Evidence.from_posteriors(..., distillation=...))"
         )
-    return train_and_score(kind, evidence, **how)
 
 
 def loss_trajectory(evidence: Evidence, **how) -> dict[str, Verdict]:
-    """A perceptron on the losses along the distillation and the model's own (Liu et al. 2022).
-
-    Raises:
-        NotApplicable: the records to distil models on are too few.
-        UserError: nothing is known of distilled models.
-    """
-    kind = SequenceAttack(
-        "loss_trajectory", losses, loss_perceptron, config=TRAJECTORY_CONFIG, held_out=0.2
-    )
-    return _attack(kind, evidence, how)
+    """A perceptron on the losses along the distillation and the model's own (Liu et al. 2022);
+    raises as `SequenceAttack.verdict` does."""
+    kind = SequenceAttack("loss_trajectory", losses, loss_perceptron, TRAJECTORY_CONFIG)
+    return kind.verdict(evidence, **how)
 
 
 def seqmia(evidence: Evidence, **how) -> dict[str, Verdict]:
     """An LSTM with attention on five metrics along the distillation and the model's own (Li et al.
-    2024); raises as `loss_trajectory` does."""
-    kind = SequenceAttack(
-        "seqmia", first_epochs, AttentiveLstm, config=SEQUENCE_CONFIG, held_out=0.2
-    )
-    return _attack(kind, evidence, how)
+    2024); raises as `SequenceAttack.verdict` does."""
+    kind = SequenceAttack("seqmia", first_epochs, AttentiveLstm, SEQUENCE_CONFIG)
+    return kind.verdict(evidence, **how)

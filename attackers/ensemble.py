@@ -19,8 +19,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from attackers import ATTACKS, COMBINED, OPTION_NAMES, attack, unfit
-from attackers.compleak import ShadowRecords, fitted, held_out_threshold, log_odds_of
+from attackers.calibration import best_threshold
 from attackers.evidence import Evidence, Verdict
+from attackers.learning import ShadowRecords, cross_fitted
 from core.console import NotApplicable, UserError
 
 if TYPE_CHECKING:
@@ -120,8 +121,10 @@ def ensemble(
     targets, x = (np.stack(scores, axis=1) for scores in zip(*found.values()))
     masks, known = evidence.calibration_mask, ~np.isnan(x).any(axis=1)
     records = ShadowRecords(x[known], evidence.member[masks][known], np.nonzero(masks)[0][known])
-    threshold = held_out_threshold(_combination, log_odds_of, records, seed)
-    combination = fitted(_combination(seed), records.x, records.member)
+    held, combination = cross_fitted(
+        _combination, lambda one, x: one.decision_function(x), records, seed
+    )
+    threshold = best_threshold(held[records.member], held[~records.member])
     scores, sure = np.full(len(targets), np.nan), ~np.isnan(targets).any(axis=1)
     if sure.any():
         scores[sure] = combination.decision_function(targets[sure])

@@ -22,6 +22,7 @@ from bench.guesses import GUESSES
 from bench.layout import PRUNED_AFTER, PRUNING, QUANTIZING, ModelSet
 from bench.option_checks import check_together
 from bench.options import OPTIONS, REQUIRED, UNUSED, Options
+from bench.releases import in_order
 from core.console import UserError
 from core.inputs import locate
 from core.registry import nearest
@@ -228,6 +229,7 @@ def normalise(
     meaning |= _meaningless_compression(meaning, stage)
     if stage != "mia":
         meaning |= {"also": (), "queries": 1}
+    meaning["also"] = in_order(meaning["also"])
     if meaning["split"] == "inout":
         reset("attacker_records")
     meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage))

@@ -31,6 +31,12 @@ _VERSION = re.compile(
 )
 
 
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of versions, each once: the original, then all others by name. So the order in which
+    they are given makes no two attackers of those who hold the same."""
+    return tuple(sorted(set(names), key=lambda name: (name != ORIGINAL, name)))
+
+
 def release_options(options: Options, name: str) -> Options:
     """The options of mia.py that attack the version of this name in place of that of `options`.
 

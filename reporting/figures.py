@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from defenders.accounting import advantage_bound
-from reporting.columns import MEASURES
+from reporting.columns import MEASURES, ordered_attacks
 from reporting.style import (
     GREY,
     add_legend,
@@ -20,6 +20,7 @@ from reporting.style import (
     attack_curves,
     attack_handles,
     line_style,
+    line_styles,
     logarithmic,
     panels,
 )
@@ -52,11 +53,12 @@ def sparsity(series: dict[str, pd.DataFrame]) -> Figure:
     there = np.unique(every.query("sparsity > 0")["sparsity"])
     step = np.diff(there).mean()
     beside = there[0] - step  # the original, which has no place on this axis
+    styles = line_styles(ordered_attacks(every))
     for axis in list(axes.flat)[len(series) :]:
         axis.set_visible(False)
     for axis, (title, data) in zip(axes.flat, series.items()):
         data = data.assign(sparsity=data["sparsity"].where(data["sparsity"] > 0, beside))
-        attack_curves(axis, data, "sparsity", shift=step / 45)
+        attack_curves(axis, data, "sparsity", styles=styles, shift=step / 45)
         axis.axhline(50, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         axis.set_xticks([beside, *there], ["original", *(f"{tick:g}" for tick in there)])
         axis.set(title=title.replace(", ", "\n", 1), xlabel="sparsity (% of weights pruned)")
@@ -70,6 +72,8 @@ def sparsity(series: dict[str, pd.DataFrame]) -> Figure:
 @as_png
 def roc(curves_of: dict[str, dict[str, RocCurve]]) -> Figure:
     """ROC on two logarithmic axes, a panel for each victim: {victim: {attack: curve}}."""
+    verdicts = {name: curve.verdict for each in curves_of.values() for name, curve in each.items()}
+    styles = line_styles(dict(sorted(verdicts.items())))
     figure, axes = panels(1, len(curves_of), height=4.4, sharey=True, sharex=True)
     for axis, (title, curves) in zip(axes[0], curves_of.items()):
         low = min(float(curve.fpr[0]) for curve in curves.values())
@@ -80,7 +84,7 @@ def roc(curves_of: dict[str, dict[str, RocCurve]]) -> Figure:
                 np.where(curve.tpr > 0, curve.tpr, np.nan),
                 label=f"{attack}  {100 * curve.auc:.1f}",
                 markevery=max(1, len(curve.fpr) // 8),
-                **line_style(curve.verdict),
+                **styles[attack],
             )
         axis.legend(title="AUC (%)", loc="lower right", handlelength=2.6)
         axis.set(title=title, xlabel="false-positive rate (%)")
@@ -155,12 +159,13 @@ def epsilon(series: dict[str, pd.DataFrame], bounded: set[str], delta: float) ->
     """
     columns, pooled = min(len(series), 2), pd.concat(series.values())
     every, bound_seen = pooled["epsilon"], False
-    rows = -(-len(series) // columns)
+    rows, styles = -(-len(series) // columns), line_styles(ordered_attacks(pooled))
     figure, axes = panels(rows, columns, height=3.4, sharey=True, sharex=True)
     for axis in list(axes.flat)[len(series) :]:
         axis.set_visible(False)
     for axis, (title, data) in zip(axes.flat, series.items()):
-        attack_curves(axis, data, "epsilon", scale=200, offset=100)
+        advantage = data.assign(mean=2 * data["mean"] - 1, sd=2 * data["sd"])
+        attack_curves(axis, advantage, "epsilon", styles=styles)
         axis.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
         axis.set(title=title, xlabel="epsilon of the victim (log scale)")
         axis.xaxis.set_tick_params(labelbottom=True)
@@ -188,7 +193,7 @@ def shadows(data: pd.DataFrame, victim: str) -> Figure:
     """
     figure, axes = panels(1, 1, height=4.0)
     axis = axes[0, 0]
-    attack_curves(axis, data, "shadow_num")
+    attack_curves(axis, data, "shadow_num", styles=line_styles(ordered_attacks(data)))
     ticks = sorted(set(data["shadow_num"]))
     axis.set(
         xscale="log",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 WIDTH, PIXELS = 9.0, 192  # inches, which a page shows as 96 pixels each; of the image, an inch
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 LINES, MARKERS = ("-", "--", ":"), "osD^vPX<>"
+# of further curves of an attack: none of LINES
+DASHES = ((0, (6, 1, 1, 1)), (0, (2, 3)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 4)))
 GREY = "#777777"
 MEMBER, NON_MEMBER = "#D55E00", "#0072B2"
 STYLE: dict = {
@@ -58,6 +61,21 @@ def line_style(verdict: str) -> dict[str, Any]:
     }
 
 
+def line_styles(attacks: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The style of each attack as it is printed, from {that: its registered name}; those of one
+    name, which differ in the releases held or in options, have its colour and marker and a line
+    each."""
+    seen: Counter[str] = Counter()
+    styles = {}
+    for attack, verdict in attacks.items():
+        styles[attack] = line_style(verdict)
+        if seen[verdict]:
+            dashes = DASHES[(seen[verdict] - 1) % len(DASHES)]
+            styles[attack] |= {"linestyle": dashes, "markerfacecolor": "white"}
+        seen[verdict] += 1
+    return styles
+
+
 def panels(rows: int, columns: int, *, height: float, **how) -> tuple[Figure, np.ndarray]:
     """An empty figure of the page's width and its axes (rows, columns); `height` of a row, inches."""
     figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
@@ -85,10 +103,8 @@ def add_legend(figure: Figure, handles: list, **how) -> None:
 
 def attack_handles(rows: pd.DataFrame) -> list[Line2D]:
     """The legend's entries for all attacks of rows with columns attack and verdict, in order."""
-    return [
-        Line2D([], [], label=attack, **line_style(verdict))
-        for attack, verdict in ordered_attacks(rows).items()
-    ]
+    styles = line_styles(ordered_attacks(rows))
+    return [Line2D([], [], label=attack, **style) for attack, style in styles.items()]
 
 
 def logarithmic(axis, direction: str, low: float, high: float, *, scale: float = 1.0) -> None:
@@ -107,24 +123,24 @@ def logarithmic(axis, direction: str, low: float, high: float, *, scale: float =
 
 
 def attack_curves(
-    axis, data: pd.DataFrame, x: str, *, shift: float = 0.0, scale: float = 100, offset: float = 0.0
+    axis, data: pd.DataFrame, x: str, *, styles: dict[str, dict[str, Any]], shift: float = 0.0
 ) -> None:
-    """A line for each attack over column `x`, with a bar of a standard deviation to both sides.
+    """A line for each attack over column `x`, with a bar of a standard deviation to both sides, in
+    percent.
 
     Args:
         data: columns attack, verdict, mean, sd and `x`.
+        styles: of `line_styles`, of these attacks and maybe more.
         shift: of each attack's points against the last one's, so that bars don't hide one another.
-        scale, offset: what is drawn is scale * mean - offset.
     """
-    verdicts = list(dict.fromkeys(ordered_attacks(data).values()))
+    order = list(ordered_attacks(data))
     # in the order of `x`: which line lies above which follows from it
-    for _, points in data.sort_values(x).groupby("attack", sort=False):
-        verdict = points["verdict"].iloc[0]
-        style = line_style(verdict)
+    for attack, points in data.sort_values(x).groupby("attack", sort=False):
+        style = styles[str(attack)]
         axis.errorbar(
-            points[x] + shift * (verdicts.index(verdict) - len(verdicts) / 2),
-            scale * points["mean"] - offset,
-            scale * points["sd"].fillna(0.0),
+            points[x] + shift * (order.index(str(attack)) - len(order) / 2),
+            100 * points["mean"],
+            100 * points["sd"].fillna(0.0),
             elinewidth=0.8,
             ecolor=(style["color"], 0.4),
             **style,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from attackers import VERDICTS, part_of_all, unfit
+from attackers import ATTACKS, VERDICTS, part_of_all, unfit
+from bench.attack_lines import name_with_releases
 from datasets import SPLITS
 from defenders import DEFENDERS
 from models import MODELS
@@ -45,16 +46,34 @@ def _missing_attacks(rows: pd.DataFrame) -> list[str]:
         if part_of_all(name) and not unfit(name, online=online, shadow_num=most, also=also)
     ]
     # attackers with other numbers of shadow models are another question: by model and knowledge
-    attacked = rows.assign(name=_knowledge(rows)).groupby("name", sort=False)["verdict"].agg(set)
+    attacked = rows.assign(name=_knowledge(rows)).groupby("name", sort=False)
     missing: dict[tuple[str, ...], list[str]] = {}
-    for victim, verdicts in attacked.items():
-        names = tuple(verdict for verdict in possible if verdict not in verdicts)
+    for victim, group in attacked:
+        names = tuple(_not_made(group, possible))
         if names:
             missing.setdefault(names, []).append(str(victim))
     return [
         f"Attacks not made on {_victims(victims, len(attacked))}: {', '.join(names)}."
         for names, victims in missing.items()
     ]
+
+
+def _not_made(group: pd.DataFrame, possible: list[str]) -> list[str]:
+    """Of these attacks those that were not made on the one victim of the rows; on several releases,
+    by each attacker who held some of this victim."""
+    made = set(zip(group["verdict"], group["also"]))
+    held = [names for names in group["also"].unique() if names] or [""]
+    return [
+        _printed(verdict, names)
+        for verdict in possible
+        for names in (held if ATTACKS[VERDICTS[verdict]].options.get("releases") else [""])
+        if (verdict, names) not in made
+    ]
+
+
+def _printed(verdict: str, also: str) -> str:
+    """An attack and the other releases that it had, as tables name it."""
+    return name_with_releases(verdict, filter(None, also.split(",")))
 
 
 def _knowledge(rows: pd.DataFrame) -> pd.Series:
@@ -116,12 +135,13 @@ def _missing_seeds(rows: pd.DataFrame) -> list[str]:
     seeds = sorted(set(rows["seed"]))
     if len(seeds) == 1:
         return [f"Other splits of the records: there is seed {seeds[0]} only."]
-    per_attack = rows.groupby([_knowledge(rows), "verdict"], sort=False)["seed"].agg(set)
+    by = [_knowledge(rows), "verdict", "also"]
+    per_attack = rows.groupby(by, sort=False)["seed"].agg(set)
     fewer: dict[tuple, dict[str, None]] = {}
-    for (_, verdict), have in per_attack.items():
+    for (_, verdict, also), have in per_attack.items():
         absent = tuple(seed for seed in seeds if seed not in have)
         if absent:
-            fewer.setdefault(absent, {})[str(verdict)] = None
+            fewer.setdefault(absent, {})[_printed(verdict, also)] = None
     return [
         f"Seed{'s' * (len(absent) > 1)} {', '.join(map(str, absent))}: {', '.join(verdicts)} not "
         f"on every victim that they attack with other seeds."

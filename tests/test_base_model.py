@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from base_model import BaseModel, Objective, Progress, TrainConfig, TrainSet
+from base_model import BaseModel, Callback, Objective, Progress, TrainConfig, TrainSet
 from core.console import UserError
 from core.devices import choose_device, choose_precision, generator
 from datasets import Records, batches
 from models import queries
+from training.config import CosineConfig
 
 CPU = torch.device("cpu")
 
@@ -161,6 +162,25 @@ def test_without_dev_the_last_epoch_is_kept_and_lr_falls_at_milestones():
         bias, weight = bias - lr * moment, weight - lr * moment_w
         assert seen.numpy() == pytest.approx(bias, abs=1e-5)
     assert torch.equal(model.network.bias, biases[-1])
+
+
+def test_a_cosine_takes_the_learning_rate_to_zero():
+    model = model_of(nn.Linear(4, 3))
+    seen = []
+
+    class Watch(Callback):
+        def on_epoch(self, run):
+            seen.append(run.schedule.get_last_lr()[0])
+
+    model.train(
+        TrainSet(Records(x=torch.eye(4), y=torch.arange(4) % 3, num_cls=3), torch.arange(4)),
+        CosineConfig(epochs=6, optimizer="sgd", lr=0.8),
+        generator=torch.Generator(),
+        callbacks=[Watch()],
+    )
+    # lr (1 + cos(pi t / 6)) / 2: cosines of 30, 60, 90, 120, 150 and 180 degrees
+    root = np.sqrt(3) / 2
+    assert seen == pytest.approx([0.4 * (1 + c) for c in (root, 0.5, 0, -0.5, -root, -1)])
 
 
 def test_adam_step_worked_by_hand():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models import slices
 from models.layers import Dropout, initialise, seed_dropout
-from transformer import EncoderLayer, SelfAttentionAttack
+from transformer import EncoderLayer, SelfAttentionAttack, TrajectoryAttack
 
 
 def fresh(module):
@@ -132,6 +132,25 @@ def test_attack_network_is_made_as_the_paper_has_it():
     layer = network.encoder[0]
     assert layer.in_weight.abs().max() <= (6 / (64 + 192)) ** 0.5 and layer.in_bias.eq(0).all()
     assert layer.out_weight.abs().max() <= 1 / 8
+
+
+def test_network_of_trajectories_is_small_and_knows_the_places_and_the_class():
+    network = fresh(TrajectoryAttack(releases=3, num_cls=10))
+    sizes = [
+        3 * 2,  # BatchNorm over the numbers
+        (1 + 3) * 16 + 16 + 10 * 16,  # number and place, class
+        3 * 16 * 16 + 3 * 16 + 16 * 16 + 16 + 16 * 32 + 32 + 32 * 16 + 16 + 4 * 16,
+        3 * 16 * 2 + 2,
+    ]
+    assert sum(parameter.numel() for parameter in network.parameters()) == sum(sizes) == 2568
+    network.eval()
+    numbers = torch.tensor([[1.0, 2, 3], [2, 1, 3], [1, 2, 3]])
+    classes = F.one_hot(torch.tensor([0, 0, 1]), 10).float()
+    logits = network(torch.cat([numbers, classes], dim=1))
+    assert logits.shape == (3, 2)
+    assert not torch.allclose(logits[0], logits[1]) and not torch.allclose(logits[0], logits[2])
+    alone = network(torch.cat([numbers, classes], dim=1)[1:2])
+    torch.testing.assert_close(alone, logits[1:2])
 
 
 def test_tokens_are_treated_alike_until_they_are_flattened():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from core.console import UserError
 from datasets import Records
@@ -37,6 +38,19 @@ class TrainConfig:
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=0.9, **common)
         return {"adam": torch.optim.Adam}[self.optimizer](parameters, **common)
+
+    def build_schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """What changes its learning rate after each epoch."""
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineConfig(TrainConfig):
+    """The learning rate falls from lr to 0 as half a cosine (Loshchilov & Hutter, ICLR 2017,
+    without restarts): lr (1 + cos(pi t / epochs)) / 2 after t epochs."""
+
+    def build_schedule(self, optimizer):
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ class TrainingRun:
         self.model, self.data, self.objective = model, data, objective
         self.config, self.generators = config, generators
         self.optimizer = objective.build_optimizer(model.network, config)
-        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, config.milestones)
+        self.schedule = config.build_schedule(self.optimizer)
         self.histories = [TrainingHistory() for _ in generators]
         every = [True] * len(generators)
         self.best_weights: dict[str, torch.Tensor] | None = None

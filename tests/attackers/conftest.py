@@ -3,9 +3,11 @@
 import pytest
 
 import attackers.compleak
+import attackers.compleak_mr
 import attackers.distillation
 import attackers.neural
 import attackers.qmia
+import attackers.trajectory
 from base_model import TrainConfig
 
 
@@ -16,3 +18,5 @@ def short_training(monkeypatch):
         monkeypatch.setattr(attackers.distillation, name, TrainConfig(epochs=2))
     monkeypatch.setattr(attackers.compleak, "TREES", 20)
     monkeypatch.setattr(attackers.qmia, "CONFIG", TrainConfig(epochs=2))
+    monkeypatch.setattr(attackers.compleak_mr, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
+    monkeypatch.setattr(attackers.trajectory, "CONFIG", TrainConfig(epochs=2))

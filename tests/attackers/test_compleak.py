@@ -98,7 +98,7 @@ def test_scores_are_those_of_scikit_learns_classifiers_on_pooled_records():
 
 def test_thresholds_are_of_shadow_models_that_were_held_out():
     evidence, truth = evidence_of()
-    records = compleak.pooled_records(evidence, evidence.also["original"].shadows)
+    records = compleak.pooled_records(evidence, evidence.shadows, evidence.also["original"].shadows)
     assert records.x.shape == (6 * 300, 12) and (np.bincount(records.shadow) == 300).all()
     held = np.full(len(records.member), np.nan)
     for learnt, held_out in records.folds(0):
@@ -115,7 +115,7 @@ def test_thresholds_are_of_shadow_models_that_were_held_out():
 
 def test_one_shadow_model_is_held_out_by_its_records():
     evidence, truth = evidence_of(shadows=1)
-    records = compleak.pooled_records(evidence, evidence.also["original"].shadows)
+    records = compleak.pooled_records(evidence, evidence.shadows, evidence.also["original"].shadows)
     held_out = [held_out for _, held_out in records.folds(0)]
     assert sorted(np.concatenate(held_out)) == list(range(300)) and len(held_out) == 3
     for verdict in attack("compleak_sr", evidence).values():
@@ -182,7 +182,7 @@ def auc_of_one_release(evidence, truth):
     """Of the regression on this release's posteriors in rising order and the class."""
     copy = replace(evidence, also={"copy": evidence.releases()[0]})
     this = evidence.releases()[0]
-    records = compleak.pooled_records(copy, this.shadows)
+    records = compleak.pooled_records(copy, copy.shadows, this.shadows)
     x = compleak.features(this.victim, this.victim, evidence.labels)[evidence.target]
     fitted = compleak.logistic_regression(0).fit(records.x[:, 4:], records.member)
     return auc(fitted.decision_function(x[:, 4:]), truth)

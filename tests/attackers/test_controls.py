@@ -13,12 +13,14 @@ import pytest
 import torch
 from attack_cases import as_seen_by
 from scipy.stats import binom, norm
+from signal_cases import all_signals
 
 import attackers.compleak
+import attackers.compleak_mr
 import attackers.distillation
 import attackers.neural
 import attackers.qmia
-import bench.distilling
+import attackers.trajectory
 from attackers import (
     ATTACKS,
     VERDICTS,
@@ -35,7 +37,7 @@ from attackers.label_only_evidence import ClassSignals
 from attackers.signals import Release
 from base_model import BaseModel, TrainConfig, TrainSet
 from bench.label_only import class_signals, query_copies, query_distances
-from bench.signals import query, query_sensitivity
+from bench.signals import query
 from core.devices import generator
 from datasets import Records, load, split
 from models import build
@@ -45,7 +47,7 @@ SHADOWS = {"paper": 3, "inout": 6}  # the fewest with which all attacks can be m
 KINDS = list(SHADOWS)
 # networks that learn from shadow models' signals; all other attacks are a formula for each record
 TRAINED = (
-    *("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr"),
+    *("samia", "nn", "nn_top3", "nn_cls", "nn_joint", "compleak_sr", "compleak_mr", "trajectory"),
     *("loss_trajectory", "seqmia"),
 )
 
@@ -80,6 +82,8 @@ def verdicts(name, evidence):
         patch.setattr(attackers.compleak, "TREES", 50)
         patch.setattr(attackers.distillation, "TRAJECTORY_CONFIG", short)
         patch.setattr(attackers.distillation, "SEQUENCE_CONFIG", TrainConfig(epochs=8, lr=5e-3))
+        patch.setattr(attackers.compleak_mr, "CONFIG", short)
+        patch.setattr(attackers.trajectory, "CONFIG", TrainConfig(epochs=8))
         return attack(
             name, evidence, device=CPU, seed=0, progress=lambda *_: (lambda *_: None, lambda: None)
         )
@@ -108,47 +112,6 @@ def prune_half(network):
         for weight in network.parameters():
             if weight.ndim > 1:
                 weight[weight.abs() <= weight.abs().median()] = 0
-
-
-def sensitivities(model, records, mask, draw):
-    """Of the records in the mask; NaN of all others."""
-    values = np.full((len(records), 10), np.nan, np.float32)
-    values[mask] = query_sensitivity(model, records, np.flatnonzero(mask), generator=draw)
-    return values
-
-
-def metrics_while_distilled(model, records, mask, draw):
-    """Of the records in the mask, after each of eight epochs; NaN of all others."""
-    own, known = np.flatnonzero(mask), np.flatnonzero(~mask)
-    student = BaseModel(
-        build("columnfc", shape=records.shape, num_cls=10, generator=draw),
-        device=CPU,
-        generator=draw,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.distilling, "CONFIG", TrainConfig(epochs=8, batch_size=64))
-        found = bench.distilling.distil(
-            student,
-            records,
-            known=known,
-            teacher=query(model, records, known),
-            asked=own,
-            generator=draw,
-        )
-    values = np.full((len(records), *found.shape[1:]), np.nan, np.float32)
-    values[own] = found
-    return values
-
-
-def all_signals(model, records, record_ids, mask, draw):
-    """Of the records of these numbers; all but logits of those in the mask alone."""
-    sensitivity = sensitivities(model, records, mask, draw)
-    distillation = metrics_while_distilled(model, records, mask, draw)
-    return Signals(
-        query(model, records, record_ids),
-        sensitivity[record_ids],
-        distillation=distillation[record_ids],
-    )
 
 
 def evidence_of_models(records, *, kind, epochs):  # long: all that is asked of each model

@@ -142,7 +142,10 @@ def test_where_nothing_was_distilled_a_line_says_why():
     [
         (3, "distillation must be a pair"),
         ((np.zeros((2, 5, 2)), np.zeros((3, 2, 5, 2))), r"distillation\[0\] must be posteriors"),
-        ((np.full((2, 8, 2), 0.5), np.full((2, 2, 8, 2), 0.5)), r"distillation\[1\] must be of the 3 shadows"),
+        (
+            (np.full((2, 8, 2), 0.5), np.full((2, 2, 8, 2), 0.5)),
+            r"distillation\[1\] must be of the 3 shadows",
+        ),
         ((np.full((2, 8, 2), 0.5), np.full((3, 4, 8, 2), 0.5)), r"distillation\[1\]\[0\] must be"),
         (
             (np.full((2, 8, 2), 5.0), np.full((3, 2, 8, 2), 0.5)),

@@ -9,7 +9,7 @@ import pytest
 from bench.command_line import parse
 from bench.layout import NAMED_AFTER, ModelSet
 from bench.matchup import Matchup
-from bench.releases import release_options
+from bench.releases import in_order, release_options
 from core.console import UserError
 from defenders import DEFENDERS
 from pruner import PRUNERS
@@ -58,6 +58,15 @@ def test_every_version_is_read_back_from_its_name(options):
             }
         seen.add(name)
     assert len(seen) > 3000
+
+
+def test_releases_have_one_order(write_config):
+    names = ["l1unstructure_0.9", "int8", "original", "l1unstructure_0.5"]
+    expected = ("original", "int8", "l1unstructure_0.5", "l1unstructure_0.9")
+    for order in itertools.permutations(names):
+        assert in_order(order) == expected
+    said = "l1unstructure_0.9,int8,int8,original,l1unstructure_0.5"
+    assert parse("mia", ["cpu", write_config(), "--also", said]).also == expected
 
 
 def test_the_original_is_a_release_of_a_compressed_one_and_the_other_way_round(options):

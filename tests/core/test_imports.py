@@ -82,7 +82,7 @@ def test_attacks_on_arrays_work_beside_packages_of_the_same_names(before, tmp_pa
 
 def test_modules_are_loaded_once_where_nobody_else_has_their_names():
     program = (
-        "import base_model, datasets\nfrom attackers import ATTACKS\nloss = ATTACKS.load('nn').__globals__\n"
+        "import base_model, datasets\nfrom attackers import ATTACKS\nloss = ATTACKS.load('qmia').__globals__\n"
         "assert loss['BaseModel'] is base_model.BaseModel and loss['Records'] is datasets.Records\n"
     )
     done = subprocess.run(

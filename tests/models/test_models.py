@@ -7,6 +7,7 @@ from torch import nn
 import models
 from core.console import UserError
 from models import MODELS, build
+from models.perceptron import TwoBranches
 
 IMAGES = [name for name in MODELS if MODELS[name].options["smallest"]]
 
@@ -35,6 +36,20 @@ def parameters(network):
 )
 def test_number_of_parameters_by_hand(name, shape, expected):
     assert parameters(fresh(name, shape, num_cls=10)) == expected
+
+
+def test_two_branches_are_as_compleaks_code_has_them():
+    """Three releases: 6 and 3 inputs; what the branches see, they see apart."""
+    network = TwoBranches(releases=3).eval()
+    branches = [inputs * 128 + 128 + 128 * 64 + 64 for inputs in (6, 3)]
+    head = [a * b + b for a, b in ((128, 256), (256, 128), (128, 64), (64, 2))]
+    assert parameters(network) == sum(branches) + sum(head)
+    drops = [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
+    assert drops == [0.5] * 6
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    parts = [network.branches[0](x[:, :6]), network.branches[1](x[:, 6:])]
+    assert torch.equal(network(x), network.head(torch.cat(parts, dim=1)))
+    assert network(x).shape == (5, 2)
 
 
 @pytest.mark.parametrize("name", list(MODELS))

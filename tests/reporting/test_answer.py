@@ -359,6 +359,26 @@ def test_attacks_that_were_not_made_are_named_with_the_victims(grid):
     assert "Attacks not made on l1unstructure 70 %" in named[1] and "gap" not in named[1]
 
 
+def test_attackers_with_other_releases_are_told_apart():
+    held = [
+        rows(("lira_joint", 7, 0.6), ("nn_joint", 7, 0.6), also="original"),
+        rows(("lira_joint", 7, 0.6), ("lira_joint", 8, 0.6), also="original,int8"),
+    ]
+    said = texts(answer_of(rows(*seeds("conf", 0.6, 0.6)), *held), "not tested")
+    (missing,) = [text for text in said if "Attacks not made" in text]
+    assert "lira_joint" not in missing and "nn_joint + original + int8" in missing
+    assert "nn_joint + original," not in missing
+    assert "compleak_sr + original, compleak_sr + original + int8" in missing
+    assert "Seed 8: lira_joint + original, nn_joint + original not on every victim" in " ".join(
+        said
+    )
+    # of a victim of which nobody held more, the attack as such
+    other = rows(*seeds("conf", 0.6, 0.6), **ORIGINAL)
+    said = texts(answer_of(rows(*seeds("conf", 0.6, 0.6)), *held, other), "not tested")
+    (missing,) = [text for text in said if "Attacks not made on original" in text]
+    assert ", lira_joint, " in missing and "lira_joint +" not in missing
+
+
 def test_attacks_that_cannot_be_made_are_not_missed():
     (text,) = [
         text

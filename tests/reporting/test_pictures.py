@@ -19,11 +19,13 @@ from bench.results import find_results
 from core.files import packed_arrays, read_arrays, sealed_json
 from defenders.accounting import NO_GUARANTEE, advantage_bound, rounded_up
 from reporting import figures
+from reporting.columns import ordered_attacks
+from reporting.figures import RocCurve
 from reporting.pictures import epsilon_figure, rates_within
 from reporting.results import results_table
 from reporting.signal_pictures import true_class_signals
 from reporting.signal_plots import TrueClassSignals, class_means
-from reporting.style import attack_handles, line_style
+from reporting.style import attack_handles, line_style, line_styles
 from reporting.summary import label_configurations, summarise
 
 
@@ -133,6 +135,27 @@ def test_every_attack_has_a_line_style_of_its_own_whatever_its_options():
     handles = attack_handles(label_configurations(both)[0])
     assert [handle.get_label() for handle in handles] == ["rmia (rmia_a 0.2)", "rmia (rmia_a 0.3)"]
     assert {handle.get_color() for handle in handles} == {line_style("rmia")["color"]}
+
+
+def test_curves_of_an_attack_with_other_releases_are_told_apart():
+    both = pd.concat(
+        [
+            rows(("lira_joint", 7, 0.6), ("rmia", 7, 0.6), also=names)
+            for names in ("int8", "original")
+        ]
+    )
+    both.loc[both["attack"] == "rmia", "also"] = ""
+    named = label_configurations(both.reset_index(drop=True))[0]
+    styles = line_styles(ordered_attacks(named))
+    joint = [styles[f"lira_joint + {names}"] for names in ("int8", "original")]
+    assert joint[0] == line_style("lira_joint") and styles["rmia"] == line_style("rmia")
+    assert joint[0]["color"] == joint[1]["color"] and joint[0]["linestyle"] != joint[1]["linestyle"]
+    curve = RocCurve("lira_joint", np.array([0.1, 1.0]), np.array([0.2, 1.0]), 0.6)
+    names = ("lira_joint + int8", "lira_joint + original")
+    figure = figures.roc.__wrapped__({"v": dict.fromkeys(names, curve)})
+    (first, second) = figure.axes[0].get_lines()[1:]
+    assert first.get_color() == second.get_color()
+    assert first._dash_pattern != second._dash_pattern
 
 
 def test_answers_of_the_true_class_are_those_of_the_targets(made):

@@ -10,6 +10,7 @@ import pretrain
 import prune
 import quantize
 import report
+from bench.attack_lines import read_whole_lines, write_lines
 
 ALSO = ("--also", "original")
 SAME = ("--attacks", "lira_joint,nn_joint")
@@ -44,8 +45,8 @@ def test_lines_say_what_was_held_and_each_is_kept(path, capsys):
     assert told() == {
         ("lira_joint", "original"),
         ("nn_joint", "original"),
-        ("lira_joint", "int8", "original"),
-        ("nn_joint", "int8", "original"),
+        ("lira_joint", "original", "int8"),
+        ("nn_joint", "original", "int8"),
         ("gap", "alone"),
         ("lira", "alone"),
     }
@@ -58,6 +59,43 @@ def test_lines_say_what_was_held_and_each_is_kept(path, capsys):
     assert all(name in table for name in ("lira_joint + original ", "nn_joint + original ", "gap"))
     run(mia, path, "--attacks", "gap")
     assert "gap: kept" in capsys.readouterr().out
+
+
+def test_the_order_in_which_releases_are_named_does_not_matter(path, capsys):
+    run(mia, path, *SAME, "--also", "original,int8")
+    before = files()
+    capsys.readouterr()
+    run(mia, path, *SAME, "--also", "int8,original")
+    assert "lira_joint, nn_joint: kept" in capsys.readouterr().out and files() == before
+
+
+def test_lines_in_another_order_are_read_and_kept(path, capsys):
+    """Those made before the order was one."""
+    run(mia, path, "--attacks", "lira_joint", "--also", "original,int8")
+    file = MADE / "l1unstructure_0.7_model/attacks.jsonl"
+    write_lines(file, [line | {"also": ["int8", "original"]} for line in read_whole_lines(file)])
+    run(mia, path, "--attacks", "lira_joint", "--also", "original,int8")
+    assert told() == {("lira_joint", "int8", "original"), ("lira_joint", "original", "int8")}
+    capsys.readouterr()
+    assert report.main(["results", "--out", "out"]) == 0
+    page = Path("out/report.md").read_text()
+    assert "lira_joint + int8 + original |" in page and "lira_joint + original + int8 |" in page
+    assert "of models that are gone" not in capsys.readouterr().out
+
+
+def test_attacks_that_learn_keep_what_they_learnt(path, capsys):
+    """Another victim of the same shadow models finds the networks and forests there."""
+    learnt = ("--attacks", "compleak_sr,compleak_mr,trajectory")
+    run(mia, path, *learnt, *ALSO)
+    kept = set((MADE / "attack_networks").glob("*.pth"))
+    assert len(kept) == 1 + 4 + 3
+    names = ("compleak_sr", "compleak_sr_forest", "compleak_mr", "trajectory")
+    assert told() == {(name, "original") for name in names}
+    before = (MADE / "l1unstructure_0.7_model/scores.npz").read_bytes()
+    (MADE / "l1unstructure_0.7_model/attacks.jsonl").unlink()
+    (MADE / "l1unstructure_0.7_model/scores.npz").unlink()
+    run(mia, path, *learnt, *ALSO)
+    assert (MADE / "l1unstructure_0.7_model/scores.npz").read_bytes() == before
 
 
 def test_a_release_that_is_made_again_makes_its_lines_stale(path, capsys):
@@ -122,4 +160,4 @@ def test_all_leaves_out_what_needs_a_release(path, capsys):
 
 def test_of_a_compressed_network_the_attacker_of_the_original_may_hold_it(path):
     run(mia, path, "--original", "--also", "l1unstructure_0.7,int8", "--attacks", "lira_joint")
-    assert told("victim_model") == {("lira_joint", "l1unstructure_0.7", "int8")}
+    assert told("victim_model") == {("lira_joint", "int8", "l1unstructure_0.7")}
