@@ -443,7 +443,7 @@ def test_nor_by_several_queries(name, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, kind", OF_SEVERAL_QUERIES)
 def test_members_are_told_by_several_queries(name, kind, cases):
-    evidence, member = cases.evidence(kind, MEMORISED)
+    evidence, member, _ = cases.evidence(kind, MEMORISED)
     evidence = with_views(evidence)
     for verdict_name, verdict in verdicts(name, evidence).items():
         assert beyond_chance(metrics.auc(verdict.scores, member), member) > 1, verdict_name

@@ -12,8 +12,8 @@ from torch import nn
 
 from attackers import Evidence, attack, distillation
 from attackers.distillation import AttentiveLstm, metrics
+from attackers.learning import a_share
 from attackers.metrics import auc
-from attackers.neural import _dealt
 from attackers.signals import Signals
 from base_model import TrainConfig
 from core.console import NotApplicable, UserError
@@ -62,13 +62,12 @@ def test_seqmia_sees_fifty_epochs_and_the_model_itself():
 
 
 def test_a_fifth_of_members_and_of_others_is_held_out():
-    member = torch.tensor([1, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 0, 0])
-    learnt, held = _dealt(member, 0.2, generator(0, "held out"))
-    assert sorted([*learnt.tolist(), *held.tolist()]) == list(range(15))
-    assert member[held].sum() == 1 and len(held) == 3
-    assert _dealt(member, 0.0, generator(0, "held out"))[0].tolist() == list(range(15))
+    member = np.array([1, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 0, 0]) == 1
+    draws = [a_share(member, 0.2, generator(seed, "held out")) for seed in range(20)]
+    assert all(member[held].sum() == 1 and held.sum() == 3 for held in draws)
+    assert np.sum(draws, axis=0).all()  # each may be drawn
     with pytest.raises(NotApplicable, match="fewer than 2 members"):
-        _dealt(torch.tensor([1, 0, 0]), 0.2, generator(0, "held out"))
+        a_share(np.array([True, False, False]), 0.2, generator(0, "held out"))
 
 
 def evidence_of(shift, *, n=1200, epochs=4, shadows=6, seed=0):
