@@ -17,6 +17,7 @@ from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, S
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs
+from bench.role_context import released
 from bench.role_models import new_model, on_device
 from bench.run import Run
 from core.devices import generator
@@ -216,7 +217,7 @@ class _Model:
         run = self.run
         model = new_model(run.options, run.records, self.role, "mia", run.device)
         load_effective(model.network, run.options.quantizer, self.checkpoint.weights())
-        return model
+        return released(model, run, run.matchup.models(self.role), self.role)
 
     def logits(self, record_ids: np.ndarray) -> np.ndarray:
         return query(self.model, on_device(self.run.records, self.run.device), record_ids)

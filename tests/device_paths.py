@@ -11,7 +11,7 @@ import attackers.neural
 import attackers.qmia
 import models
 from attackers import Evidence, attack
-from base_model import BaseModel, Stack, TrainConfig, TrainSet
+from base_model import BaseModel, Context, Stack, TrainConfig, TrainSet
 from bench.signals import query, query_sensitivity
 from core.devices import generator
 from datasets import Records
@@ -74,7 +74,7 @@ def trained(  # many parameters: each path varies one or two of them
     data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70))
     defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
     order = generator(7, "order", device=device)
-    defender.setup(data, batch_size=batch_size, generator=order)
+    defender.setup(Context(data, batch_size=batch_size, generator=order))
     training = model.train(
         data,
         TrainConfig(epochs=2, batch_size=batch_size),

@@ -165,10 +165,10 @@ def waits_in_batches(path, **how):
     inside, count = [], 0
 
     def counted(right):
-        def batches(self, *given):
+        def batches(self, *given, **more):
             nonlocal count
             start = len(events)
-            for batch in right(self, *given):
+            for batch in right(self, *given, **more):
                 count += 1
                 yield batch
             inside.extend(events[start:])
