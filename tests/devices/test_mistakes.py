@@ -217,7 +217,7 @@ def torchs_likelihood(self, logits, y):
             "nn",
             remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders)),
         ),
-        ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood)),
+        ("qmia", (attackers.qmia.GaussianHead, "negative_log_likelihood", torchs_likelihood)),
     ],
 )
 def test_waiting_is_seen(path, mistake, monkeypatch):
