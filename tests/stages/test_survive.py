@@ -231,7 +231,7 @@ def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
     )
 
 
-@pytest.mark.parametrize("defend", ["", "adv"])
+@pytest.mark.parametrize("defend", ["", "adv", "relaxloss", "mixup_mmd"])
 def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
     """With dropout, an order of batches, momentum, milestones, early stopping, a learning
     defence."""
