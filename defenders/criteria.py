@@ -59,7 +59,9 @@ class ConvexConcave(Objective):
 class ConvexConcaveExponential(ConvexConcave):
     """CCEL: g(p) = e^p."""
 
-    gain = staticmethod(torch.exp)
+    @staticmethod
+    def gain(p: torch.Tensor) -> torch.Tensor:
+        return p.exp()
 
 
 class ConvexConcaveQuadratic(ConvexConcave):
