@@ -152,6 +152,8 @@ PATHS = {
     "train images": lambda device, **how: trained(device, shape=(3, 8, 8), **how),
     "ppb": lambda device, **how: trained(device, defend="ppb", **how),
     "adv": lambda device, **how: trained(device, defend="adv", **how),
+    "relaxloss": lambda device, **how: trained(device, defend="relaxloss", **how),
+    "mixup_mmd": lambda device, **how: trained(device, defend="mixup_mmd", **how),
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),
     "dp opacus": lambda device, **how: trained(device, defend="dp", engine="opacus", **how),
     "dp images": lambda device, **how: trained(

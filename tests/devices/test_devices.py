@@ -71,7 +71,9 @@ class InMemory(Callback):
             raise Interrupted
 
 
-@pytest.mark.parametrize("path", ["train images", "ppb", "adv", "dp pyvacy", "dp opacus"])
+@pytest.mark.parametrize(
+    "path", ["train images", "ppb", "adv", "mixup_mmd", "dp pyvacy", "dp opacus"]
+)
 def test_a_training_on_the_second_device_goes_on_where_it_stopped(path):
     resume = InMemory()
     with second_device():
