@@ -13,15 +13,18 @@ from models.layers import seed_dropout
 from models.queries import QUERY_BATCH, QueriesInBatches, posteriors, sensitivity
 from pruner.mask import attach_masks
 from training.config import Diverged, TrainConfig, TrainingHistory, TrainSet
-from training.objective import Objective
+from training.objective import Batch, Context, Objective, Released
 from training.run import Callback, Progress, TrainingRun
 
 __all__ = [
     "BaseModel",
+    "Batch",
     "Callback",
+    "Context",
     "Diverged",
     "Objective",
     "Progress",
+    "Released",
     "Stack",
     "TrainConfig",
     "TrainSet",
@@ -70,6 +73,12 @@ class BaseModel:
         self.masks = masks
         attach_masks(self.network, masks)
 
+    def release(self, objective: Objective) -> None:
+        """Answer from now on as the defence `objective` does, whose `setup_release` has been
+        called."""
+        self.network = Released(self.network, objective)
+        self._in_batches = QueriesInBatches(self.network, self.device)
+
     def train(
         self,
         data: TrainSet,
@@ -103,7 +112,7 @@ class BaseModel:
     ) -> list[TrainingHistory]:
         """The epoch loop, for one model or a stack of them."""
 
-        def in_precision(network, x, y) -> torch.Tensor:
+        def in_precision(network, batch) -> torch.Tensor:
             # without its cache, which would hand weights cast under no_grad (by the attack of
             # `adv`) to the training
             with torch.autocast(
@@ -112,7 +121,7 @@ class BaseModel:
                 enabled=self.precision == "bf16",
                 cache_enabled=False,
             ):
-                return loss(network, x, y)
+                return loss(network, batch)
 
         for callback in callbacks:
             callback.on_start(run)
@@ -223,9 +232,13 @@ class Stack(BaseModel):
                 f"{type(objective).__name__} cannot train a stack: it changes more than the criterion"
             )
 
-        def loss(network, x, y) -> torch.Tensor:
+        def loss(network, batch: Batch) -> torch.Tensor:
+            def of_one(logits, x, y, record_ids) -> torch.Tensor:
+                return objective.criterion(logits, Batch(x, y, record_ids, batch.epoch))
+
             # (K,); of their sum, the gradient of each model is that of its own loss
-            return torch.func.vmap(objective.criterion)(network(x), y)
+            logits = network(batch.x)
+            return torch.func.vmap(of_one)(logits, batch.x, batch.y, batch.record_ids)
 
         histories = self._fit(
             TrainingRun(self, data, objective, config, generators), loss, callbacks

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from attackers import version
 from attackers.evidence import Evidence, always_fit
@@ -92,7 +93,7 @@ class Likelihood(Objective):
     records are on the wrong side."""
 
     def selection_metric(self, model, records, dev):
-        return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
+        return [-float(F.cross_entropy(model.logits(records, dev), records.y[dev]))]
 
 
 @dataclass(frozen=True)

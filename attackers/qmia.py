@@ -48,15 +48,18 @@ class GaussianHead(Objective):
         mean, raw = outputs.view(len(outputs), -1, 2)[rows, self.labels[y]].T
         return mean, F.softplus(raw) + 1e-3  # the numbers are standardised
 
-    def criterion(self, logits, y):
-        """The Gaussian negative log-likelihood without its constant."""
-        mean, variance = self.predict(logits, y)
+    def negative_log_likelihood(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Of the Gaussian, without its constant; the mean over a batch."""
+        mean, variance = self.predict(outputs, y)
         # not F.gaussian_nll_loss, which makes the host wait for the GPU to see that no variance is
         # negative
         return (0.5 * (variance.log() + (mean - self.values[y]) ** 2 / variance)).mean()
 
+    def criterion(self, logits, batch):
+        return self.negative_log_likelihood(logits, batch.y)
+
     def selection_metric(self, model, records, dev):
-        return [-float(self.criterion(model.logits(records, dev), records.y[dev]))]
+        return [-float(self.negative_log_likelihood(model.logits(records, dev), records.y[dev]))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,9 @@ class Distillation(Objective):
         super().__init__()
         self.teacher = teacher
 
-    def criterion(self, logits, y):
-        return F.kl_div(torch.log_softmax(logits, dim=1), self.teacher[y], reduction="batchmean")
+    def criterion(self, logits, batch):
+        log_p, teacher = torch.log_softmax(logits, dim=1), self.teacher[batch.y]
+        return F.kl_div(log_p, teacher, reduction="batchmean")
 
 
 class _Watch(Callback):

@@ -16,6 +16,7 @@ from bench.layout import RESUME, ROUNDS, SCALARS, epoch_file
 from bench.plan import TrainingPlan
 from bench.provenance import made_now
 from bench.remedies import MUST_MATCH_TO_REUSE, maker
+from bench.role_context import RoleContext
 from bench.role_models import on_device, precision
 from bench.rounds import Round, RoundFile
 from core.console import UserError
@@ -120,7 +121,8 @@ class Group:
                 data, plan.config, generators=draws, objective=objective, callbacks=callbacks
             )
         (model,) = models
-        objective.setup(data, batch_size=plan.config.batch_size, generator=draws[0])
+        context = RoleContext(plan.run, plan.models, self.roles[0]).context(draws[0])
+        objective.setup(context)
         history = model.train(
             data, plan.config, generator=draws[0], objective=objective, callbacks=callbacks
         )

@@ -20,7 +20,8 @@ from attackers.label_only_evidence import ClassSignals
 from base_model import BaseModel
 from bench.checkpoints import Checkpoint
 from bench.outputs import Outputs
-from bench.role_models import attacked_model, on_device
+from bench.role_context import attacked_model
+from bench.role_models import on_device
 from bench.run import Run
 from bench.signals import Queries, answers, stored_outputs
 from core.devices import generator

@@ -11,6 +11,7 @@ import torch
 from base_model import BaseModel, Objective, TrainConfig
 from bench.layout import ModelSet
 from bench.options import Options
+from bench.role_context import build_objective
 from bench.rounds import Round, round_purpose
 from bench.run import Run
 from core.devices import generator
@@ -75,15 +76,14 @@ class TrainingPlan:
 
     def objective(self, roles: Sequence[str] = (), number: int = 1) -> Objective:
         """The defence, for a round of the training of these roles."""
-        entry, options = DEFENDERS[self.defend].options, self.options
-        named = {name: getattr(options, name) for name in entry.get("option_names", ())}
-        if entry.get("keyed"):
+        options, more = self.options, {}
+        if DEFENDERS[self.defend].options.get("keyed"):
             # no two trainings may share the noise that is to hide something, not even of one seed
             record = sorted(options.seed_record.items(), key=str)
             first = (options.train_seed, options.stage, list(roles), record)
             purpose = (*first, *round_purpose(number))
-            named["key"] = hashlib.sha256(repr(purpose).encode()).digest()
-        return DEFENDERS.load(self.defend)(options.defend_arg, **named)
+            more["key"] = hashlib.sha256(repr(purpose).encode()).digest()
+        return build_objective(self.defend, options, **more)
 
     def privacy(self, role: str) -> dict | None:
         """What differential privacy guarantees of a role's training (see `Checkpoint`); None

@@ -8,13 +8,10 @@ import torch
 
 import models
 from base_model import BaseModel
-from bench.checkpoints import Checkpoint
 from bench.options import Options
-from bench.run import Run
 from core.devices import choose_precision, generator
 from datasets import Records
 from models import MODELS
-from quantizer.attach import load_effective
 
 
 @lru_cache(maxsize=1)
@@ -55,12 +52,4 @@ def stored_model(
     """A model with these weights, and for this stage's randomness a new start."""
     model = new_model(options, records, role, stage, device)
     model.network.load_state_dict(weights)
-    return model
-
-
-def attacked_model(run: Run, role: str, checkpoint: Checkpoint) -> BaseModel:
-    """A role's model as it answers queries: quantised where it was released so."""
-    options = run.matchup.models(role).options
-    model = new_model(options, run.records, role, "mia", run.device)
-    load_effective(model.network, options.quantizer, checkpoint.weights())
     return model

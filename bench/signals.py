@@ -20,7 +20,8 @@ from bench import distilling
 from bench.checkpoints import Checkpoint
 from bench.options import Options
 from bench.outputs import Outputs
-from bench.role_models import attacked_model, new_model, on_device
+from bench.role_context import attacked_model
+from bench.role_models import new_model, on_device
 from bench.run import Run
 from bench.views import query_views, takes_views
 from core.devices import generator

@@ -1,6 +1,8 @@
 """Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch,
 or the step."""
 
+from typing import Any
+
 from core.registry import Registry
 
 DEFENDERS = Registry("defence")
@@ -23,6 +25,44 @@ DEFENDERS.register(
     "defenders.adv:AdversarialRegularization",
     "adversarial regularization, strength theta (Nasr et al., CCS 2018)",
     default=1.0,
+)
+DEFENDERS.register(
+    "relaxloss",
+    "defenders.relaxloss:RelaxLoss",
+    "RelaxLoss, strength alpha = the loss that is held (Chen, Yu & Fritz, ICLR 2022)",
+    default=1.0,
+)
+DEFENDERS.register(
+    "labelsmooth",
+    "defenders.criteria:LabelSmoothing",
+    "label smoothing, strength = the mass that is spread (Szegedy et al., CVPR 2016)",
+    default=0.1,
+    strengths=(0, 1),
+)
+DEFENDERS.register(
+    "confpenalty",
+    "defenders.criteria:ConfidencePenalty",
+    "confidence penalty, strength beta of the entropy (Pereyra et al. 2017)",
+    default=0.1,
+)
+_CCL: dict[str, Any] = dict(default=0.5, strengths=(0, 1))
+DEFENDERS.register(
+    "ccel",
+    "defenders.criteria:ConvexConcaveExponential",
+    "convex-concave exponential loss, strength alpha of cross-entropy (Liu et al., ICML 2024)",
+    **_CCL,
+)
+DEFENDERS.register(
+    "ccql",
+    "defenders.criteria:ConvexConcaveQuadratic",
+    "convex-concave quadratic loss, strength alpha of cross-entropy (Liu et al., ICML 2024)",
+    **_CCL,
+)
+DEFENDERS.register(
+    "mixup_mmd",
+    "defenders.mixup_mmd:MixupMMD",
+    "mixup, and MMD of strength lambda between posteriors (Li, Li & Ribeiro, CODASPY 2021)",
+    default=3.0,
 )
 DEFENDERS.register(
     "dp",

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from base_model import Objective, TrainConfig
+from base_model import Batch, Objective, TrainConfig
 from datasets import batches
 from models.layers import (
     dropout_generators,
@@ -29,8 +29,10 @@ class AdversarialRegularization(Objective):
     too (Nasr et al. maximise the attack's gain, log h, and leave it out).
     """
 
-    def setup(self, data, *, batch_size, generator):
-        """Make the attack and its optimiser; `generator` draws its weights, dropout and batches."""
+    def setup(self, context):
+        """Make the attack and its optimiser; the generator draws its weights, dropout and
+        batches."""
+        data, generator = context.data, context.generator
         self.records = data.records
         self.attack = perceptron(inputs=2 * data.records.num_cls)
         cpu = torch.Generator().manual_seed(
@@ -41,7 +43,7 @@ class AdversarialRegularization(Objective):
         seed_dropout(self.attack, seed=int(torch.randint(2**31, (), generator=cpu)))
         self.optimizer = TrainConfig(epochs=0).build_optimizer(self.attack.parameters())
         self.members, self.others = (
-            _Endless(indices, batch_size, generator) for indices in (data.train, data.dev)
+            _Endless(indices, context.batch_size, generator) for indices in (data.train, data.dev)
         )
 
     def state(self) -> dict:
@@ -64,7 +66,7 @@ class AdversarialRegularization(Objective):
         ):
             batches_left.queue = [batch.to(batches_left.indices.device) for batch in queue]
 
-    def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """Take the attack's steps, then the classifier's loss against it as it now stands."""
         network.eval()
         self.attack.train()
@@ -72,13 +74,13 @@ class AdversarialRegularization(Objective):
             self._attack_step(network)
         network.train()
         self.attack.eval()
-        logits = network(x).float()
+        logits = network(batch.x).float()
         with torch.autocast(
-            x.device.type, enabled=False
+            batch.x.device.type, enabled=False
         ):  # the attack works in float32, whatever the classifier does
-            guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), y))
-            return F.cross_entropy(logits, y) - self.strength * F.cross_entropy(
-                guess, torch.ones_like(y)
+            guess = self.attack(posterior_and_class(torch.softmax(logits, dim=1), batch.y))
+            return F.cross_entropy(logits, batch.y) - self.strength * F.cross_entropy(
+                guess, torch.ones_like(batch.y)
             )
 
     def _attack_step(self, network: nn.Module) -> None:

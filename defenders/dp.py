@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from base_model import Objective
+from base_model import Batch, Objective
 from core.console import UserError, say
 from defenders.accounting import NO_GUARANTEE, guarantee
 from defenders.noise import SecretStream, SeededStream, normals, uniforms
@@ -58,9 +58,10 @@ class PrivateSGD(Objective):
         self.engine, self.lr, self.max_grad_norm = dp_engine, dp_lr, max_grad_norm
         self.seeded, self.key = dp_noise == "seeded", key
 
-    def setup(self, data, *, batch_size, generator):
-        """Nothing follows from `generator`."""
-        self.count, self.expected = len(data.train), min(batch_size, len(data.train))
+    def setup(self, context):
+        """Nothing follows from the context's generator."""
+        data = context.data
+        self.count, self.expected = len(data.train), min(context.batch_size, len(data.train))
         if not self.seeded:
             self.stream = SecretStream()
             return
@@ -119,7 +120,7 @@ class PrivateSGD(Objective):
         return torch.zeros_like(parameter).masked_scatter_(mask, values)
 
     def batches(
-        self, indices: torch.Tensor, size: int, *generators: torch.Generator
+        self, indices: torch.Tensor, size: int, *generators: torch.Generator, epoch: int = 0
     ) -> Iterator[torch.Tensor]:
         """As many Poisson samples as an epoch has batches; some may be empty, and are steps
         nevertheless.
@@ -130,12 +131,12 @@ class PrivateSGD(Objective):
             drawn = np.flatnonzero(uniforms(self.stream, len(indices)) < self.expected / self.count)
             yield indices[torch.from_numpy(drawn).to(indices.device)]
 
-    def step(self, network, optimizer, loss, x, y):
+    def step(self, network, optimizer, loss, batch: Batch):
         for module in network.modules():
             if isinstance(module, MIXING):
                 module.eval()
         optimizer.zero_grad(set_to_none=True)
-        value, sums = clipped_sum(network, x, y, max_grad_norm=self.max_grad_norm)
+        value, sums = clipped_sum(network, batch.x, batch.y, max_grad_norm=self.max_grad_norm)
         for parameter, total in sums.items():
             parameter.grad = total if self.engine == "opacus" else total / self.expected
         optimizer.step()

@@ -3,14 +3,14 @@
 import torch
 from torch.nn import functional as F
 
-from base_model import Objective
+from base_model import Batch, Objective
 
 
 class PosteriorBalancing(Objective):
     """Draw the ranked posteriors of pairs of records together (Yuan & Zhang 2022, section 6)."""
 
-    def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits, y) + self.strength * pair_divergence(logits)
+    def criterion(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return F.cross_entropy(logits, batch.y) + self.strength * pair_divergence(logits)
 
 
 def pair_divergence(logits: torch.Tensor) -> torch.Tensor:

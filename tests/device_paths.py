@@ -12,7 +12,7 @@ import attackers.qmia
 import models
 from attackers import Evidence, attack
 from attackers.copies import UnitCube
-from base_model import BaseModel, Stack, TrainConfig, TrainSet
+from base_model import BaseModel, Context, Stack, TrainConfig, TrainSet
 from bench.label_only import query_copies, query_distances
 from bench.signals import query, query_sensitivity
 from bench.views import query_views
@@ -85,7 +85,7 @@ def trained(  # many parameters: each path varies one or two of them
     data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70), augment)
     defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
     order = generator(7, "order", device=device)
-    defender.setup(data, batch_size=batch_size, generator=order)
+    defender.setup(Context(data, batch_size=batch_size, generator=order))
     training = model.train(
         data,
         TrainConfig(epochs=2, batch_size=batch_size),
@@ -175,6 +175,8 @@ PATHS = {
     ),
     "ppb": lambda device, **how: trained(device, defend="ppb", **how),
     "adv": lambda device, **how: trained(device, defend="adv", **how),
+    "relaxloss": lambda device, **how: trained(device, defend="relaxloss", **how),
+    "mixup_mmd": lambda device, **how: trained(device, defend="mixup_mmd", **how),
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),
     "dp opacus": lambda device, **how: trained(device, defend="dp", engine="opacus", **how),
     "dp images": lambda device, **how: trained(

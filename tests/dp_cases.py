@@ -4,10 +4,11 @@ import math
 from types import SimpleNamespace
 
 import torch
+from helpers import a_batch
 from scipy.stats import binomtest
 from torch.nn import functional as F
 
-from base_model import TrainConfig, TrainSet
+from base_model import Context, TrainConfig, TrainSet
 from defenders.dp import PrivateSGD
 from models import build
 from pruner import mask
@@ -69,9 +70,11 @@ def started(  # many parameters: tests set one or two of them
     )
     defender = PrivateSGD(noise, dp_engine=engine, dp_lr=lr, max_grad_norm=max_grad_norm, **how)
     defender.setup(
-        TrainSet(records or tiny_records(count), torch.arange(count)),
-        batch_size=expected,
-        generator=None,
+        Context(
+            TrainSet(records or tiny_records(count), torch.arange(count)),
+            batch_size=expected,
+            generator=None,
+        )
     )
     return defender
 
@@ -81,7 +84,7 @@ def private(network, *, weight_decay=0.0, **how):
 
     defender = started(**how)
     optimizer = defender.build_optimizer(network, TrainConfig(epochs=1, weight_decay=weight_decay))
-    return lambda x, y: defender.step(network, optimizer, None, x, y)
+    return lambda x, y: defender.step(network, optimizer, None, a_batch(x, y))
 
 
 def flat(network):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import filelock
 import numpy as np
+import torch
 
 from attackers import ATTACKS, VERDICTS, Evidence, part_of_all
+from base_model import Batch
 from datasets import DATASETS, load
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -185,3 +187,8 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.05)
+
+
+def a_batch(x, y, epoch=0):
+    """A step's records, numbered from 0."""
+    return Batch(x, y, torch.arange(len(y)), epoch)

@@ -35,7 +35,7 @@ def test_the_examples_of_the_documentation_run(tmp_path, write_config):
         return done.stdout
 
     assert "logit " in run("mia", "--help") and "maxstructure" in run("prune", "--help")
-    path = write_config(epochs=1)
+    path = write_config(epochs=2)  # so that fine-tuning has one
     run("pretrain", "cpu", path)
     run("prune", "cpu", path, "--defend", "entropy")
     said = run("mia", "cpu", path, "--attacks", "logit", "--defend", "entropy", "--adaptive")

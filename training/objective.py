@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -28,8 +29,54 @@ class Model(Protocol):
     ) -> dict[str, torch.Tensor]: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step sees; of a stack of K models, x, y and record_ids have K in front.
+
+    Attributes:
+        x: (B, ...), records as the network takes them.
+        y: (B,) labels.
+        record_ids: (B,), the records' numbers in the data set.
+        epoch: which one this is, from 0.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    record_ids: torch.Tensor
+    epoch: int = 0
+
+
+def _unknown(*_) -> torch.Tensor:
+    raise ValueError("this training knows of no other network")
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an objective may ask for before a training: nothing in it is of another role.
+
+    Attributes:
+        data: the records that are trained on.
+        batch_size: of a step.
+        generator: draws on the records' device.
+        original: called with numbers of records (n,), gives logits (n, C) of the network before
+            compression, in evaluation mode, on the device.
+        sub_models: called with subsets of `data.train`, each numbers (m,), gives logits (M, n, C)
+            for all n of `data.train` of M networks, each trained from new weights on its subset
+            alone, as the original was on all.
+    """
+
+    data: TrainSet
+    batch_size: int
+    generator: torch.Generator
+    original: Callable[[torch.Tensor], torch.Tensor] = _unknown
+    sub_models: Callable[[Sequence[torch.Tensor]], torch.Tensor] = _unknown
+
+
 class Objective:
     """What training minimises: cross-entropy. Defences and regression heads are subclasses.
+
+    A defence overrides one method: `criterion` for the loss, `batches` for order and choice of
+    records, `step`, or `release` for what the network answers; `setup` for what it needs before.
 
     Args:
         strength: of a defence, the option `--defend_arg`; None where it has none.
@@ -41,31 +88,34 @@ class Objective:
     @classmethod
     def is_stackable(cls) -> bool:
         """Whether all that it changes follows from each model's logits, so that it can train a
-        `Stack`: of all hooks it overrides `criterion` alone, and `privacy`, which is no part of
-        training."""
-        own = {"criterion", "privacy", "is_stackable"}
+        `Stack`: of all hooks it overrides `criterion` alone, and those that are no part of training."""
+        own = {"criterion", "privacy", "release", "setup_release", "is_stackable", "is_releasing"}
         hooks = {name for name in vars(Objective) if not name.startswith("_")} - own
         return all(getattr(cls, hook) is getattr(Objective, hook) for hook in hooks)
 
-    def setup(self, data: TrainSet, *, batch_size: int, generator: torch.Generator) -> None:
-        """Called once before training; `generator` draws on the records' device."""
+    @classmethod
+    def is_releasing(cls) -> bool:
+        """Whether it changes what the trained network answers."""
+        return cls.release is not Objective.release
+
+    def setup(self, context: Context) -> None:
+        """Called once before training."""
 
     def build_optimizer(self, network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         return config.build_optimizer(network.parameters())
 
     def batches(
-        self, indices: torch.Tensor, size: int, *generators: torch.Generator
+        self, indices: torch.Tensor, size: int, *generators: torch.Generator, epoch: int = 0
     ) -> Iterable[torch.Tensor]:
-        """The batches of an epoch, see `datasets.batches`."""
+        """The batches of an epoch, counted from 0, see `datasets.batches`."""
         return batches(indices, size, *generators)
 
     def step(
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss: Callable,
-        x: torch.Tensor,
-        y: torch.Tensor,
+        loss: Callable[[nn.Module, Batch], torch.Tensor],
+        batch: Batch,
     ) -> torch.Tensor:
         """Take a step on a batch; returns its loss, without gradients: a scalar, or (K,) of a
         stack.
@@ -73,19 +123,26 @@ class Objective:
         `loss` is this objective's, in the precision of the training, for a stack of each model.
         """
         optimizer.zero_grad(set_to_none=True)
-        value = loss(network, x, y)
+        value = loss(network, batch)
         value.sum().backward()
         optimizer.step()
         return value.detach()
 
-    def loss(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar with gradients; `network` is in training mode and is left
         so."""
-        return self.criterion(network(x), y)
+        return self.criterion(network(batch.x), batch)
 
-    def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch as it follows from logits (B, C) and labels (B,)."""
-        return F.cross_entropy(logits, y)
+    def criterion(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The loss of a batch as it follows from logits (B, C), a scalar."""
+        return F.cross_entropy(logits, batch.y)
+
+    def setup_release(self, network: nn.Module, context: Context) -> None:
+        """Called once before the trained network answers queries, where `release` is overridden."""
+
+    def release(self, logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """What is answered for records x (n, ...) in place of their logits (n, C)."""
+        return logits
 
     def selection_metric(self, model: Model, records: Records, dev: torch.Tensor) -> list[float]:
         """What is highest in the best epoch, for a model or each of a stack: the accuracy on
@@ -102,3 +159,14 @@ class Objective:
 
     def set_state(self, state: dict) -> None:
         """Go on from what `state` returned; called after `setup`."""
+
+
+class Released(nn.Module):
+    """A network as its defence lets it answer; `objective.setup_release` has been called."""
+
+    def __init__(self, network: nn.Module, objective: Objective):
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.objective.release(self.network(x), x)

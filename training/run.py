@@ -10,7 +10,7 @@ import torch
 from models.layers import dropout_generators, generator_state, set_generator_state
 from models.views import augmented
 from training.config import Diverged, TrainConfig, TrainingHistory, TrainSet
-from training.objective import Model, Objective
+from training.objective import Batch, Model, Objective
 
 
 class Callback:
@@ -71,18 +71,21 @@ class TrainingRun:
         return all(history.stopped for history in self.histories)
 
     def train_epoch(self, loss: Callable) -> None:
-        """One pass over the train records; `loss(network, x, y)` in the precision of the
+        """One pass over the train records; `loss(network, batch)` in the precision of the
         training."""
         network, indices = self.model.network.train(), self.data.train
         # summed on the device, read once an epoch
         losses = torch.zeros(len(self.histories), device=self.model.device)
         seen = 0.0  # records, in epochs: of DP's random batches not always 1
-        for batch in self.objective.batches(indices, self.config.batch_size, *self.generators):
-            share = batch.shape[-1] / indices.shape[-1]
-            x, y = self.data.records.batch(batch)
+        for numbers in self.objective.batches(
+            indices, self.config.batch_size, *self.generators, epoch=self.epoch
+        ):
+            share = numbers.shape[-1] / indices.shape[-1]
+            x, y = self.data.records.batch(numbers)
             if self.data.augment:
                 x = augmented(x, self.generators)
-            value = self.objective.step(network, self.optimizer, loss, x, y)
+            batch = Batch(x, y, numbers, self.epoch)
+            value = self.objective.step(network, self.optimizer, loss, batch)
             losses.add_(value, alpha=share)
             seen += share
         self.epoch += 1

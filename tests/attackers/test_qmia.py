@@ -41,7 +41,7 @@ def test_the_gaussian_heads_loss_is_torchs_log_likelihood_of_each_records_number
             -Normal(mean, deviation).log_prob(record_ids[position]) - math.log(2 * math.pi) / 2
         )
     head = GaussianHead(record_ids, labels)
-    assert float(head.criterion(outputs, y)) == pytest.approx(
+    assert float(head.negative_log_likelihood(outputs, y)) == pytest.approx(
         float(torch.stack(exact).mean()), rel=1e-6
     )
 

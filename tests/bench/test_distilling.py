@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import MADE, lines, make_once, run
+from helpers import MADE, a_batch, lines, make_once, run
 
 import mia
 import pretrain
@@ -48,7 +48,7 @@ def test_the_loss_is_the_divergence_of_the_student_from_the_teacher():
     teacher = torch.tensor([[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]], dtype=torch.float64)
     logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64, requires_grad=True)
     y = torch.tensor([2, 0])
-    loss = Distillation(teacher).criterion(logits, y)
+    loss = Distillation(teacher).criterion(logits, a_batch(logits, y))
     q = np.array([[1 / (1 + np.exp(-1)), 1 / (1 + np.e)], [1 / (1 + np.e**2), 1 / (1 + np.e**-2)]])
     p = teacher.numpy()[[2, 0]]
     assert loss.item() == pytest.approx((p * np.log(p / q)).sum() / 2)

@@ -20,7 +20,9 @@ IN_PRUNE = [
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
-    return make_once(tmp_path_factory.mktemp("trained"), (pretrain,), epochs=2, prune_epochs=2)
+    return make_once(
+        tmp_path_factory.mktemp("trained"), (pretrain,), epochs=4, prune_epochs=2, batch_size=16
+    )
 
 
 @pytest.mark.parametrize("name", IN_PRUNE)

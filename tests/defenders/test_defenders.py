@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
+from helpers import a_batch
 from torch import nn
 from torch.nn import functional as F
 
-from base_model import BaseModel, TrainConfig, TrainSet
+from base_model import BaseModel, Context, TrainConfig, TrainSet
 from datasets import Records
 from defenders import DEFENDERS
 from defenders.adv import ATTACK_STEPS, AdversarialRegularization
@@ -33,7 +34,7 @@ def test_ppb_leaves_an_odd_record_out_of_the_pairs_alone():
     five = torch.cat([four, logits_of([0.3, 0.7])])
     assert pair_divergence(five) == pair_divergence(four)
     y = torch.tensor([0, 1, 0, 1, 0])
-    loss = DEFENDERS.load("ppb")(4.0).loss(nn.Identity(), five, y)
+    loss = DEFENDERS.load("ppb")(4.0).loss(nn.Identity(), a_batch(five, y))
     cross_entropy = -sum(math.log(p) for p in (0.2, 0.5, 0.6, 0.9, 0.3)) / 5
     assert loss.item() == pytest.approx(cross_entropy + 4 * pair_divergence(four).item())
 
@@ -50,7 +51,9 @@ def adv_setting(strength):
     records = Records(x=torch.randn(40, 5, generator=draw), y=torch.arange(40) % 3, num_cls=3)
     defender = DEFENDERS.load("adv")(strength)
     defender.setup(
-        TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw
+        Context(
+            TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw
+        )
     )
     network = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5))
     return records, defender, network
@@ -66,7 +69,7 @@ def test_adv_trains_its_attack_seven_steps_and_then_subtracts_its_loss():
     network.train()
     x, y = records.batch(torch.arange(8))
     torch.manual_seed(0)  # nn.Dropout here draws from the global generator
-    loss = defender.loss(network, x, y)
+    loss = defender.loss(network, a_batch(x, y))
     assert calls == [(False, True)] * ATTACK_STEPS == [(False, True)] * 7
     assert network.training and not defender.attack.training
     torch.manual_seed(0)
@@ -95,7 +98,7 @@ def test_advs_attack_learns_to_tell_train_from_dev():
         network[0].weight.zero_()
         network[0].weight[0, 0] = 1.0
     for _ in range(30):
-        defender.loss(network, *records.batch(torch.arange(8)))
+        defender.loss(network, a_batch(*records.batch(torch.arange(8))))
     posterior = network.eval()(records.x).softmax(1)
     says = defender.attack(torch.cat([posterior, F.one_hot(records.y, 3).float()], dim=1)).argmax(1)
     assert says[:30].float().mean() > 0.9 and says[30:].float().mean() < 0.4
@@ -107,7 +110,9 @@ def test_adv_learns_and_teaches_in_bfloat16_too():
     records = Records(x=torch.randn(40, 4, generator=draw), y=torch.arange(40) % 3, num_cls=3)
     network, defender = torch.nn.Linear(4, 3), AdversarialRegularization(1.0)
     defender.setup(
-        TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw
+        Context(
+            TrainSet(records, torch.arange(30), torch.arange(30, 40)), batch_size=8, generator=draw
+        )
     )
     model = BaseModel(network, device=torch.device("cpu"), generator=draw, precision="bf16")
     answers, weights = [], []
@@ -133,12 +138,12 @@ def test_adv_learns_and_teaches_in_bfloat16_too():
     logits = []
     hook = defender.attack.register_forward_hook(lambda _, inputs, out: logits.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        defender.loss(network, *records.batch(torch.arange(8)))
+        defender.loss(network, a_batch(*records.batch(torch.arange(8))))
     hook.remove()
     assert set(logits) == {torch.float32}
 
 
 def test_basic_is_cross_entropy():
     logits = logits_of([0.2, 0.8], [0.5, 0.5])
-    loss = DEFENDERS.load("")().loss(nn.Identity(), logits, torch.tensor([1, 0]))
+    loss = DEFENDERS.load("")().loss(nn.Identity(), a_batch(logits, torch.tensor([1, 0])))
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2)

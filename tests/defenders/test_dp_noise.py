@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from dp_cases import ENGINES, batch, columnfc, flat, private, started, tiny_records
+from helpers import a_batch
 from scipy.stats import kstest, norm
 
-from base_model import TrainSet
+from base_model import Context, TrainSet
 from defenders.dp import PrivateSGD
 from defenders.noise import CHUNK, SecretStream, SeededStream, normals, uniforms
 
@@ -81,7 +82,7 @@ def test_seeded_noise_needs_a_key_and_a_wrong_one_is_named():
     with pytest.raises(ValueError, match="key must have 16 bytes or more, not 3"):
         PrivateSGD(
             1.0, dp_engine="pyvacy", dp_lr=1.0, max_grad_norm=1.0, dp_noise="seeded", key=b"abc"
-        ).setup(TrainSet(tiny_records(4), torch.arange(4)), batch_size=4, generator=None)
+        ).setup(Context(TrainSet(tiny_records(4), torch.arange(4)), batch_size=4, generator=None))
 
 
 @pytest.mark.parametrize("change", ["a record", "a label", "one fewer"])
@@ -113,7 +114,7 @@ def test_two_secret_steps_differ_by_as_much_as_the_noise_says(engine):
             engine=engine, count=50, expected=10, noise=3.0, lr=0.5, max_grad_norm=2.0, seed=None
         )
         optimizer = defender.build_optimizer(network, SimpleNamespace(weight_decay=0.0))
-        defender.step(network, optimizer, None, *batch())
+        defender.step(network, optimizer, None, a_batch(*batch()))
         found.append(flat(network)[flat(network) != 0])
         sizes.append([len(drawn) for drawn in defender.batches(torch.arange(50), 1)])
     differ = found[0] - found[1]
@@ -140,7 +141,7 @@ def test_the_system_is_asked_for_entropy_in_each_step(engine, monkeypatch):
     )
     for number, drawn in enumerate(defender.batches(torch.arange(50), 10), start=1):
         assert sum(asked) == 8 * 50
-        defender.step(network, optimizer, None, *batch())
+        defender.step(network, optimizer, None, a_batch(*batch()))
         assert (
             sum(asked) == 8 * 50 + 8 * 4 * weights
         )  # four uniforms of 8 bytes for each weight that is kept

@@ -73,7 +73,11 @@ class InMemory(Callback):
 
 
 @pytest.mark.parametrize(
-    "path", ["train images", "train augmented images", "ppb", "adv", "dp pyvacy", "dp opacus"]
+    "path",
+    [
+        *("train images", "train augmented images", "ppb", "adv", "mixup_mmd"),
+        *("dp pyvacy", "dp opacus"),
+    ],
 )
 def test_a_training_on_the_second_device_goes_on_where_it_stopped(path):
     resume = InMemory()

@@ -165,10 +165,10 @@ def waits_in_batches(path, **how):
     inside, count = [], 0
 
     def counted(right):
-        def batches(self, *given):
+        def batches(self, *given, **more):
             nonlocal count
             start = len(events)
-            for batch in right(self, *given):
+            for batch in right(self, *given, **more):
                 count += 1
                 yield batch
             inside.extend(events[start:])
@@ -217,7 +217,7 @@ def torchs_likelihood(self, logits, y):
             "nn",
             remade(objective_module, "batches", lambda orders: (order.cpu() for order in orders)),
         ),
-        ("qmia", (attackers.qmia.GaussianHead, "criterion", torchs_likelihood)),
+        ("qmia", (attackers.qmia.GaussianHead, "negative_log_likelihood", torchs_likelihood)),
     ],
 )
 def test_waiting_is_seen(path, mistake, monkeypatch):

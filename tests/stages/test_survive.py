@@ -15,7 +15,7 @@ from helpers import MADE, files, manifest, run, table_arrays
 
 import pretrain
 import prune
-from base_model import BaseModel, Callback, TrainConfig, TrainSet
+from base_model import BaseModel, Callback, Context, TrainConfig, TrainSet
 from bench.checkpoints import read_checkpoint
 from bench.command_line import parse
 from bench.layout import ModelSet
@@ -231,7 +231,7 @@ def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
     )
 
 
-@pytest.mark.parametrize("defend", ["", "adv"])
+@pytest.mark.parametrize("defend", ["", "adv", "relaxloss", "mixup_mmd"])
 def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
     """With dropout, an order of batches, momentum, milestones, early stopping, a learning
     defence."""
@@ -263,7 +263,7 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
         draw = torch.Generator().manual_seed(5)
         defender = DEFENDERS.load(defend)(1.0)
         data = TrainSet(records, torch.arange(150), torch.arange(150, 200))
-        defender.setup(data, batch_size=16, generator=draw)
+        defender.setup(Context(data, batch_size=16, generator=draw))
         recipe = TrainConfig(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
         training = model.train(
             data, recipe, generator=draw, objective=defender, callbacks=[Kept(state)]

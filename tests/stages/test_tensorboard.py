@@ -17,7 +17,7 @@ import mia
 import pretrain
 import prune
 import prune_dp
-from base_model import BaseModel, Callback, Objective, TrainConfig, TrainSet
+from base_model import BaseModel, Callback, Context, Objective, TrainConfig, TrainSet
 from bench import training
 from bench.callbacks import Resume
 from bench.command_line import parse
@@ -132,7 +132,7 @@ def standing_still(defender, *, batch_size=4):
     model = BaseModel(network, device=torch.device("cpu"), generator=torch.Generator())
     draw = torch.Generator().manual_seed(1)
     data = TrainSet(records, torch.arange(10))
-    defender.setup(data, batch_size=batch_size, generator=draw)
+    defender.setup(Context(data, batch_size=batch_size, generator=draw))
     model.train(
         data,
         TrainConfig(epochs=3, lr=1e-30, batch_size=batch_size),
@@ -154,8 +154,8 @@ def test_the_loss_of_private_steps_is_the_mean_over_the_records_drawn(batch_size
     drawn = []
 
     class Noted(PrivateSGD):
-        def batches(self, *of):
-            drawn.append(list(super().batches(*of)))
+        def batches(self, *of, **more):
+            drawn.append(list(super().batches(*of, **more)))
             return (
                 drawn[-1] if len(drawn) != 2 else [batch[:0] for batch in drawn[-1]]
             )  # once, none at all
