@@ -65,6 +65,7 @@ __all__ = [
     "Signals",
     "Verdict",
     "attack",
+    "can_be_combined",
     "part_of_all",
     "unfit",
     "version",
@@ -322,6 +323,13 @@ def version(verdict: str) -> int:
 def part_of_all(name: str) -> bool:
     """Whether `all` has an attack where it can be made; others are named only."""
     return not {"variant_of", "by_name_only"} & set(ATTACKS[name].options)
+
+
+def can_be_combined(name: str) -> bool:
+    """Whether `ensemble` can learn from an attack: shadow models play the victim in it, and it sees
+    the posteriors of one release."""
+    options = ATTACKS[name].options
+    return options.get("in_turn", True) and not {"releases", "label_only"} & set(options)
 
 
 def attack(name: str, evidence: Evidence | LabelOnlyEvidence, **how) -> dict[str, Verdict]:

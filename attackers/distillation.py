@@ -3,7 +3,7 @@
 "SeqMIA: Sequential-Metric Based Membership Inference Attack", CCS 2024).
 
 The attacker distils each model under attack, the victim and every shadow, into a fresh network of
-the same architecture on records of the attacker's own (`bench.distilling`). The losses, or several
+the same architecture (that of the shadow models) on records of the attacker's own (`bench.distilling`). The losses, or several
 metrics, of a record after each epoch of that, and under the model itself at the end, are a
 sequence that a network classifies. It is learnt on the shadow models.
 

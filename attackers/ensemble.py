@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
-from attackers import ATTACKS, COMBINED, OPTION_NAMES, attack, unfit
+from attackers import ATTACKS, COMBINED, OPTION_NAMES, attack, can_be_combined, unfit
 from attackers.calibration import best_threshold
 from attackers.evidence import Evidence, Verdict
 from attackers.learning import ShadowRecords, cross_fitted
@@ -79,8 +79,11 @@ def _constituents(
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     online, shadow_num = evidence.online, len(evidence.shadows)
     for name in names:
-        if name == "ensemble":
-            raise UserError("ensemble cannot be one of those that it combines")
+        if not can_be_combined(name):
+            raise UserError(
+                f"{name} cannot be combined: no shadow model plays the victim in it, or "
+                f"it sees several releases, or classes alone"
+            )
         if unfit(name, online=online, shadow_num=shadow_num, also=tuple(evidence.also)):
             continue
         foreign = set(OPTION_NAMES) - set(ATTACKS[name].options.get("option_names", ()))
@@ -90,11 +93,7 @@ def _constituents(
         except NotApplicable:
             continue
         for verdict_name, verdict in verdicts.items():
-            if verdict.shadow_scores is None:
-                raise UserError(
-                    f"ensemble learns from what an attack says where each shadow model plays the "
-                    f"victim, which none does in {name}: leave it out of --ensemble_of"
-                )
+            assert verdict.shadow_scores is not None  # see `can_be_combined`
             in_turn = verdict.shadow_scores[evidence.calibration_mask]
             found[verdict_name] = verdict.scores, in_turn
     return found
@@ -117,7 +116,10 @@ def ensemble(
     """
     found = _constituents(evidence, ensemble_of, {"seed": seed, **how})
     if not found:
-        raise NotApplicable(f"none of {', '.join(ensemble_of)} can be made of these models")
+        raise NotApplicable(
+            f"there is nothing to combine: none of {', '.join(ensemble_of) or 'no attacks'} can be made "
+            f"of these models"
+        )
     targets, x = (np.stack(scores, axis=1) for scores in zip(*found.values()))
     masks, known = evidence.calibration_mask, ~np.isnan(x).any(axis=1)
     records = ShadowRecords(x[known], evidence.member[masks][known], np.nonzero(masks)[0][known])

@@ -168,9 +168,16 @@ def tpr_at_fpr(scores: np.ndarray, member: np.ndarray, *, limit: float) -> float
 
 def named_records(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray:
     """Who is named, (n,) bool, at the threshold of `tpr_at_fpr`."""
-    others = np.sort(scores[~member])[::-1]
-    allowed = np.searchsorted(np.arange(len(others) + 1) / len(others), limit, side="right") - 1
-    return scores > (others[allowed] if allowed < len(others) else -np.inf)
+    return scores > score_to_exceed(scores[~member], limit=limit)
+
+
+def score_to_exceed(others: np.ndarray, *, limit: float) -> float:
+    """The score of a non-member that must be exceeded for a FPR of at most `limit`, given all of
+    theirs; minus infinity where all of them may be."""
+    in_order = np.sort(others)[::-1]
+    shares = np.arange(len(others) + 1) / len(others)
+    allowed = np.searchsorted(shares, limit, side="right") - 1
+    return float(in_order[allowed]) if allowed < len(others) else -np.inf
 
 
 def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> list[float]:

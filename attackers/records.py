@@ -22,20 +22,6 @@ from attackers.statistic import Statistic, mean_where
 RISK_FPR = 0.01
 
 
-def score_to_exceed(others: np.ndarray, *, limit: float) -> float:
-    """The score of a non-member that must be exceeded for a FPR of at most `limit`, given all of
-    theirs; minus infinity where all of them may be."""
-    in_order = np.sort(others)[::-1]
-    most = int((np.arange(1, len(others) + 1) / len(others) <= limit).sum())
-    return float(in_order[most]) if most < len(others) else -np.inf
-
-
-def named(scores: np.ndarray, member: np.ndarray, *, limit: float) -> np.ndarray:
-    """Whom the threshold of `metrics.tpr_at_fpr` names, (n,) bool: the lowest whose FPR does not
-    exceed the limit. The share of the members among them is that TPR."""
-    return scores > score_to_exceed(scores[~member], limit=limit)
-
-
 def scores_in_turn(verdict: Verdict, evidence: Evidence) -> np.ndarray | None:
     """What the targets score where each shadow plays the victim, (S, n); None where that is not
     known of all, as in the paper's split."""
@@ -95,7 +81,7 @@ def risk(of_shadows: np.ndarray, member: np.ndarray, *, limit: float = RISK_FPR)
         or not models.all()
     ):
         return None
-    above = of_shadows > score_to_exceed(of_shadows[~member], limit=limit)
+    above = of_shadows > metrics.score_to_exceed(of_shadows[~member], limit=limit)
     return Risk(models, np.stack([(above & ~member).sum(axis=0), (above & member).sum(axis=0)]))
 
 

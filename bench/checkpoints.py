@@ -147,7 +147,7 @@ def load_checkpoint(models: ModelSet, role: str, split: RoleSplit) -> Checkpoint
         refuse_foreign(models, role)
         missing(models.file(role, WEIGHTS), models)
     names = MUST_MATCH_TO_READ if models.original else MUST_MATCH_TO_READ_COMPRESSED
-    names += () if models.options.stage == "mia" else ("augment",)
+    names += () if models.options.stage in ("mia", "prune_dp") else ("augment",)
     wanted = made_of(models, [split], names, parents=[parent_digest(models, role)])
     _refuse_other(checkpoint, models, role, wanted)
     return checkpoint

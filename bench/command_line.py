@@ -235,6 +235,7 @@ def normalise(
     meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage))
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
+        meaning["augment"] = False  # what is guaranteed is guaranteed for records as they are
     if not meaning["defend"]:
         reset("adaptive")
         meaning["defend_arg"] = None

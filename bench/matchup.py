@@ -29,19 +29,30 @@ class Matchup:
     releases: Mapping[str, Matchup] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: Options, data: str = "", shape: tuple[int, ...] | None = None) -> Matchup:
+    def of(
+        cls,
+        options: Options,
+        data: str = "",
+        shape: tuple[int, ...] | None = None,
+        *,
+        alike: tuple[ModelSet, ...] = (),
+    ) -> Matchup:
         """The one that the options ask for.
 
         Args:
             shape: of a record, by which the `input_dim` of shadow models of another network is
                 set; None where only places and digests are asked for.
+            alike: versions that these are to be made like, see `ModelSet`.
         """
-        victim = ModelSet.under_attack(options, data)
+        victim = replace(ModelSet.under_attack(options, data), alike=alike)
         shadows, guess = victim.of_attacker, options.guess.get("model_name")
         if guess and shape:
             fits = replace(shadows.options, input_dim=models.input_dim(guess, shape))
             shadows = replace(shadows, options=fits)
-        releases = {name: cls.of(release_options(options, name), data) for name in options.also}
+        releases = {
+            name: cls.of(release_options(options, name), data, alike=(victim,))
+            for name in options.also
+        }
         return cls(victim, shadows, releases)
 
     def moved_to(self, root: Path) -> Matchup:

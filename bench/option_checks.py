@@ -33,11 +33,6 @@ def check_together(options: Options) -> None:
             f"--defend_arg, the noise multiplier of dp, must be above 0, not {options.defend_arg:g}"
         )
     _check_strength(options)
-    if options.stage == "prune_dp" and options.augment:
-        raise UserError(
-            "prune_dp.py trains on records as they are, for which its guarantee holds: leave out "
-            "augment"
-        )
     if options.from_scratch:
         _check_from_scratch(options)
     if options.stage == "pretrain":

@@ -12,10 +12,11 @@ from attackers import ATTACKS, VERDICTS, Evidence, Verdict, metrics, records
 from bench.attack_lines import names_of_arrays, read_scores
 from bench.attack_log import AttackLog
 from bench.attacking import Checkpoints, Releases, verdicts_of
+from bench.guesses import knowledge_in_words
 from bench.layout import RECORDS
 from bench.run import Run
 from bench.signals import collect_signals
-from bench.tables import standardised_table
+from bench.tables import attack_name, standardised_table
 from core.console import UserError, say
 from core.files import write
 from core.parallel import parallel_map
@@ -23,7 +24,17 @@ from core.parallel import parallel_map
 NAMED = tuple(f"named_at_{limit:g}" for limit in metrics.FPRS)
 RISK = ("models_with", "risk", "risk_low", "risk_high", "models_without", "false_alarms")
 COLUMNS = (
-    *("attack", "record", "class", "member", "score", *NAMED, "standardised", "memorisation"),
+    *(
+        "attack",
+        "models",
+        "record",
+        "class",
+        "member",
+        "score",
+        *NAMED,
+        "standardised",
+        "memorisation",
+    ),
     *RISK,
 )
 
@@ -46,15 +57,21 @@ class Recorded:
     def attack(self) -> str:
         return self.line["attack"]
 
+    @property
+    def name(self) -> str:
+        """The attack, and what its attacker has and lacks."""
+        return ", ".join(filter(None, [attack_name(self.line), knowledge_in_words(self.line)]))
+
     def columns(self) -> dict[str, np.ndarray]:
         """The columns that need no shadow model, (n,) each."""
         named = {
-            name: records.named(self.scores, self.member, limit=limit)
+            name: metrics.named_records(self.scores, self.member, limit=limit)
             for name, limit in zip(NAMED, metrics.FPRS)
             if self.line[f"tpr_at_{limit:g}"] is not None
         }
         return {
-            "attack": np.full(len(self.scores), self.attack),
+            "attack": np.full(len(self.scores), self.name),
+            "models": np.full(len(self.scores), self.line["models"]),
             "record": self.record_ids,
             "class": self.labels,
             "member": self.member,
@@ -138,7 +155,7 @@ def _add_standardised(
             found = metrics.measures(
                 Verdict(scores, np.inf), one.member, one.labels, num_cls=num_cls
             )
-            title = f"{one.attack}, standardised"
+            title = f"{one.name}, standardised"
             lines += [one.line, found | {"attack": title, "accuracy": None}]
     if lines:
         standardised_table([line | {"accuracy": None} for line in lines])

@@ -214,7 +214,7 @@ def _query(queries: Queries, role: str, outputs_of: Asking) -> int:
 
 
 def stored_outputs(
-    queries: Queries, role: str, what: str, inputs: np.ndarray, *, numbered: bool = True, **more
+    queries: Queries, role: str, what: str, inputs: np.ndarray, /, *, numbered: bool = True, **more
 ) -> Outputs:
     """The place of a model's outputs for these inputs: numbers of records where they are
     `numbered`; `more` are further facts that the outputs depend on."""
@@ -255,6 +255,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
             "distillation",
             role_records,
             distilled_on=array_digest(known),
+            student=run.matchup.shadows.options.model_name,
             config=repr(distilling.CONFIG),
             metrics=list(METRICS),
             train_seed=options.train_seed,
@@ -303,8 +304,9 @@ class _Model:
         self, record_ids: np.ndarray, known: np.ndarray, logits: Outputs
     ) -> np.ndarray:
         """The metrics (n, E, 5) of a student that is distilled from the model's logits for the
-        records `known`, which are among those stored."""
-        run, options = self.run, self.run.options
+        records `known`, which are among those stored. It is of the network that the attacker takes
+        the victim for."""
+        run, options = self.run, self.run.matchup.shadows.options
         assert logits.record_ids is not None  # as those of all records are numbered
         return distilling.distil(
             new_model(options, run.records, self.role, "distil", run.device),

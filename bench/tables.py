@@ -71,11 +71,15 @@ def _table_of_measures(title: str, lines: list[dict]) -> None:
     table(
         title,
         ["", *titles.values()],
-        [[_name(line), *(_with_interval(line, measure) for measure in titles)] for line in lines],
+        [
+            [attack_name(line), *(_with_interval(line, measure) for measure in titles)]
+            for line in lines
+        ],
     )
 
 
-def _name(line: dict) -> str:
+def attack_name(line: dict) -> str:
+    """An attack, what other releases it had, and how often it asked."""
     name = name_with_releases(line["attack"], line.get("also", ()))
     return f"{name} ({line['queries']} queries)" if line.get("queries", 1) > 1 else name
 
@@ -174,7 +178,7 @@ def _show_closing_table(
     for attack in VERDICTS:
         if any(attack in lines for lines in columns.values()):
             of_attack = [lines.get(attack) for lines in columns.values()]
-            names = {_name(line): None for line in of_attack if line}
+            names = {attack_name(line): None for line in of_attack if line}
             rows.append([" / ".join(names), *map(_cell, of_attack)])
     models = ModelSet(options).undefended
     version = "" if list(columns) == ["original"] else f", {models.version}"

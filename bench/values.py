@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attackers import ATTACKS, VERDICTS
+from attackers import ATTACKS, VERDICTS, can_be_combined
 from core.console import UserError
 from core.inputs import expand_home
 from core.registry import Registry
@@ -112,11 +112,14 @@ def _attack_list(value) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ATTACKS.check(name) for name in names))
 
 
+_COMBINABLE = tuple(filter(can_be_combined, ATTACKS))
+
+
 def _combined_attacks(value) -> tuple[str, ...]:
     names = _attack_list(value)
-    for name in ("all", "ensemble"):
-        if name in names:
-            raise UserError(f"{name!r} cannot be combined: name attacks that can")
+    for name in names:
+        if name == "all" or not can_be_combined(name):
+            raise UserError(f"{name!r} cannot be combined: name some of {', '.join(_COMBINABLE)}")
     return names
 
 

@@ -29,7 +29,8 @@ def proven_table(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Table | None:
     """
     if accuracies["epsilon"].isna().all():
         return None
-    decided = rows[rows["measure"] == "accuracy"]
+    # a guarantee says nothing of other releases that an attacker holds
+    decided = rows[(rows["measure"] == "accuracy") & (rows["also"] == "")]
     body = []
     for network in accuracies.itertuples():
         delta = accuracies["delta"].max() if math.isnan(network.delta) else network.delta

@@ -21,7 +21,7 @@ def test_those_named_are_those_of_the_tpr(limit, ties):
         member = draw.random(n) < 0.5
         scores = draw.normal(size=n) + member
         scores = scores.round(1) if ties else scores
-        named = records.named(scores, member, limit=limit)
+        named = metrics.named_records(scores, member, limit=limit)
         assert named[member].mean() == metrics.tpr_at_fpr(scores, member, limit=limit)
         assert named[~member].mean() <= limit
         if not named.all():  # and no lower threshold would do
@@ -34,10 +34,10 @@ def test_no_more_is_named_than_may_be():
     member = np.arange(20) < 10
     others = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     scores = np.array([9.5, 8.5, 8, 7.5, *[0] * 6, *others], float)
-    assert np.flatnonzero(records.named(scores, member, limit=0.1)).tolist() == [0, 1, 10]
+    assert np.flatnonzero(metrics.named_records(scores, member, limit=0.1)).tolist() == [0, 1, 10]
     scores[11] = 9
-    assert np.flatnonzero(records.named(scores, member, limit=0.1)).tolist() == [0]
-    assert np.flatnonzero(records.named(scores, member, limit=0.05)).tolist() == [0]
+    assert np.flatnonzero(metrics.named_records(scores, member, limit=0.1)).tolist() == [0]
+    assert np.flatnonzero(metrics.named_records(scores, member, limit=0.05)).tolist() == [0]
 
 
 def test_risk_by_hand():
@@ -179,7 +179,7 @@ def test_standardised_one_threshold_takes_easy_and_hard_records_more_alike():
     hard, easy = ease < np.quantile(ease, 0.1), ease > np.quantile(ease, 0.9)
 
     def named(scores):
-        return records.named(scores, truth, limit=0.01)
+        return metrics.named_records(scores, truth, limit=0.01)
 
     verdict = attack("loss", evidence)["loss"]
     raw, standardised = named(verdict.scores), named(records.standardised(verdict, evidence))

@@ -89,3 +89,10 @@ def test_the_page_has_it(written):
     found = tables((written / "report.html").read_text())["Epsilon claimed and proven"]
     victims = [" ".join(row[0][0]) for row in found[1:]]
     assert "original" in victims and any("dp" in name for name in victims)
+
+
+def test_what_is_told_by_another_release_refutes_no_guarantee():
+    table = table_of(private({"lira": POOR}), private({"lira_joint": GOOD}, also="original"))
+    (row,) = (dict(zip(table.header, row)) for row in table.rows)
+    assert row["audits"].text == "1" and not row["proven ε, one run"].best
+    assert row["proven ε, one run"].key == epsilon_of_one_run(POOR, MEMBER, delta=1e-6, level=0.05)

@@ -148,7 +148,7 @@ def test_in_the_papers_split_score_and_names_alone_are_known(write_config, capsy
     assert "no memorisation and no risk, as no shadow model was trained on a target" in (
         capsys.readouterr().out
     )
-    known = ("attack", "record", "class", "member", "score", "named_at_0.1")
+    known = ("attack", "models", "record", "class", "member", "score", "named_at_0.1")
     for rows in table().values():
         for row in rows:
             assert all(row[name] for name in known[:5])
