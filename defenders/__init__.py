@@ -12,6 +12,7 @@ DEFENDERS = Registry("defence")
 # option_names: options that only this defence reads
 # keyed: it draws from streams of its own, and takes the `key` of those that follow from the seed
 # stage: which fine-tunes with it
+# new_weights: prune.py starts from new weights under the masks, not from the original's
 DEFENDERS.register(
     "", "base_model:Objective", "none beyond early stopping and weight decay", default=None
 )
@@ -100,6 +101,7 @@ DEFENDERS.register(
     "Houmansadr, AAAI 2021)",
     default=4.0,
     strengths=(0.01, 1000),
+    new_weights=True,
 )
 DEFENDERS.register(
     "selena",
@@ -109,6 +111,7 @@ DEFENDERS.register(
     default=25.0,
     strengths=(2, 1000),
     whole=True,
+    new_weights=True,
 )
 DEFENDERS.register(
     "dp",

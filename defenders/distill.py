@@ -22,11 +22,13 @@ class DistillationForPrivacy(Objective):
     records. No train record and no label is seen. The original's logits are divided by the
     strength, a temperature, and the network's own are not.
 
+    Training starts from new weights (`new_weights` in the registry); the masks, and in quantize.py
+    without --pruned the weights too, are those of the original, which has seen the train records.
+
     Where it departs: the paper has as many reference records as train records or more, unmixed, and
-    chooses from a larger pool those of low entropy; its network starts from new weights, this one
-    from the compressed original, which has seen the train records, unless `--rewind 0` takes it
-    back to new weights. Dev records still choose the epoch. (Of the paper's text only the beginning
-    was at hand; the temperature of 4 is that of public code that follows it.)
+    chooses from a larger pool those of low entropy. Dev records choose the epoch too. (Of the
+    paper's text only the beginning was at hand; the temperature of 4 is that of public code that
+    follows it.)
     """
 
     def setup(self, context: Context) -> None:

@@ -17,9 +17,9 @@ class SelfDistillation(Objective):
     the paper); each sub-model is trained on the others. The labels of records count nowhere else
     but in the choice of the epoch by accuracy on dev.
 
-    Where it departs: the paper's network starts from new weights, this one from the compressed
-    original, which has seen the records with their labels, unless `--rewind 0` takes it back to
-    new weights; and their code chooses epochs on test records.
+    Training starts from new weights, as theirs does (`new_weights` in the registry); the masks, and
+    in quantize.py without --pruned the weights too, are those of the original, which has seen the
+    labels. Their code chooses epochs on test records.
     """
 
     def setup(self, context: Context) -> None:

@@ -169,13 +169,16 @@ def test_records_at_risk_come_first_and_apart(name):
         assert sum(len(values) for _, values in seen) == N
 
 
-@pytest.mark.parametrize("at_risk, sizes", [(0, [60]), (1, [60]), (2, [2, 58]), (59, [60])])
+@pytest.mark.parametrize(
+    "at_risk, sizes",
+    [(0, [(False, 60)]), (1, [(False, 60)]), (2, [(True, 2), (False, 58)]), (59, [(True, 60)])],
+)
 def test_a_single_record_goes_with_the_others(at_risk, sizes):
     defender, _ = set_up("wemem_rmr", 0.5)
     defender.at_risk = torch.arange(N) < at_risk
-    (batches,) = epochs_of(defender, 1, size=N)
-    assert [len(batch) for batch in batches] == sizes
-    assert defender.decays == (at_risk == 59)
+    draw = torch.Generator().manual_seed(0)
+    found = [(defender.decays, len(batch)) for batch in defender.batches(torch.arange(N), N, draw)]
+    assert found == sizes
 
 
 @pytest.mark.parametrize("name", ["wemem_rmr", "wemem_swmr"])

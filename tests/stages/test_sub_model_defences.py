@@ -11,6 +11,7 @@ import pretrain
 import prune
 import quantize
 from base_model import TrainingRun
+from defenders.ppb import PosteriorBalancing
 
 SMALL = {"selena": "3", "wemem_rsw": "0.4", "wemem_rmr": "0.05", "wemem_swmr": "0.05"}
 STRENGTHS = SMALL | {"radd": "1", "distill": "4"}
@@ -61,6 +62,26 @@ def test_a_training_that_was_killed_comes_out_the_same(name, trained_once, monke
     assert files() == whole
 
 
+def test_a_defence_is_told_of_the_rounds_before_and_asks_the_original(trained_once, monkeypatch):
+    path, told = trained_once.copy_here(), []
+
+    def setup(self, context):
+        network = context.original_network()
+        train = context.data.train
+        answers = network(context.data.records.batch(train)[0])
+        same = torch.allclose(answers, context.original(train), rtol=1e-4, atol=1e-5)
+        subset = torch.randperm(9, generator=context.subsets).tolist()
+        told.append((context.epochs_before, same and not network.training, subset))
+
+    monkeypatch.setattr(PosteriorBalancing, "setup", setup)
+    run(prune, path, "--defend", "ppb", "--prune_iterations", "3", "--prune_epochs", "2")
+    before, answers, subsets = zip(*told)
+    assert before == (0, 2, 4) * 2 and all(answers)
+    # a role's in all rounds, and each role's its own
+    assert subsets[:3] == subsets[:1] * 3 and subsets[3:] == subsets[3:4] * 3
+    assert subsets[0] != subsets[3]
+
+
 def test_sub_models_serve_every_defence_round_and_stage(trained_once):
     path = trained_once.copy_here()
     run(prune, path, "--defend", "wemem_rsw")
@@ -78,10 +99,10 @@ def test_a_quantised_network_is_defended_and_attacked(name, trained_once):
     path = trained_once.copy_here()
     defence = ["--defend", name, "--defend_arg", STRENGTHS[name]]
     words = [path, "--quantizer", "int8", *defence]
-    run(quantize, *words, "--quantize_epochs", "2")
-    run(quantize, path, "--quantizer", "int8", "--quantize_epochs", "2")
+    run(quantize, *words)
+    run(quantize, path, "--quantizer", "int8")
     for more in ([], ["--adaptive"]):
-        run(mia, *words, "--quantize_epochs", "2", "--attacks", "loss", *more)
+        run(mia, *words, "--attacks", "loss", *more)
     (folder,) = MADE.glob(f"int8_{name}_*_model")
     weights, plain = (
         torch.load(place / "best.pth", weights_only=True) for place in (folder, MADE / "int8_model")
@@ -89,17 +110,25 @@ def test_a_quantised_network_is_defended_and_attacked(name, trained_once):
     assert any(not torch.equal(weights[key], plain[key]) for key in weights)
 
 
-def test_rewinding_gives_a_student_new_weights(trained_once, write_config):
-    """Without an epoch of fine-tuning it answers as the initial weights under the masks do."""
+@pytest.mark.parametrize("name", ["selena", "distill"])
+def test_a_student_starts_from_new_weights_under_the_masks(name, write_config):
     path = write_config("kept.json", epochs=2, prune_epochs=0, shadow_num=1)
     run(pretrain, path, "--keep_epochs", "0")
-    run(prune, path, "--defend", "distill", "--rewind", "0")
-    (folder,) = MADE.glob("*distill*_model")
-    weights = torch.load(folder / "best.pth", weights_only=True)
-    initial = torch.load(MADE / "victim_model" / "epoch_0.pth", weights_only=True)
-    masks = torch.load(folder / "best_mask.pth", weights_only=True)
-    for name, mask in masks.items():
-        assert torch.equal(weights[name], initial[name] * mask)
+    words = [path, "--defend", name, "--defend_arg", STRENGTHS[name]]
+    run(prune, *words)
+    run(prune, *words, "--rewind", "0")
+    run(prune, path)
+    load = lambda file: torch.load(file, weights_only=True)
+    plain = load(MADE / "l1unstructure_0.7_model" / "best.pth")
+    initial = load(MADE / "victim_model" / "epoch_0.pth")
+    folders = MADE.glob(f"l1*{name}*_model")
+    rewound, student = sorted(folders, key=lambda folder: "rewind" not in folder.name)
+    for key, mask in load(student / "best_mask.pth").items():
+        assert torch.equal(load(rewound / "best.pth")[key], initial[key] * mask)
+        weights = load(student / "best.pth")[key]
+        assert not weights[~mask].any() and weights[mask].any()
+        for other in (plain[key], initial[key]):
+            assert not torch.isclose(weights[mask], other[mask]).any()
 
 
 def test_distill_refuses_too_few_dev_records(write_config, capsys, tmp_path):
