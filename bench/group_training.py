@@ -121,8 +121,9 @@ class Group:
                 data, plan.config, generators=draws, objective=objective, callbacks=callbacks
             )
         (model,) = models
-        context = RoleContext(plan.run, plan.models, self.roles[0]).context(draws[0])
-        objective.setup(context)
+        role_context = RoleContext(plan.run, plan.models, self.roles[0])
+        before = plan.epochs * (number - 1)
+        objective.setup(role_context.context(draws[0], epochs_before=before))
         history = model.train(
             data, plan.config, generator=draws[0], objective=objective, callbacks=callbacks
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.configs import command, stage_of
 from bench.guesses import GUESSES
 from bench.layout import ModelSet
@@ -46,11 +48,13 @@ def check_together(options: Options) -> None:
 
 
 def _check_strength(options: Options) -> None:
-    bounds = DEFENDERS[options.defend].options.get("strengths")
-    if bounds and not bounds[0] <= (options.defend_arg or 0.0) <= bounds[1]:
+    allowed, strength = DEFENDERS[options.defend].options, options.defend_arg or 0.0
+    low, high = allowed.get("strengths", (0, math.inf))
+    counts = allowed.get("whole", False)
+    if not low <= strength <= high or (counts and strength != int(strength)):
         raise UserError(
-            f"--defend_arg, the strength of {options.defend}, must be from {bounds[0]:g} to "
-            f"{bounds[1]:g}, not {options.defend_arg:g}"
+            f"--defend_arg, the strength of {options.defend}, must be "
+            f"{'a whole number ' * counts}from {low:g} to {high:g}, not {strength:g}"
         )
 
 

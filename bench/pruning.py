@@ -14,6 +14,7 @@ from bench.rounds import Round, round_purpose
 from bench.run import Run
 from core.console import say
 from core.devices import generator
+from defenders import DEFENDERS
 from pruner import PRUNERS
 from pruner.context import Context
 from pruner.mask import compute_masks, emptied
@@ -56,6 +57,9 @@ class PrunedModels:
         )
         if options.rewind is not None:
             model.network.load_state_dict(self.originals[role].weights_after(options.rewind))
+        elif DEFENDERS[options.defend].options.get("new_weights") and not one.weights:
+            student = new_model(options, records, role, "student", device)
+            model.network.load_state_dict(student.network.state_dict())
         model.attach_masks(masks)
         return model
 

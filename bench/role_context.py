@@ -35,14 +35,18 @@ class RoleContext:
     models: ModelSet
     role: str
 
-    def context(self, draw: torch.Generator) -> Context:
+    def context(self, draw: torch.Generator, *, epochs_before: int = 0) -> Context:
         """Of a training, or of queries, whose randomness `draw` is."""
+        options = self.run.options
         return Context(
             data=self.data,
-            batch_size=self.run.options.batch_size,
+            batch_size=options.batch_size,
             generator=draw,
+            epochs_before=epochs_before,
             original=self.original_logits,
+            original_network=lambda: self.original_model().network.eval(),
             sub_models=self.sub_model_logits,
+            subsets=generator(options.train_seed, "sub_models", self.role),
         )
 
     @property
@@ -59,9 +63,9 @@ class RoleContext:
     def original(self) -> Checkpoint:
         return load_checkpoint(self.models.originals, self.role, self.run.splits[self.role])
 
-    def original_logits(self, record_ids: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of the network before compression."""
-        model = stored_model(
+    def original_model(self) -> BaseModel:
+        """The network before compression."""
+        return stored_model(
             self.run.options,
             self.run.records,
             self.role,
@@ -69,7 +73,10 @@ class RoleContext:
             self.run.device,
             weights=self.original.weights(),
         )
-        return model.logits(self.records, record_ids)
+
+    def original_logits(self, record_ids: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of the network before compression."""
+        return self.original_model().logits(self.records, record_ids)
 
     def sub_model_logits(self, subsets: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits (M, n, C) for the role's n train records of networks that were trained as the

@@ -8,9 +8,11 @@ from core.registry import Registry
 DEFENDERS = Registry("defence")
 # default: the strength (`--defend_arg`) where none is given
 # strengths: the least and the largest; None: any of 0 or more
+# whole: whether only whole numbers are strengths
 # option_names: options that only this defence reads
 # keyed: it draws from streams of its own, and takes the `key` of those that follow from the seed
 # stage: which fine-tunes with it
+# new_weights: prune.py starts from new weights under the masks, not from the original's
 DEFENDERS.register(
     "", "base_model:Objective", "none beyond early stopping and weight decay", default=None
 )
@@ -63,6 +65,53 @@ DEFENDERS.register(
     "defenders.mixup_mmd:MixupMMD",
     "mixup, and MMD of strength lambda between posteriors (Li, Li & Ribeiro, CODASPY 2021)",
     default=3.0,
+)
+DEFENDERS.register(
+    "wemem_rsw",
+    "defenders.wemem:SlidingWindow",
+    "windows that slide over records sorted by memorisation, strength = width, as a share of the "
+    "mean class (WeMem, Shang et al., NDSS 2025)",
+    default=0.4,
+    strengths=(0, 1),
+)
+_AT_RISK: dict[str, Any] = dict(default=0.6, strengths=(0, 1))
+DEFENDERS.register(
+    "wemem_rmr",
+    "defenders.wemem:RiskRegularization",
+    "weight decay 0.1 on memorised records, strength = the memorisation from which on (WeMem)",
+    **_AT_RISK,
+)
+DEFENDERS.register(
+    "wemem_swmr",
+    "defenders.wemem:WindowAndRegularization",
+    "both: windows from the most memorised on, and wemem_rmr with its strength (WeMem)",
+    **_AT_RISK,
+)
+DEFENDERS.register(
+    "radd",
+    "defenders.radd:RiskAwareDistillation",
+    "memorised records rarely, and softly as the original has them, strength w_d of the "
+    "distillation (RADD, Shen et al. 2026)",
+    default=1.0,
+)
+DEFENDERS.register(
+    "distill",
+    "defenders.distill:DistillationForPrivacy",
+    "the original's posteriors on mixed dev records, strength = its temperature (DMP, Shejwalkar & "
+    "Houmansadr, AAAI 2021)",
+    default=4.0,
+    strengths=(0.01, 1000),
+    new_weights=True,
+)
+DEFENDERS.register(
+    "selena",
+    "defenders.selena:SelfDistillation",
+    "posteriors of sub-models that never saw the record, strength = their number (SELENA, Tang et "
+    "al., USENIX Security 2022)",
+    default=25.0,
+    strengths=(2, 1000),
+    whole=True,
+    new_weights=True,
 )
 DEFENDERS.register(
     "dp",

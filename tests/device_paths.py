@@ -1,6 +1,7 @@
 """All that runs on a GPU, as functions of a device: trainings, stacks, queries, attack networks."""
 
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -83,9 +84,22 @@ def trained(  # many parameters: each path varies one or two of them
     if pruned:
         model.attach_masks(mask.compute_masks(model.network, pruner="l1unstructure", sparsity=0.5))
     data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70), augment)
-    defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
+    strength = {"selena": 5, "wemem_rsw": 1.0, "wemem_swmr": 0.0}.get(defend, 0.5)
+    defender = DEFENDERS.load(defend)(
+        strength, **DP | {"dp_engine": engine} if defend == "dp" else {}
+    )
     order = generator(7, "order", device=device)
-    defender.setup(Context(data, batch_size=batch_size, generator=order))
+    others = [a_model(device, shape=shape, number=number) for number in range(5)]
+    defender.setup(
+        Context(
+            data,
+            batch_size=batch_size,
+            generator=order,
+            original=partial(others[0].logits, records),
+            original_network=others[0].network.eval,
+            sub_models=lambda _: torch.stack([one.logits(records, data.train) for one in others]),
+        )
+    )
     training = model.train(
         data,
         TrainConfig(epochs=2, batch_size=batch_size),
@@ -177,6 +191,10 @@ PATHS = {
     "adv": lambda device, **how: trained(device, defend="adv", **how),
     "relaxloss": lambda device, **how: trained(device, defend="relaxloss", **how),
     "mixup_mmd": lambda device, **how: trained(device, defend="mixup_mmd", **how),
+    **{
+        name: lambda device, name=name, **how: trained(device, defend=name, **how)
+        for name in ("selena", "wemem_rsw", "wemem_swmr", "radd", "distill")
+    },
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),
     "dp opacus": lambda device, **how: trained(device, defend="dp", engine="opacus", **how),
     "dp images": lambda device, **how: trained(

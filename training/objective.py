@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -58,18 +58,24 @@ class Context:
         data: the records that are trained on.
         batch_size: of a step.
         generator: draws on the records' device.
+        epochs_before: of the rounds before this one, as they were planned; 0 in the first.
         original: called with numbers of records (n,), gives logits (n, C) of the network before
             compression, in evaluation mode, on the device.
+        original_network: called, gives that network in evaluation mode, on the device.
         sub_models: called with subsets of `data.train`, each numbers (m,), gives logits (M, n, C)
             for all n of `data.train` of M networks, each trained from new weights on its subset
             alone, as the original was on all.
+        subsets: draws them: on the CPU, the same in every round, of every defence.
     """
 
     data: TrainSet
     batch_size: int
     generator: torch.Generator
+    epochs_before: int = 0
     original: Callable[[torch.Tensor], torch.Tensor] = _unknown
+    original_network: Callable[[], nn.Module] = _unknown  # type: ignore[assignment]
     sub_models: Callable[[Sequence[torch.Tensor]], torch.Tensor] = _unknown
+    subsets: torch.Generator = field(default_factory=torch.Generator)
 
 
 class Objective:

@@ -92,7 +92,8 @@ class TrainingRun:
         self.running = [not history.stopped for history in self.histories]
         self.losses = [value / seen if seen else math.nan for value in losses.tolist()]
         self._check_finite(seen > 0)
-        self.schedule.step()
+        if self.config.milestones:
+            self.schedule.step()
 
     def _check_finite(self, any_batch: bool) -> None:
         for number, (value, running) in enumerate(zip(self.losses, self.running), start=1):

@@ -16,6 +16,8 @@ from defenders import DEFENDERS
 IN_PRUNE = [
     name for name in DEFENDERS if name and DEFENDERS[name].options.get("stage", "prune") == "prune"
 ]
+# where so short a training comes to nothing that the default one acts on
+STRENGTHS = {"wemem_rmr": ["--defend_arg", "0"]}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,9 @@ def trained_once(tmp_path_factory):
 def test_it_trains_another_network_than_none_and_keeps_the_masks(name, trained_once):
     path = trained_once.copy_here()
     run(prune, path)
-    run(prune, path, "--defend", name)
-    run(mia, path, "--defend", name, "--adaptive", "--attacks", "threshold")
+    defence = ["--defend", name, *STRENGTHS.get(name, [])]
+    run(prune, path, *defence)
+    run(mia, path, *defence, "--adaptive", "--attacks", "threshold")
     (folder,) = MADE.glob(f"l1unstructure_0.7_{name}_*_model")
     weights, plain = (
         torch.load(place / "best.pth", weights_only=True)
@@ -58,3 +61,11 @@ def test_a_strength_beyond_its_bounds_is_refused(write_config, monkeypatch, caps
     assert prune.main(["cpu", write_config(), "--defend", "ppb", "--defend_arg", "2"]) == 2
     said = "error: --defend_arg, the strength of ppb, must be from 0 to 1, not 2\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_strength_that_counts_something_is_a_whole_number(write_config, capsys):
+    words = ["--defend", "selena", "--defend_arg"]
+    for arg in ("2.5", "1"):
+        assert prune.main(["cpu", write_config(), *words, arg]) == 2
+        said = f"selena, must be a whole number from 2 to 1000, not {arg}\n"
+        assert capsys.readouterr().err.endswith(said)
