@@ -49,6 +49,11 @@ def _check_strength(options: Options) -> None:
             f"--defend_arg, the strength of {options.defend}, must be from {bounds[0]:g} to "
             f"{bounds[1]:g}, not {options.defend_arg:g}"
         )
+    if DEFENDERS[options.defend].options.get("whole") and (options.defend_arg or 0.0) % 1:
+        raise UserError(
+            f"--defend_arg, the strength of {options.defend}, must be a whole number, not "
+            f"{options.defend_arg:g}"
+        )
 
 
 def _check_pruner(options: Options) -> None:

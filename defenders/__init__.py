@@ -1,5 +1,5 @@
-"""Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch,
-or the step."""
+"""Defences in fine-tuning. A defence changes one thing of the training loop, the loss of a batch or
+the step, or what the trained network answers."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from core.registry import Registry
 DEFENDERS = Registry("defence")
 # default: the strength (`--defend_arg`) where none is given
 # strengths: the least and the largest; None: any of 0 or more
+# whole: the strength is a whole number
 # option_names: options that only this defence reads
 # keyed: it draws from streams of its own, and takes the `key` of those that follow from the seed
 # stage: which fine-tunes with it
@@ -63,6 +64,44 @@ DEFENDERS.register(
     "defenders.mixup_mmd:MixupMMD",
     "mixup, and MMD of strength lambda between posteriors (Li, Li & Ribeiro, CODASPY 2021)",
     default=3.0,
+)
+DEFENDERS.register(
+    "hamp",
+    "defenders.hamp:HAMP",
+    "HAMP, strength gamma = the soft labels' share of the largest entropy (Chen & Pattabiraman, "
+    "NDSS 2024)",
+    default=0.95,
+    strengths=(0, 1),
+)
+DEFENDERS.register(
+    "memguard",
+    "defenders.memguard:MemGuard",
+    "MemGuard, strength = the distortion of posteriors that is expected at most (Jia et al., CCS "
+    "2019)",
+    default=1.0,
+)
+DEFENDERS.register(
+    "round",
+    "defenders.answers:Rounded",
+    "posteriors rounded, strength = decimal digits (Shokri et al., S&P 2017)",
+    default=2.0,
+    strengths=(0, 15),
+    whole=True,
+)
+DEFENDERS.register(
+    "topk",
+    "defenders.answers:TopK",
+    "the largest posteriors alone, strength = how many (Shokri et al., S&P 2017)",
+    default=3.0,
+    strengths=(1, 1000),
+    whole=True,
+)
+DEFENDERS.register(
+    "labelonly",
+    "defenders.answers:LabelOnly",
+    "the class alone, without a strength",
+    default=0.0,
+    strengths=(0, 0),
 )
 DEFENDERS.register(
     "dp",
