@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from base_model import Batch, Context, Objective
-from datasets import Records
 from defenders.criteria import log_posteriors, of_class
 from defenders.record_draws import RecordDraws
 

@@ -53,7 +53,9 @@ class MemGuard(Objective):
         )
         queries = QueriesInBatches(network, chosen.device)
         with torch.no_grad():
-            logits = queries(lambda part: network(data.records.batch(part)[0]), data.records, chosen)
+            logits = queries(
+                lambda part: network(data.records.batch(part)[0]), data.records, chosen
+            )
         member = (torch.arange(len(chosen), device=chosen.device) < count).double()
         self.classifier = _classifier(inputs=logits.shape[1], seed=self.draws.key)
         self.classifier.to(chosen.device)
@@ -129,23 +131,21 @@ def _descend(
     posteriors, top = start.softmax(dim=1), start.argmax(dim=1)
     side = classifier(sorted_posteriors(start)).sign()
     of_top = F.one_hot(top, start.shape[1]).bool()
-    z, crossed = start.clone(), torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    for _ in range(STEPS):
-        rows = (~crossed).nonzero().squeeze(1)
+    z, rows = start.clone(), torch.arange(len(start), device=start.device)
+    for _ in range(STEPS + 1):  # the last looks at what the last step came to
         if not len(rows):
             break
-        now = z[rows].detach().requires_grad_()
+        now = z[rows].requires_grad_()
         p = now.softmax(dim=1)
-        own = now[of_top[rows]]
-        others = now.masked_fill(of_top[rows], -torch.inf).amax(dim=1)
-        loss = (
-            classifier(p.sort(dim=1).values).abs()
-            + ORDER_WEIGHT * F.relu(others - own)
-            + weight * (p - posteriors[rows]).abs().sum(dim=1)
-        )
+        guess = classifier(p.sort(dim=1).values)
+        beyond = now.masked_fill(of_top[rows], -torch.inf).amax(dim=1) - now[of_top[rows]]
+        distortion = (p - posteriors[rows]).abs().sum(dim=1)
+        loss = guess.abs() + ORDER_WEIGHT * F.relu(beyond) + weight * distortion
         (slope,) = torch.autograd.grad(loss.sum(), now)
+        on = (guess * side[rows] > 0) | (now.argmax(dim=1) != top[rows])
+        rows = rows[on]
         # where the gradient is 0, there is no way to go
-        z[rows] = now.detach() - STEP * F.normalize(slope, dim=1, eps=1e-300)
-        after = classifier(sorted_posteriors(z[rows])).detach()
-        crossed[rows] = (after * side[rows] <= 0) & (z[rows].argmax(dim=1) == top[rows])
+        z[rows] = now.detach()[on] - STEP * F.normalize(slope[on], dim=1, eps=1e-300)
+    crossed = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    crossed[rows] = False
     return z, crossed
