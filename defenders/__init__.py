@@ -99,7 +99,7 @@ DEFENDERS.register(
 DEFENDERS.register(
     "labelonly",
     "defenders.answers:LabelOnly",
-    "the class alone, without a strength",
+    "the class alone, without a strength (Shokri et al., S&P 2017)",
     default=0.0,
     strengths=(0, 0),
 )

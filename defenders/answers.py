@@ -46,8 +46,7 @@ class TopK(Objective):
 
 
 class LabelOnly(Objective):
-    """1 for the class, 0 for all others: what attacks with labels alone have (Choquette-Choo et al.,
-    ICML 2021)."""
+    """1 for the class, 0 for all others (Shokri et al., S&P 2017, section VIII)."""
 
     def release(self, logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         shown = torch.zeros_like(logits, dtype=torch.float64)
