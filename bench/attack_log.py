@@ -165,6 +165,8 @@ class AttackLog:
             line
             for line in current
             if line["models"] == self.models
+            # a defence may change what the same weights answer
+            and line.get("adaptive", False) == self.options.adaptive
             and line.get("releases") == held.get(tuple(line.get("also", ())), "unknown")
         ]
 

@@ -1,5 +1,5 @@
-"""Defences in fine-tuning. A defence changes one thing of the training loop: the loss of a batch,
-or the step."""
+"""Defences in fine-tuning. A defence changes one thing of the training loop, the loss of a batch or
+the step, or what the trained network answers."""
 
 from typing import Any
 
@@ -112,6 +112,44 @@ DEFENDERS.register(
     strengths=(2, 1000),
     whole=True,
     new_weights=True,
+)
+DEFENDERS.register(
+    "hamp",
+    "defenders.hamp:HAMP",
+    "HAMP, strength gamma = the soft labels' share of the largest entropy (Chen & Pattabiraman, "
+    "NDSS 2024)",
+    default=0.95,
+    strengths=(0, 1),
+)
+DEFENDERS.register(
+    "memguard",
+    "defenders.memguard:MemGuard",
+    "MemGuard, strength = the distortion of posteriors that is expected at most (Jia et al., CCS "
+    "2019)",
+    default=1.0,
+)
+DEFENDERS.register(
+    "round",
+    "defenders.answers:Rounded",
+    "posteriors rounded, strength = decimal digits (Shokri et al., S&P 2017)",
+    default=2.0,
+    strengths=(0, 15),
+    whole=True,
+)
+DEFENDERS.register(
+    "topk",
+    "defenders.answers:TopK",
+    "the largest posteriors alone, strength = how many (Shokri et al., S&P 2017)",
+    default=3.0,
+    strengths=(1, 1000),
+    whole=True,
+)
+DEFENDERS.register(
+    "labelonly",
+    "defenders.answers:LabelOnly",
+    "the class alone, without a strength (Shokri et al., S&P 2017)",
+    default=0.0,
+    strengths=(0, 0),
 )
 DEFENDERS.register(
     "dp",
