@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import cast
 
 import numpy as np
 import torch
@@ -284,9 +285,9 @@ def layerwise_clipped_sum(
         losses.sum(), [outputs[layer] for layer in layers], retain_graph=True
     )
     with torch.no_grad():
-        squares = sum(
-            _layer_squares(layer, inputs[layer], gradient) for layer, gradient in zip(layers, below)
-        )
+        squares = torch.zeros_like(losses)
+        for layer, gradient in zip(layers, below):
+            squares += _layer_squares(layer, inputs[layer], gradient)
         scale = max_grad_norm / squares.sqrt().clamp(min=max_grad_norm)
     # pruned weights have gradient 0 by the hooks of their masks
     sums = torch.autograd.grad((losses * scale).sum(), parameters)
@@ -295,14 +296,19 @@ def layerwise_clipped_sum(
 
 def _uses(losses: torch.Tensor) -> Counter:
     """How many times each parameter is used on the way to these losses."""
-    uses, nodes, ahead = Counter(), {losses.grad_fn}, [losses.grad_fn]
+    uses: Counter = Counter()
+    seen, ahead = set(), [losses.grad_fn]
     while ahead:
-        for node, _ in ahead.pop().next_functions:
-            if hasattr(node, "variable"):
-                uses[node.variable] += 1
-            elif node is not None and node not in nodes:
-                nodes.add(node)
-                ahead.append(node)
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for below, _ in node.next_functions:
+            parameter = getattr(below, "variable", None)  # whose gradient arrives there
+            if parameter is None:
+                ahead.append(below)
+            else:
+                uses[parameter] += 1
     return uses
 
 
@@ -332,7 +338,8 @@ def _layer_gradients(
     """{parameter name: gradients (n, ...) of n records}, see `_layer_squares`."""
     if isinstance(layer, nn.Conv2d) and _is_plain(layer):
         # a convolution is a matrix product with the patches; so it takes half of vmap's time
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        size, padding = layer.kernel_size, cast(tuple[int, ...], layer.padding)
+        patches = F.unfold(x, size, layer.dilation, padding, layer.stride)
         weight = torch.bmm(below.flatten(2), patches.transpose(1, 2))
         bias = {} if layer.bias is None else {"bias": below.sum(dim=(2, 3))}
         return {"weight": weight.view(-1, *layer.weight.shape)} | bias
