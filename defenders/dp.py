@@ -320,7 +320,8 @@ def _layer_squares(layer: nn.Module, x: torch.Tensor, below: torch.Tensor) -> to
     if isinstance(layer, nn.Conv2d):
         each += below[0, 0].numel() * layer.weight[0].numel()  # the patches
     size = max(1, CHUNK_BYTES[x.device.type] // (each * x.element_size()))
-    for chunk in torch.arange(len(x), device=x.device).split(size):
+    for first in range(0, len(x), size):
+        chunk = slice(first, first + size)
         for name, gradient in _layer_gradients(layer, x[chunk], below[chunk]).items():
             mask = mask_of(getattr(layer, name))
             kept = gradient if mask is None else gradient * mask

@@ -72,7 +72,10 @@ def trained(  # many parameters: each path varies one or two of them
     if pruned:
         model.attach_masks(mask.compute_masks(model.network, pruner="l1unstructure", sparsity=0.5))
     data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70))
-    defender = DEFENDERS.load(defend)(0.5, **DP | {"dp_engine": engine} if defend == "dp" else {})
+    strength = 1e-3 if defend == "past" else 0.5
+    defender = DEFENDERS.load(defend)(
+        strength, **DP | {"dp_engine": engine} if defend == "dp" else {}
+    )
     order = generator(7, "order", device=device)
     defender.setup(Context(data, batch_size=batch_size, generator=order))
     training = model.train(
@@ -154,6 +157,7 @@ PATHS = {
     "adv": lambda device, **how: trained(device, defend="adv", **how),
     "relaxloss": lambda device, **how: trained(device, defend="relaxloss", **how),
     "mixup_mmd": lambda device, **how: trained(device, defend="mixup_mmd", **how),
+    "past": lambda device, **how: trained(device, defend="past", **how),
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),
     "dp opacus": lambda device, **how: trained(device, defend="dp", engine="opacus", **how),
     "dp images": lambda device, **how: trained(
