@@ -11,6 +11,7 @@ import mia
 import pretrain
 import prune
 import prune_dp
+import quantize
 from core.files import sealed_json
 
 MADE = Path("results/tiny_resnet18")
@@ -25,11 +26,12 @@ def made_once(tmp_path_factory):
     return make_once(folder, (pretrain, "--norm", "group"), **config)
 
 
-def test_they_are_pruned_trained_privately_and_attacked(made_once):
+def test_they_are_pruned_quantised_trained_privately_and_attacked(made_once):
     path = made_once.copy_here()
     weights = torch.load(MADE / "victim_model/best.pth", weights_only=True)
     assert "bn1.weight" in weights and not [name for name in weights if "running" in name]
     run(prune, path, "--norm", "group")
+    run(quantize, path, "--norm", "group", "--quantizer", "int8")
     run(mia, path, "--norm", "group", "--attacks", "gap")
     words = ["--norm", "group", "--defend_arg", "1", "--from_scratch"]
     run(prune_dp, path, *words)
