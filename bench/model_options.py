@@ -47,6 +47,13 @@ class ModelOptions:
         path, None, "folder of the data sets (default: $MIA_DATA, else data/datasets)", result=False
     )
     model_name: str = option(one_of(MODELS), None, f"network: {', '.join(MODELS)}")
+    norm: str = option(
+        choice("batch", "group"),
+        "batch",
+        "normalisation of image networks: batch, or group, in which records do not meet, for "
+        "prune_dp.py",
+        later=True,
+    )
     num_cls: int = option(whole(2, 100000), None, "number of classes")
     input_dim: int = option(whole(1), None, "channels of an image, columns of a table")
 

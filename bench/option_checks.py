@@ -12,13 +12,14 @@ from bench.releases import check_shadows, release_options
 from core.console import UserError
 from datasets import check_even, check_share
 from defenders import DEFENDERS
-from models import MODELS
+from models import kinds_of_layers
 from pruner import PRUNERS, check_sparsity
 from quantizer import QUANTIZERS
 
 
 def check_together(options: Options) -> None:
     """Raise UserError where options contradict each other."""
+    kinds_of_layers(options.model_name, options.norm)
     compresses = options.stage in OPTIONS["pruner_name"].stages
     if compresses and ModelSet.under_attack(options).is_pruned:
         _check_pruner(options)
@@ -59,11 +60,13 @@ def _check_strength(options: Options) -> None:
 
 
 def _check_pruner(options: Options) -> None:
-    needs, has = PRUNERS[options.pruner_name].options["layer"], MODELS[options.model_name].options
-    if needs not in has["layers"]:
-        fits = [name for name in PRUNERS if PRUNERS[name].options["layer"] in has["layers"]]
+    needs = PRUNERS[options.pruner_name].options["layer"]
+    kinds = kinds_of_layers(options.model_name, options.norm)
+    if needs not in kinds:
+        fits = [name for name in PRUNERS if PRUNERS[name].options["layer"] in kinds]
+        network = options.model_name + (" with --norm group" if options.norm == "group" else "")
         raise UserError(
-            f"{options.pruner_name} prunes {needs} layers, of which {options.model_name} has none: "
+            f"{options.pruner_name} prunes {needs} layers, of which {network} has none: "
             f"use --pruner_name {' or '.join(fits)}"
         )
 

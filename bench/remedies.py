@@ -20,7 +20,9 @@ from models import MODELS
 
 _NAMING = tuple(name for name in NAMED_AFTER if name != "from_scratch")
 # what a reader's options must share with those that a model was made with
-MUST_MATCH_TO_READ = ("seed", "train_seed", "dataset_name", "model_name", "num_cls", "input_dim")
+MUST_MATCH_TO_READ = (
+    *("seed", "train_seed", "dataset_name", "model_name", "norm", "num_cls", "input_dim"),
+)
 MUST_MATCH_TO_READ_COMPRESSED = (*MUST_MATCH_TO_READ, *_NAMING)
 # what those of a stage that would make it must share, for it to be kept
 MUST_MATCH_TO_REUSE = {

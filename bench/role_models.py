@@ -27,7 +27,11 @@ def new_model(
     """A fresh model for a role; all of its randomness is its own."""
     draw = generator(options.train_seed, stage, role)
     network = models.build(
-        options.model_name, shape=records.shape, num_cls=records.num_cls, generator=draw
+        options.model_name,
+        shape=records.shape,
+        num_cls=records.num_cls,
+        generator=draw,
+        norm=options.norm,
     )
     return BaseModel(network, device=device, generator=draw, precision=precision(options, device))
 

@@ -55,14 +55,14 @@ def threshold(
 
 
 def private(
-    device: str, *, cases=(("columnfc", 128), ("resnet18", 8)), repeats: int = 5
+    device: str, *, cases=(("columnfc", 128), ("resnet18", 8), ("vgg16bn", 8)), repeats: int = 5
 ) -> list[dict]:
     """Seconds of a batch's sum of clipped gradients and of a step's noise, the fastest of some; on
     one thread."""
     torch.set_num_threads(1)
     where, rows = choose_device(device), []
     for name, size in cases:
-        shape = IMAGE if name == "resnet18" else COLUMNS
+        shape = COLUMNS if name == "columnfc" else IMAGE
         network = models.build(name, shape=shape, num_cls=10, generator=torch.Generator()).to(where)
         if name == "columnfc":
             # Opacus sees records in training mode only, torch.func knows none of our generators

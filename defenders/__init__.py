@@ -152,6 +152,12 @@ DEFENDERS.register(
     strengths=(0, 0),
 )
 DEFENDERS.register(
+    "past",
+    "defenders.past:SparsityTuning",
+    "privacy-aware sparsity tuning, strength of an L1 penalty (Hu, Zhang & Wei 2024)",
+    default=1e-3,
+)
+DEFENDERS.register(
     "dp",
     "defenders.dp:PrivateSGD",
     "differentially private SGD, strength = noise multiplier (Abadi et al. 2016); with prune_dp.py",

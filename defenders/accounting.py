@@ -151,6 +151,28 @@ def guarantee(
     return Guarantee(**facts, pyvacy=pyvacy, rdp=rdp, prv=prv)
 
 
+def noise_multiplier(
+    epsilon: float, *, n: int, batch_size: int, epochs: int, delta: float | None = None
+) -> float:
+    """The smallest noise multiplier, to three digits, whose guarantee is epsilon or less; for the
+    arguments of `guarantee`. Raises UserError where 1000 would not do."""
+
+    def suffices(noise: float) -> bool:
+        bound = guarantee(
+            n=n, batch_size=batch_size, noise_multiplier=noise, epochs=epochs, delta=delta
+        )
+        return bound.epsilon <= epsilon
+
+    low, high = 0.1, 1000.0
+    if not suffices(high):
+        raise UserError(f"no noise multiplier up to {high:g} gives epsilon {epsilon:g}")
+    while high > 1.001 * low:  # the digits in question
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    unit = 10.0 ** (math.floor(math.log10(high)) - 2)
+    return round(math.ceil(high / unit) * unit, 6)
+
+
 def advantage_bound(epsilon: np.ndarray, delta: float) -> np.ndarray:
     """The most that TPR - FPR can be where training is (epsilon, delta)-private to adding or
     removing a record.

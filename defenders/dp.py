@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +23,10 @@ from pruner.mask import mask_of
 
 # layers in which records meet while they are in training mode
 MIXING = (nn.modules.batchnorm._BatchNorm,)
+# layers whose gradients follow from what goes in and what comes back, and from nothing else
+LAYERWISE = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, *MIXING)
+# what a layer's gradients of some records may take: on the CPU no more than its cache holds
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**30}
 
 
 class PrivateSGD(Objective):
@@ -170,8 +176,8 @@ def clipped_sum(
 
     A pruned weight (see `pruner.mask.attach_masks`) has gradient 0 and no part in the norm. Where
     all parameters are those of linear layers that see a vector a record, no record's gradient is
-    written out ("ghost clipping", Li et al., ICLR 2022); else one record after the other is worked
-    on.
+    written out ("ghost clipping", Li et al., ICLR 2022). Where they are those of `LAYERWISE`, one
+    layer's are at a time; else one record after the other is worked on.
 
     Raises UserError where BatchNorm is in training mode: a record's gradient would depend on all
     others.
@@ -194,6 +200,10 @@ def clipped_sum(
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     if len(linear) == len(layers) and in_layers == len(parameters):  # none is shared
         result = ghost_clipped_sum(network, linear, x, y, max_grad_norm)
+        if result is not None:
+            return result
+    if all(isinstance(layer, LAYERWISE) for layer in layers):
+        result = layerwise_clipped_sum(network, layers, x, y, max_grad_norm)
         if result is not None:
             return result
     return clipped_sum_loop(network, parameters, x, y, max_grad_norm)
@@ -240,6 +250,109 @@ def ghost_clipped_sum(
             if layer.bias is not None:
                 sums[layer.bias] = scaled.sum(dim=0) * _weight_mask(layer.bias)
     return losses.detach().mean(), sums
+
+
+def layerwise_clipped_sum(
+    network: nn.Module,
+    layers: Sequence[nn.Module],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    max_grad_norm: float,
+) -> tuple[torch.Tensor, dict[torch.Tensor, torch.Tensor]] | None:
+    """`clipped_sum` of a network of such layers; None where a parameter is used more than once.
+
+    A pass back through the batch gives the norms, a second one, with each record's loss scaled, the
+    sum of clipped gradients (Lee & Kifer, PoPETs 2021, section 4). Norms are of gradients that are
+    written out for one layer and some records at a time.
+    """
+    inputs, outputs = {}, {}
+
+    def note(layer, args, output):
+        # the edge, since an in-place ReLU behind it may become what the tensor stands for
+        inputs[layer] = args[0].detach()
+        outputs[layer] = torch.autograd.graph.get_gradient_edge(output)
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        losses = F.cross_entropy(network(x), y, reduction="none")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parameters = list(network.parameters())
+    if _uses(losses) != {parameter: 1 for parameter in parameters} or len(inputs) != len(layers):
+        return None
+    below = torch.autograd.grad(
+        losses.sum(), [outputs[layer] for layer in layers], retain_graph=True
+    )
+    with torch.no_grad():
+        squares = torch.zeros_like(losses)
+        for layer, gradient in zip(layers, below):
+            squares += _layer_squares(layer, inputs[layer], gradient)
+        scale = max_grad_norm / squares.sqrt().clamp(min=max_grad_norm)
+    # pruned weights have gradient 0 by the hooks of their masks
+    sums = torch.autograd.grad((losses * scale).sum(), parameters)
+    return losses.detach().mean(), dict(zip(parameters, sums))
+
+
+def _uses(losses: torch.Tensor) -> Counter:
+    """How many times each parameter is used on the way to these losses."""
+    uses: Counter = Counter()
+    seen, ahead = set(), [losses.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for below, _ in node.next_functions:
+            parameter = getattr(below, "variable", None)  # whose gradient arrives there
+            if parameter is None:
+                ahead.append(below)
+            else:
+                uses[parameter] += 1
+    return uses
+
+
+def _layer_squares(layer: nn.Module, x: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """Squared norms (n,) of records' gradients of a layer that saw x (n, ...) and whose output has
+    the gradients `below`."""
+    squares = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    each = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+    if isinstance(layer, nn.Conv2d):
+        each += below[0, 0].numel() * layer.weight[0].numel()  # the patches
+    size = max(1, CHUNK_BYTES[x.device.type] // (each * x.element_size()))
+    for first in range(0, len(x), size):
+        chunk = slice(first, first + size)
+        for name, gradient in _layer_gradients(layer, x[chunk], below[chunk]).items():
+            mask = mask_of(getattr(layer, name))
+            kept = gradient if mask is None else gradient * mask
+            squares[chunk] += torch.linalg.vector_norm(kept.flatten(1), dim=1) ** 2
+    return squares
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros" and type(layer.padding) is not str
+
+
+def _layer_gradients(
+    layer: nn.Module, x: torch.Tensor, below: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """{parameter name: gradients (n, ...) of n records}, see `_layer_squares`."""
+    if isinstance(layer, nn.Conv2d) and _is_plain(layer):
+        # a convolution is a matrix product with the patches; so it takes half of vmap's time
+        size, padding = layer.kernel_size, cast(tuple[int, ...], layer.padding)
+        patches = F.unfold(x, size, layer.dilation, padding, layer.stride)
+        weight = torch.bmm(below.flatten(2), patches.transpose(1, 2))
+        bias = {} if layer.bias is None else {"bias": below.sum(dim=(2, 3))}
+        return {"weight": weight.view(-1, *layer.weight.shape)} | bias
+    parameters = dict(layer.named_parameters(recurse=False))
+
+    def of_one(x, below):
+        def output(parameters):
+            return torch.func.functional_call(layer, parameters, x[None])
+
+        return torch.func.vjp(output, parameters)[1](below[None])[0]
+
+    return torch.func.vmap(of_one)(x, below)
 
 
 def clipped_sum_loop(

@@ -49,7 +49,12 @@ MODELS.register(
 
 
 def build(
-    name: str, *, shape: tuple[int, ...], num_cls: int, generator: torch.Generator
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    num_cls: int,
+    generator: torch.Generator,
+    norm: str = "batch",
 ) -> nn.Module:
     """Return network `name` for records of `shape`, with weights and dropout drawn from
     `generator`.
@@ -58,21 +63,38 @@ def build(
         shape: of one record, (C, H, W) for an image or (D,) for a table.
         num_cls: number of output logits.
         generator: a CPU generator; the network's dropout draws from one of its own, seeded by it.
+        norm: "batch", or "group" for GroupNorm in place of BatchNorm.
     Raises:
-        UserError: the network can't take records of this shape.
+        UserError: the network can't take records of this shape, or has no BatchNorm to replace.
     """
     import torch
 
     layers = import_own("models.layers")
     check_fit(name, shape)
+    kinds_of_layers(name, norm)  # which raises where there is nothing to replace
     with torch.device(
         "meta"
     ):  # no memory, time or global randomness for weights that are drawn below
         network = MODELS.load(name)(shape=shape, num_cls=num_cls)
+        if norm == "group":
+            layers.group_norms(network)
     network.to_empty(device="cpu")
     layers.initialise(network, generator)
     layers.seed_dropout(network, seed=int(torch.randint(2**62, (), generator=generator)))
     return network
+
+
+def kinds_of_layers(name: str, norm: str = "batch") -> tuple[str, ...]:
+    """The kinds of layers with weights that network `name` has. Raises UserError where it has no
+    normalisation to choose."""
+    kinds = MODELS[name].options["layers"]
+    if norm == "batch":
+        return kinds
+    if "BatchNorm2d" not in kinds:
+        raise UserError(
+            f"{name} has no BatchNorm that another normalisation could replace: leave out --norm {norm}"
+        )
+    return tuple("GroupNorm" if kind == "BatchNorm2d" else kind for kind in kinds)
 
 
 def check_fit(name: str, shape: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """Weight initialisation and dropout, both drawn from explicit generators."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+GROUPS = 32
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
@@ -28,6 +30,19 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             module.reset_parameters()  # 1 and 0, and fresh running statistics where there are any
         elif list(module.parameters(recurse=False)) + list(module.buffers(recurse=False)):
             raise TypeError(f"no rule to initialise a {type(module).__name__}")
+
+
+def group_norms(network: nn.Module) -> None:
+    """Replace each BatchNorm2d by GroupNorm, whose statistics are a record's own.
+
+    Of C channels, gcd(32, C) groups: 32 is Wu & He's default (ECCV 2018, section 4.1), and Opacus
+    replaces by the same rule.
+    """
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                channels = child.num_features
+                setattr(module, name, nn.GroupNorm(math.gcd(GROUPS, channels), channels))
 
 
 Generator = (

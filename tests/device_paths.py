@@ -84,7 +84,7 @@ def trained(  # many parameters: each path varies one or two of them
     if pruned:
         model.attach_masks(mask.compute_masks(model.network, pruner="l1unstructure", sparsity=0.5))
     data = TrainSet(records, numbers(device, 49), numbers(device, 49, 70), augment)
-    strength = {"selena": 5, "wemem_rsw": 1.0, "wemem_swmr": 0.0}.get(defend, 0.5)
+    strength = {"selena": 5, "wemem_rsw": 1.0, "wemem_swmr": 0.0, "past": 1e-3}.get(defend, 0.5)
     defender = DEFENDERS.load(defend)(
         strength, **DP | {"dp_engine": engine} if defend == "dp" else {}
     )
@@ -193,7 +193,7 @@ PATHS = {
     "mixup_mmd": lambda device, **how: trained(device, defend="mixup_mmd", **how),
     **{
         name: lambda device, name=name, **how: trained(device, defend=name, **how)
-        for name in ("selena", "wemem_rsw", "wemem_swmr", "radd", "distill")
+        for name in ("past", "selena", "wemem_rsw", "wemem_swmr", "radd", "distill")
     },
     "dp pyvacy": lambda device, **how: trained(device, defend="dp", **how),
     "dp opacus": lambda device, **how: trained(device, defend="dp", engine="opacus", **how),

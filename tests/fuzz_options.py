@@ -182,6 +182,7 @@ WRONG = {
     "dp_engine": name("pyvacy", "opacus"),
     "dp_noise": name("secret", "seeded"),
     "split": name("paper", "inout"),
+    "norm": name("batch", "group"),
     "fix_variance": name("true", "false").filter(lambda value: type(value) != bool),
     "rmia_a": real(lambda value: 0 <= value <= 1).filter(
         lambda value: value not in ("choose", "paper")
@@ -297,6 +298,7 @@ def misfits(stage):  # long: a table of mistakes
             {"model_name": model} for model in ("resnet18", "vgg16", "vgg16bn", "densenet121")
         ),  # of a table
         {"num_cls": 2},
+        {"norm": "group"},
         {"input_dim": COLUMNS - 1},
         {"input_dim": 2**31 - 1},
         {"data_path": LEFT_OUT},

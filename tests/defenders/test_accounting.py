@@ -8,12 +8,14 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from core.console import UserError
 from defenders.accounting import (
     NO_GUARANTEE,
     beyond_guarantee,
     caveat,
     default_delta,
     guarantee,
+    noise_multiplier,
     prv_epsilon,
 )
 
@@ -164,3 +166,17 @@ def test_the_best_attack_that_a_guarantee_allows_is_hardly_ever_found_beyond_it(
         for _ in range(200)
     ]
     assert np.mean(found) < 0.05
+
+
+@pytest.mark.parametrize("epsilon, batch_size, epochs", [(0.5, 40, 3), (4, 40, 20), (200, 100, 2)])
+def test_the_noise_for_an_epsilon_is_the_smallest_of_three_digits(epsilon, batch_size, epochs):
+    how = dict(n=400, batch_size=batch_size, epochs=epochs, delta=1e-4)
+    noise = noise_multiplier(epsilon, **how)
+    assert float(f"{noise:.3g}") == noise
+    assert guarantee(noise_multiplier=noise, **how).epsilon <= epsilon
+    assert guarantee(noise_multiplier=noise * 0.985, **how).epsilon > epsilon
+
+
+def test_an_epsilon_that_no_noise_gives_is_refused():
+    with pytest.raises(UserError, match="no noise multiplier up to 1000 gives epsilon 0"):
+        noise_multiplier(0, n=400, batch_size=400, epochs=100)

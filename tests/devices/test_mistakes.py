@@ -103,7 +103,7 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("adv", remade(defenders.adv, "posterior_and_class", plain)),
     ("adv", remade(defenders.adv, "perceptron", immovable)),
     ("dp opacus", remade(defenders.dp.PrivateSGD, "noise", plain)),
-    ("dp images", (defenders.dp, "_weight_mask", lambda parameter: torch.ones(parameter.shape))),
+    ("dp images", remade(defenders.dp, "_layer_squares", plain)),
     ("dp pyvacy", remade(defenders.dp.PrivateSGD, "build_optimizer", added_on_the_cpu)),
     (
         "stack",

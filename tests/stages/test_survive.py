@@ -231,7 +231,7 @@ def test_a_state_from_another_kind_of_device_or_stack_is_left_aside(tmp_path):
     )
 
 
-@pytest.mark.parametrize("defend", ["", "adv", "relaxloss", "mixup_mmd"])
+@pytest.mark.parametrize("defend", ["", "adv", "relaxloss", "mixup_mmd", "past"])
 def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
     """With dropout, an order of batches, momentum, milestones, early stopping, a learning
     defence."""
@@ -261,7 +261,7 @@ def test_training_in_two_halves_is_the_same_to_the_last_bit(defend):
             network, device=torch.device("cpu"), generator=torch.Generator().manual_seed(4)
         )
         draw = torch.Generator().manual_seed(5)
-        defender = DEFENDERS.load(defend)(1.0)
+        defender = DEFENDERS.load(defend)(1e-6 if defend == "past" else 1.0)
         data = TrainSet(records, torch.arange(150), torch.arange(150, 200))
         defender.setup(Context(data, batch_size=16, generator=draw))
         recipe = TrainConfig(epochs=8, batch_size=16, optimizer="sgd", lr=0.05, milestones=(3, 5))
