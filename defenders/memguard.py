@@ -35,11 +35,12 @@ class MemGuard(Objective):
     distortion that is expected at most (their largest budget, 1, by default), and 0 where noise
     would bring h no nearer to one half, or no c succeeds.
 
-    Where it departs: with fewer records than theirs, h takes as many steps; posteriors are sorted in every step (theirs once, so that the noise may be
-    undone by an attacker who sorts); and whether noise is added follows from the record
-    (`RecordDraws`; theirs keep what is drawn once for a query). h is trained by SGD as theirs: one
-    that fits its records closely (by Adam, say) is crossed by noise that other classifiers do not
-    see. It is trained again whenever a network is asked, in seconds.
+    Where it departs: with fewer records than theirs, h takes as many steps; posteriors are sorted
+    in every step (theirs once, so that the noise may be undone by an attacker who sorts); and
+    whether noise is added follows from the record (`RecordDraws`; theirs keep what is drawn once
+    for a query). h is trained by SGD as theirs: one that fits its records closely (by Adam, say) is
+    crossed by noise that other classifiers do not see. It is trained again whenever a network is
+    asked, in seconds.
     """
 
     def setup_release(self, network: nn.Module, context: Context) -> None:
