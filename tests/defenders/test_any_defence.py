@@ -21,6 +21,11 @@ STRENGTHS = {"wemem_rmr": ["--defend_arg", "0"]}
 ANSWERS_ALONE = {"memguard", "round", "topk", "labelonly"}
 
 
+@pytest.fixture(autouse=True)
+def short_training_of_memguard(monkeypatch):
+    monkeypatch.setattr("defenders.memguard.TRAINING_STEPS", 300)
+
+
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
     return make_once(
