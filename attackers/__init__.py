@@ -285,12 +285,14 @@ ATTACKS.register(
     "attackers.label_only:noise_robustness",
     "share of perturbed copies that keep the predicted class (Choquette-Choo et al. 2021)",
     label_only="copies",
+    in_turn=False,
 )
 ATTACKS.register(
     "boundary",
     "attackers.label_only:boundary",
     "distance to the nearest other predicted class, of a sample (Li & Zhang 2021)",
     label_only="distances",
+    in_turn=False,
     option_names=("boundary_records",),
     by_name_only="it takes thousands of queries a record, and so a sample of the targets alone",
 )
@@ -327,9 +329,9 @@ def part_of_all(name: str) -> bool:
 
 def can_be_combined(name: str) -> bool:
     """Whether `ensemble` can learn from an attack: shadow models play the victim in it, and it sees
-    the posteriors of one release."""
+    one release."""
     options = ATTACKS[name].options
-    return options.get("in_turn", True) and not {"releases", "label_only"} & set(options)
+    return options.get("in_turn", True) and "releases" not in options
 
 
 def attack(name: str, evidence: Evidence | LabelOnlyEvidence, **how) -> dict[str, Verdict]:

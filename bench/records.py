@@ -117,10 +117,7 @@ def _of_shadow_models(
     made again, of outputs that lie there."""
     run = replace(run, options=replace(run.options, fresh=False))
     names = dict.fromkeys(VERDICTS[one.attack] for one in recorded)
-    known = {name: ATTACKS[name].options for name in names}
-    again = [
-        name for name, of in known.items() if of.get("in_turn", True) and "label_only" not in of
-    ]
+    again = [name for name in names if ATTACKS[name].options.get("in_turn", True)]
     evidence = collect_signals(run, checkpoints, attacks=again, releases=releases)
     verdicts: dict[str, Verdict] = {}
     for _, made in parallel_map(

@@ -50,9 +50,13 @@ class SparsityTuning(Objective):
         factors: dict[nn.Parameter, torch.Tensor] = {}
         for layer in network.modules():
             own = list(layer.parameters(recurse=False))
+            if not own:
+                continue
             shares = [(others[parameter] - members[parameter]).abs() for parameter in own]
-            total = sum(share.sum().item() for share in shares)
-            scale = sum(map(_kept, own)) / total if total else 0.0
+            # tensors throughout: a GPU makes whoever reads a number wait
+            total = torch.stack([share.sum() for share in shares]).sum()
+            kept = torch.stack([_kept(parameter) for parameter in own]).sum()
+            scale = torch.where(total > 0, kept / total, 0.0)
             factors |= {
                 parameter: (scale * share) ** FOCUS for parameter, share in zip(own, shares)
             }
@@ -69,6 +73,6 @@ class SparsityTuning(Objective):
         return dict(zip(parameters, sums))
 
 
-def _kept(parameter: nn.Parameter) -> int:
+def _kept(parameter: nn.Parameter) -> torch.Tensor:
     mask = mask_of(parameter)
-    return parameter.numel() if mask is None else int(mask.sum())
+    return torch.ones_like(parameter).sum() if mask is None else mask.sum().to(parameter.dtype)

@@ -39,6 +39,11 @@ class TrainConfig:
             return torch.optim.SGD(parameters, momentum=0.9, **common)
         return {"adam": torch.optim.Adam}[self.optimizer](parameters, **common)
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the learning rate changes."""
+        return bool(self.milestones)
+
     def build_schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         """What changes its learning rate after each epoch."""
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones)
@@ -48,6 +53,10 @@ class TrainConfig:
 class CosineConfig(TrainConfig):
     """The learning rate falls from lr to 0 as half a cosine (Loshchilov & Hutter, ICLR 2017,
     without restarts): lr (1 + cos(pi t / epochs)) / 2 after t epochs."""
+
+    @property
+    def is_scheduled(self) -> bool:
+        return True
 
     def build_schedule(self, optimizer):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.epochs)

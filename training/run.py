@@ -92,7 +92,7 @@ class TrainingRun:
         self.running = [not history.stopped for history in self.histories]
         self.losses = [value / seen if seen else math.nan for value in losses.tolist()]
         self._check_finite(seen > 0)
-        if self.config.milestones:
+        if self.config.is_scheduled:
             self.schedule.step()
 
     def _check_finite(self, any_batch: bool) -> None:

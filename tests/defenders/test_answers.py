@@ -352,8 +352,8 @@ def test_a_quantised_network_answers_by_its_defence(trained_once):
 
 def test_a_strength_that_is_no_number_of_digits_or_classes_is_refused(write_config, capsys):
     for name, strength, must in (
-        ("round", "1.5", "be a whole number, not 1.5"),
-        ("topk", "0", "be from 1 to 1000, not 0"),
+        ("round", "1.5", "be a whole number from 0 to 15, not 1.5"),
+        ("topk", "0", "be a whole number from 1 to 1000, not 0"),
         ("labelonly", "1", "be from 0 to 0, not 1"),
     ):
         words = ["cpu", write_config(), "--defend", name, "--defend_arg", strength]

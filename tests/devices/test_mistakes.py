@@ -11,7 +11,7 @@ import torch
 from device_paths import PATHS, a_model, numbers, plain, some_records
 from second_device import OtherDevice, second_device
 
-import attackers.neural
+import attackers.learning
 import attackers.qmia
 import base_model
 import bench.signals
@@ -125,7 +125,7 @@ MISTAKES = [  # a path, and what is put in the place of what
     ("query", (device_paths, "generator", generator_of_the_cpu)),
     ("query images", (Records, "to", lambda records, device: records)),
     *((name, NUMPY) for name in ("nn", "nn_top3", "nn_cls", "samia")),
-    ("nn", (attackers.neural, "generator", generator_of_the_cpu)),
+    ("nn", (attackers.learning, "generator", generator_of_the_cpu)),
     ("samia", (Records, "to", lambda records, device: records)),
     ("qmia", before(attackers.qmia.GaussianHead, "__init__", plain)),
     ("qmia", (attackers.qmia, "generator", generator_of_the_cpu)),

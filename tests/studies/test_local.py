@@ -15,7 +15,7 @@ import pretrain
 import prune
 import study
 from attackers import neural
-from base_model import TrainConfig
+from base_model import BaseModel, TrainConfig
 
 
 @pytest.mark.slow
@@ -86,9 +86,9 @@ def test_killed_it_leaves_nothing_running_and_goes_on(grid, write_config):
 def test_an_attack_network_is_trained_once_for_all_victims(grid, write_config, monkeypatch):
     monkeypatch.setattr(neural, "CONFIG", TrainConfig(epochs=2, optimizer="sgd"))
     config, trained = write_config(), []
-    train = neural.BaseModel.train
+    train = BaseModel.train
     monkeypatch.setattr(
-        neural.BaseModel, "train", lambda *args, **how: trained.append(1) or train(*args, **how)
+        BaseModel, "train", lambda *args, **how: trained.append(1) or train(*args, **how)
     )
     assert pretrain.main(["cpu", config]) == 0
     for defence in ("", "ppb"):
