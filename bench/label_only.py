@@ -68,14 +68,10 @@ def collect_classes(
     signals = {role: class_signals(what, outputs[role][what], masks[role]) for role in roles}
     shadows = roles[1:]
     return LabelOnlyEvidence(
-        labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
+        **queries.known(masks),
         victim=signals["victim"],
         shadows=[signals[role] for role in shadows],
-        member=np.stack([np.isin(queries.record_ids, run.splits[role].train) for role in shadows]),
-        calibration_mask=np.stack([masks[role] for role in shadows]),
-        target=masks["victim"],
         strengths=tuple(UnitCube(run.records).strengths) if what == "copies" else (),
-        record_ids=queries.record_ids,
     )
 
 

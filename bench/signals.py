@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,19 @@ class Queries:
             for role, split in self.run.splits.items()
         }
 
+    def known(self, masks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What evidence of either kind says of the records, and of whom each shadow model was
+        trained on; `masks` (N,) bool of each role are those that the attacker has of it."""
+        splits = self.run.splits
+        shadows = [role for role in splits if role != "victim"]
+        return {
+            "labels": self.run.records.y[torch.from_numpy(self.record_ids)].numpy(),
+            "member": np.stack([np.isin(self.record_ids, splits[role].train) for role in shadows]),
+            "calibration_mask": np.stack([masks[role] for role in shadows]),
+            "target": masks["victim"],
+            "record_ids": self.record_ids,
+        }
+
     @cached_property
     def generated(self) -> Records | None:
         """Records that are made up; None where they are not needed."""
@@ -123,15 +137,11 @@ def collect_signals(
     }
     signals, shadows = of_releases.pop(""), roles[1:]
     return Evidence(
-        labels=run.records.y[torch.from_numpy(queries.record_ids)].numpy(),
+        **queries.known(masks),
         victim=signals["victim"],
         shadows=[signals[role] for role in shadows],
-        member=np.stack([np.isin(queries.record_ids, run.splits[role].train) for role in shadows]),
-        calibration_mask=np.stack([masks[role] for role in shadows]),
-        target=masks["victim"],
         online=options.split == "inout",
         records=run.records,
-        record_ids=queries.record_ids,
         generated=_generated(outputs[""]["victim"], generated),
         also={
             name: Release(of["victim"], [of[role] for role in shadows])
