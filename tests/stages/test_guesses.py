@@ -158,9 +158,9 @@ def test_shadows_of_another_network(tmp_path, write_config, capsys, monkeypatch)
     assert {line["shadow_model_name"] for line in lines(PRUNED)} == {None, "resnet18"}
     students = []
 
-    def distil(student, records, *, asked, **_):
+    def distil(student, records, *, record_ids, **_):
         students.append(type(student.network).__name__)
-        return np.random.default_rng(0).random((len(asked), 3, 5), dtype=np.float32)
+        return np.random.default_rng(0).random((len(record_ids), 3, 5), dtype=np.float32)
 
     monkeypatch.setattr("bench.distilling.distil", distil)
     run(mia, path, *words, "--attacks", "loss_trajectory")
