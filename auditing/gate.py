@@ -60,7 +60,7 @@ def read_gate(text: str) -> Gate:
         raise UserError(
             f"--gate {text!r}: the limit must be above {least:g}, which guessing reaches, and below 1"
         )
-    return Gate(f"{measure}{sign}{limit:g}", measure, limit, sign == "<")
+    return Gate(f"{measure}{sign}{number}", measure, limit, sign == "<")
 
 
 def outcome_of(gates: Sequence[GateResult]) -> Outcome | None:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attackers import Evidence, arrays
+from attackers import ATTACKS, Evidence, arrays
 from attackers.signals import Release
+from attackers.statistic import MIN_SHADOWS
 from auditing import oddities
 from auditing.evidence_file import check_names
 from auditing.outputs import Outputs, outputs
 from core.console import UserError
 
+MOST_LEFT_OUT = 0.1  # of the targets, as too few shadow models know them
 MANY_GROUPS = 20  # from so many groups on, they must have two records each on average
+FEWEST_ONLINE = ATTACKS["lira"].options["shadows"][1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +103,14 @@ def _checked(found: Mapping[str, np.ndarray]) -> Given:
     member = _truth(found, n, target)
     shadows = _shadows(found, "shadows", victim)
     shadow_member, mask = _membership(found, shadows, target)
+    unknown = _hardly_known(shadow_member, target)
+    if unknown.any():
+        given = _checked(_without(found, unknown))
+        given.warnings.append(
+            f"{unknown.sum()} of {target.sum()} targets are left out, as fewer than {MIN_SHADOWS} shadow "
+            f"models were trained with them, or without"
+        )
+        return given
     for number, one in enumerate(() if shadows is None else shadows.values):
         if np.array_equal(one, victim.values):
             raise UserError(f"shadows[{number}] answers just as victim: it is the same model")
@@ -180,6 +191,29 @@ def _membership(
     mask = found.get("calibration_mask")
     member, _, mask = arrays.membership(member, target, mask, shape=(count, n))
     return member, mask
+
+
+def _hardly_known(shadow_member: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Targets (N,) bool of which attacks that compare with a record's shadow models can say nothing,
+    where all but a few can be compared; nobody where too few would be left, or there are too few
+    shadow models for such attacks."""
+    count, inside = len(shadow_member), shadow_member.sum(axis=0)
+    unknown = target & (np.minimum(inside, count - inside) < MIN_SHADOWS)
+    few = count < FEWEST_ONLINE or not shadow_member[:, target].any()
+    return (
+        np.zeros_like(unknown) if few or unknown.sum() > MOST_LEFT_OUT * target.sum() else unknown
+    )
+
+
+def _without(found: Mapping[str, np.ndarray], unknown: np.ndarray) -> dict[str, np.ndarray]:
+    """The same arrays without these records, which keep their numbers."""
+    ids = {"record_ids": np.arange(len(unknown))} | dict(found)
+    return {
+        name: np.asarray(array)[:, ~unknown]
+        if "shadow" in name or name == "calibration_mask"
+        else np.asarray(array)[~unknown]
+        for name, array in ids.items()
+    }
 
 
 def _original(

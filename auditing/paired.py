@@ -11,8 +11,8 @@ from auditing.result import AttackResult, Comparison, Estimate
 
 MEASURES = ("accuracy", "auc", "tpr_at_0.01")
 LIMIT = 0.01  # of the last
-TIMES = 2000  # data sets that are drawn
-AT_A_TIME = 2_000_000  # weights in memory
+TIMES = 1000  # data sets that are drawn
+AT_A_TIME = 500_000  # weights in memory
 ENDS = (0.025, 0.975)
 
 
@@ -21,63 +21,72 @@ class _Ranked:
     """One attack's scores in order, so that a weighted data set is measured by sums.
 
     Attributes:
-        values: (k,), positions in `order` where a new score begins.
-        members_above: (n_out,), for each non-member from the largest score down, how many of
-            `members` score above it.
+        called: (n,) bool, whom the attack takes for a member; None where it has no threshold.
+        member: (n,) bool, the truth.
+        members, others: positions of either kind, the largest score first.
+        above, above_or_equal: how many of `others` score above each of `members`, and at least as
+            high.
+        members_above: how many of `members` score above each of `others`.
     """
 
     called: np.ndarray | None
     member: np.ndarray
-    order: np.ndarray
-    values: np.ndarray
     members: np.ndarray
     others: np.ndarray
+    above: np.ndarray
+    above_or_equal: np.ndarray
     members_above: np.ndarray
 
     @classmethod
     def of(cls, result: AttackResult, member: np.ndarray) -> _Ranked:
-        order = np.argsort(result.scores, kind="stable")
-        in_order = result.scores[order]
-        values = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]]))
-        ins, outs = np.flatnonzero(member), np.flatnonzero(~member)
-        members, others = (of[np.argsort(-result.scores[of], kind="stable")] for of in (ins, outs))
-        above = np.searchsorted(-result.scores[members], -result.scores[others], side="left")
-        return cls(result.called, member, order, values, members, others, above)
+        order = np.argsort(-result.scores, kind="stable")
+        members, others = order[member[order]], order[~member[order]]
+        ins, outs = -result.scores[members], -result.scores[others]
+        return cls(
+            result.called,
+            member,
+            members,
+            others,
+            np.searchsorted(outs, ins, side="left"),
+            np.searchsorted(outs, ins, side="right"),
+            np.searchsorted(ins, outs, side="left"),
+        )
 
     def measured(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Each of `MEASURES` (B,) of B data sets, in which a target counts as often as its weight,
         (B, n); members and non-members are as many in each as there are."""
+        ins, outs = weights[:, self.members], _sums(weights[:, self.others])
         return {
             "accuracy": self._accuracy(weights),
-            "auc": self._auc(weights),
-            "tpr_at_0.01": self._tpr(weights),
+            "auc": self._auc(ins, outs),
+            "tpr_at_0.01": self._tpr(ins, outs),
         }
 
     def _accuracy(self, weights: np.ndarray) -> np.ndarray:
         if self.called is None:
             return np.full(len(weights), np.nan)
         ins, right = self.member, self.called == self.member
-        rates = (weights[:, kind] @ right[kind] / kind.sum() for kind in (ins, ~ins))
-        return sum(rates) / 2
+        return weights @ (right * np.where(ins, 0.5 / ins.sum(), 0.5 / (~ins).sum()))
 
-    def _auc(self, weights: np.ndarray) -> np.ndarray:
-        in_order, member = weights[:, self.order], self.member[self.order]
-        ins = np.add.reduceat(in_order * member, self.values, axis=1)
-        outs = np.add.reduceat(in_order * ~member, self.values, axis=1)
-        below = np.cumsum(outs, axis=1) - outs / 2  # of equal scores half
-        return (ins * below).sum(axis=1) / (self.member.sum() * (~self.member).sum())
+    def _auc(self, ins: np.ndarray, outs: np.ndarray) -> np.ndarray:
+        """One minus the share of pairs in which the non-member scores above, of equal ones half."""
+        wrong = (outs[:, self.above] + outs[:, self.above_or_equal]) / 2
+        return 1 - (ins * wrong).sum(axis=1) / (len(self.members) * len(self.others))
 
-    def _tpr(self, weights: np.ndarray) -> np.ndarray:
+    def _tpr(self, ins: np.ndarray, outs: np.ndarray) -> np.ndarray:
         """As `metrics.tpr_at_fpr`: above the first non-member with whom the FPR exceeds the limit."""
         shares = np.arange(len(self.others) + 1) / len(self.others)
         allowed = np.searchsorted(shares, LIMIT, side="right") - 1
-        reached = np.cumsum(weights[:, self.others], axis=1) > allowed
-        above = np.where(
-            reached.any(axis=1), self.members_above[reached.argmax(axis=1)], len(self.members)
-        )
-        ins = np.cumsum(weights[:, self.members], axis=1)
-        ins = np.concatenate([np.zeros((len(ins), 1)), ins], axis=1)
-        return ins[np.arange(len(ins)), above] / len(self.members)
+        first = (outs[:, 1:] > allowed).argmax(axis=1)  # there is one, as LIMIT is below 1
+        named = _sums(ins)[np.arange(len(ins)), self.members_above[first]]
+        return named / len(self.members)
+
+
+def _sums(weights: np.ndarray) -> np.ndarray:
+    """The sums of the first 0, 1, ... of each row, (B, n + 1)."""
+    sums = np.zeros((len(weights), weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def resamplings(member: np.ndarray, *, times: int, seed: int) -> Iterator[np.ndarray]:
