@@ -10,7 +10,7 @@ from auditing.result import AttackResult, Audit, Estimate, GroupRisk
 from reporting.columns import MEASURES
 from reporting.document import Cell, Table
 
-WORST_GROUPS, WORST_RECORDS = 5, 10
+WORST_GROUPS, WORST_RECORDS = 4, 10
 
 
 def attacks_table(audit: Audit) -> Table:

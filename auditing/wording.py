@@ -179,8 +179,8 @@ def resolution(audit: Audit) -> str:
     if smallest > 0.001:
         finer = smallest / 10
         text += (
-            f"; for {percent_plain(finer)} it takes {round(10 / finer):,} non-members or more. What "
-            f"happens below is not tested here"
+            f"; for {percent_plain(finer)} it takes {round(10 / finer):,} non-members or more. Rates "
+            f"below are not tested here"
         )
     return text + "."
 
@@ -217,8 +217,8 @@ def headline(audit: Audit) -> str:
         rate = estimates[rates[-1]]
         assert rate is not None
         parts.append(
-            f"names {percent(rate.value)} of the members where it names "
-            f"{percent_plain(RATES[rates[-1]])} of the non-members"
+            f"names {percent(rate.value)} of the members while it names "
+            f"{percent_plain(RATES[rates[-1]])} of the non-members by mistake"
         )
     return f"The strongest attack by AUC, {attack.name}, {listed(parts)}."
 
@@ -272,6 +272,24 @@ def condition_text(gate: GateResult) -> str:
     """A gate's condition in words."""
     limit = f"{gate.limit:g}" if gate.measure == "auc" else percent_plain(gate.limit)
     return f"{title(gate.measure)} at most {limit}"
+
+
+def gate_figure(gate: GateResult) -> str:
+    """A gate's figure with its interval, in as many digits as tell its ends from the limit."""
+    estimate = gate.estimate
+    if estimate is None:
+        return NO_FIGURE
+    scale, unit, digits = 1, "", 3
+    if gate.measure != "auc":
+        scale, unit, digits = 100, "\N{NO-BREAK SPACE}%", 2 if estimate.high < 0.01 else 1
+    ends = (estimate.low, estimate.high)
+    while digits < 9 and any(
+        end != gate.limit and round(scale * end, digits) == round(scale * gate.limit, digits)
+        for end in ends
+    ):
+        digits += 1
+    value, low, high = (f"{scale * one:.{digits}f}" for one in (estimate.value, *ends))
+    return f"{value}{unit} ({low} to {high}{unit})"
 
 
 def change(comparison: Comparison) -> str:
@@ -338,7 +356,7 @@ def model_card(audit: Audit) -> str:
             f"{number(made, 'attack') if made else 'no attack'}, for an attacker with the model's posteriors, the true labels and "
             f"{number(subject.shadows, 'shadow model') if subject.shadows else 'no shadow models'}"
             f"{(' (online)' if subject.online else ' (offline)') * bool(subject.shadows)}"
-            f"{', and with the uncompressed original' * subject.original}."
+            f"{', and with the original from before compression' * subject.original}."
         ),
         (
             f"The model is right on {percent(subject.accuracy_members)} of the members and "

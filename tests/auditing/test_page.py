@@ -134,6 +134,7 @@ def test_gates_say_what_came_of_them_and_what_to_add(audits, without_images):
     assert [row[1].split()[-1].lower() for row in rows] == [gate.outcome for gate in audit.gates]
     for row, gate in zip(rows, audit.gates):
         assert row[0].startswith(gate.condition)
+        assert row[2].endswith(f" by {gate.attack}")
         value, _, ends = row[2].removesuffix(f" by {gate.attack}").partition(" (")
         whole = next(one for one in audit.attacks if one.name == gate.attack)
         assert f"{value} {ends.removesuffix(')')}" == figure_in_table(whole, gate.measure)

@@ -59,6 +59,16 @@ def test_figures_in_print():
     assert [wording.listed("abc"[:n]) for n in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
 
 
+def test_a_gates_figure_has_digits_enough_to_tell_its_ends_from_the_limit(full):
+    gate = replace(full.gates[2], limit=0.6, estimate=Estimate(0.59, 0.58, 0.60004))
+    assert wording.gate_figure(gate) == "0.59000 (0.58000 to 0.60004)"
+    gate = replace(gate, estimate=Estimate(0.59, 0.58, 0.6))  # no digit tells these apart
+    assert wording.gate_figure(gate) == "0.590 (0.580 to 0.600)"
+    gate = replace(gate, measure="tpr_at_0.01", limit=0.03, estimate=Estimate(0.1, 0.02999, 0.2))
+    assert wording.gate_figure(gate) == "10.000\xa0% (2.999 to 20.000\xa0%)"
+    assert wording.gate_figure(replace(gate, estimate=None)) == wording.NO_FIGURE
+
+
 def test_the_gap_of_the_model_is_what_the_gap_attack_gets(full):
     subject = replace(full.subject, accuracy_members=0.95, accuracy_non_members=0.75)
     text = wording.gap(subject).replace("\xa0", " ")
