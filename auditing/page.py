@@ -75,15 +75,14 @@ def pictures(audit: Audit) -> list[Picture]:
         )
     if audit.strongest is not None:
         attack = audit.attacks[audit.strongest]
-        if attack.measures["auc"] is not None:
-            found.append(
-                Picture(
-                    "scores",
-                    f"Histogram of the scores of {attack.name}: shares of the members and of the "
-                    "non-members.",
-                    "The more the two overlap, the less is given away."
-                    + figures.histogram_note(attack),
-                    figures.score_histogram(attack, member),
-                )
+        found.append(
+            Picture(
+                "scores",
+                f"Histogram of the scores of {attack.name}: shares of the members and of the "
+                "non-members.",
+                "The more the two overlap, the less is given away."
+                + figures.histogram_note(attack),
+                figures.score_histogram(attack, member),
             )
+        )
     return found

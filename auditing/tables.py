@@ -6,7 +6,7 @@ import numpy as np
 
 from attackers.ties import remark
 from auditing import wording
-from auditing.result import AttackResult, Audit, Estimate, GroupRisk
+from auditing.result import AttackResult, Audit, Comparison, Estimate, GroupRisk
 from reporting.columns import MEASURES
 from reporting.document import Cell, Table
 
@@ -43,11 +43,17 @@ def attacks_table(audit: Audit) -> Table:
 def remarks(audit: Audit) -> list[str]:
     """What is to be said beside figures, of each attack on the audited model."""
     said = [
-        (attack.name, remark(attack.measures))
+        (attack.name, _remark(attack.measures))
         for attack in audit.attacks
         if attack.release != "original"
     ]
     return [f"{name}: {text}." for name, text in said if text]
+
+
+def _remark(measures: dict) -> str | None:
+    """Of an attack without a threshold nothing is said of the records that it calls members."""
+    no_threshold = measures["called_members"] is None
+    return remark(measures | {"called_members": 0.5} if no_threshold else measures)
 
 
 def untested(audit: Audit) -> list[tuple[str, str]]:
@@ -60,36 +66,44 @@ def untested(audit: Audit) -> list[tuple[str, str]]:
 
 def comparison_table(audit: Audit) -> Table | None:
     """Released model against original, the strongest attack first; None where there is no original."""
-    if not audit.comparisons:
+    by_attack: dict[str, dict[str, Comparison]] = {}
+    for each in audit.comparisons:
+        by_attack.setdefault(each.attack, {})[each.measure] = each
+    if not by_attack:
         return None
     first = "" if audit.strongest is None else audit.attacks[audit.strongest].name
-    rows = []
-    for each in sorted(audit.comparisons, key=lambda each: each.attack != first):
-        low, high = (
-            wording.difference_text(each.measure, end)
-            for end in (each.difference.low, each.difference.high)
-        )
-        rows.append(
-            [
-                Cell(each.attack, each.attack),
-                Cell(wording.title(each.measure), each.measure),
-                Cell(wording.value_text(each.measure, each.original), each.original),
-                Cell(wording.value_text(each.measure, each.released), each.released),
-                Cell(
-                    wording.difference_text(each.measure, each.difference.value),
-                    each.difference.value,
-                    f"{low} to {high}",
-                ),
-                Cell(wording.change(each), None),
-            ]
-        )
+
+    def order(name: str) -> tuple:
+        area = by_attack[name].get("auc")
+        return (name != first, 0.0 if area is None else -area.released)
+
+    shown = [name for name in MEASURES if any(name in found for found in by_attack.values())]
+    rows = [
+        [Cell(name, name), *(_difference(by_attack[name].get(measure)) for measure in shown)]
+        for name in sorted(by_attack, key=order)
+    ]
     caption = (
-        "The same attack on both, paired by record, with the 95\N{NO-BREAK SPACE}% interval of the "
-        "difference (released minus original; rates in points). Where it holds 0, these records do "
-        "not show that compression changed anything."
+        "The same attack on both, paired by record: released minus original (rates in points) with "
+        "the 95\N{NO-BREAK SPACE}% interval, and below it both figures and whether the released "
+        "model gives away less or more than its original. Where the interval holds 0 they are not "
+        "told apart."
     )
-    header = ["Attack", "Measure", "Original", "Released", "Difference", "Released gives away"]
-    return Table("", caption, header, rows)
+    return Table("", caption, ["Attack", *map(wording.title, shown)], rows)
+
+
+def _difference(found: Comparison | None) -> Cell:
+    """A difference with its interval, below it both figures and what it comes to."""
+    if found is None:
+        return Cell(wording.NO_FIGURE, None)
+    value, low, high = (
+        wording.difference_text(found.measure, one)
+        for one in (found.difference.value, found.difference.low, found.difference.high)
+    )
+    before, after = (
+        wording.value_text(found.measure, one) for one in (found.original, found.released)
+    )
+    under = f"{before} \N{RIGHTWARDS ARROW} {after}: {wording.change(found)}"
+    return Cell(f"{value} ({low} to {high})", found.difference.value, under)
 
 
 def group_table(audit: Audit, kind: str) -> tuple[Table | None, str]:
@@ -136,7 +150,7 @@ def _group_row(group: GroupRisk, *, with_names: bool) -> list[Cell]:
 
 def record_table(audit: Audit) -> Table | None:
     """Members that the strongest attack is surest of; None where there is no attack."""
-    if audit.strongest is None or audit.attacks[audit.strongest].measures["auc"] is None:
+    if audit.strongest is None:
         return None
     attack, records = audit.attacks[audit.strongest], audit.records
     members = np.flatnonzero(records.member)

@@ -190,9 +190,16 @@ def percent_plain(rate: float) -> str:
     return f"{100 * rate:g}\N{NO-BREAK SPACE}%"
 
 
+def made_at(audit: Audit) -> str:
+    """When, in UTC, to the minute."""
+    return audit.made[:16].replace("T", " ")
+
+
 def headline(audit: Audit) -> str:
     """What the strongest attack comes to, in a sentence."""
     if audit.strongest is None:
+        if audit.attacks:
+            return "Every attack gives all records the same score, which says nothing either way."
         return "No attack could be made, so nothing is known of what the model gives away."
     attack = audit.attacks[audit.strongest]
     estimates = {name: attack.estimate(name) for name in MEASURES}
@@ -201,8 +208,6 @@ def headline(audit: Audit) -> str:
         for name, estimate in estimates.items()
         if estimate and against_chance(name, estimate) == "above guessing"
     ]
-    if not any(estimates.values()):
-        return f"{attack.name} gives all records the same score, which says nothing either way."
     if not above:
         return (
             f"No attack that was made tells members from others better than guessing, as far as "
@@ -295,8 +300,8 @@ def gate_figure(gate: GateResult) -> str:
 def change(comparison: Comparison) -> str:
     """What compression did to an attack, by the interval of the paired difference."""
     if comparison.difference.high < 0:
-        return "less than the original"
-    return "more than the original" if comparison.difference.low > 0 else "not told apart"
+        return "less"
+    return "more" if comparison.difference.low > 0 else "not told apart"
 
 
 def limits(audit: Audit) -> list[str]:
@@ -372,14 +377,14 @@ def model_card(audit: Audit) -> str:
     sentences.append(
         "The intervals cover the choice of records alone. The test is evidence of resistance to these "
         f"attacks on this one training, no proof that nothing leaks, and claims no conformity "
-        f"({audit.made} UTC)."
+        f"({made_at(audit)} UTC)."
     )
     return " ".join(sentences).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _strongest_sentences(audit: Audit) -> list[str]:
     if audit.strongest is None:
-        return ["No attack could be made."]
+        return [headline(audit)]
     attack = audit.attacks[audit.strongest]
     figures = [
         f"{title(name).replace('Accuracy', 'balanced accuracy')} {with_interval(name, estimate)}"

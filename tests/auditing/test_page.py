@@ -100,7 +100,7 @@ def test_the_page_stands_alone_and_says_nothing_of_missing_values(case, audits, 
     assert [path.name for path in tmp_path.iterdir()] == ["audit.html"]
     assert not re.search(r"""(src|href)=["'](?!data:|#)|url\(|@import|https?://|<script""", html)
     text = Reader(html).text
-    assert not re.search(r"\b(None|nan|NaN|inf|True|False|null|undefined)\b|[{}]", text)
+    assert not re.search(r"\bNone\b(?!\.)|\b(nan|NaN|inf|True|False|null|undefined)\b|[{}]", text)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,7 +138,7 @@ def test_gates_say_what_came_of_them_and_what_to_add(audits, without_images):
         value, _, ends = row[2].removesuffix(f" by {gate.attack}").partition(" (")
         whole = next(one for one in audit.attacks if one.name == gate.attack)
         assert f"{value} {ends.removesuffix(')')}" == figure_in_table(whole, gate.measure)
-        assert gate.reason in row[3] and all(text in row[3] for text in gate.add)
+        assert gate.reason.rstrip(".") in row[3] and all(text in row[3] for text in gate.add)
     (row,) = read(audits["silent"]).tables["Gates"][1:]
     assert row[2] == "–" and "shadow models; known non-members" in row[3]
 
@@ -185,18 +185,19 @@ def test_what_was_not_made_is_said_with_its_reason(audits, without_images):
 def test_compression_is_judged_by_the_interval_of_the_difference(audits, without_images):
     audit = audits["full"]
     found = audit.comparisons[0]
-    cases = {(-0.03, -0.01): "less than the original", (0.01, 0.03): "more than the original"}
-    for (low, high), words in (cases | {(-0.01, 0.01): "not told apart"}).items():
+    cases = {(-0.03, -0.01): "less", (0.01, 0.03): "more", (-0.01, 0.01): "not told apart"}
+    for (low, high), words in cases.items():
         change = replace(found.difference, low=low, high=high)
-        moved = replace(audit, comparisons=[replace(found, difference=change)])
-        ((*_, original, released, difference, said),) = read(moved).tables[
-            "Released against original"
-        ][1:]
-        assert (original, released) == (f"{found.original:.3f}", f"{found.released:.3f}")
-        assert difference.replace("−", "-") == (
-            f"{found.difference.value:+.3f} {low:+.3f} to {high:+.3f}"
+        other = replace(found, attack="aaa", measure="accuracy", original=0.6, released=0.55)
+        moved = replace(audit, comparisons=[other, replace(found, difference=change)])
+        head, first, second = read(moved).tables["Released against original"]
+        assert head == ["Attack", "Accuracy", "AUC"]
+        assert first[:2] == ["lira", "–"] and second[2] == "–"  # the strongest comes first
+        assert first[2].replace("−", "-") == (
+            f"{found.difference.value:+.3f} ({low:+.3f} to {high:+.3f}) "
+            f"{found.original:.3f} → {found.released:.3f}: {words}"
         )
-        assert said == words
+        assert "60.0 % → 55.0 %" in second[1]
 
 
 def test_groups_are_sorted_by_what_is_certain(audits, without_images):
@@ -276,11 +277,16 @@ def test_scores_that_say_little(audits):
     equal = AttackResult(
         "loss", "the loss", "released", found, verdict.scores, np.zeros(len(member), bool)
     )
-    reader = read(replace(audit, attacks=[equal], strongest=0))
+    reader = read(replace(audit, attacks=[equal], strongest=None))
     assert "gives all records the same score" in reader.text
+    assert "loss: all targets have the same score" in reader.text
     assert reader.tables["Attacks"][1][2:] == ["–"] * 5
     assert "Records most at risk" not in reader.tables
-    assert not re.search(r"\b(None|nan|NaN)\b", reader.text)
+    nobody = dict.fromkeys(("accuracy", "accuracy_interval", "called_members"))
+    no_threshold = replace(audit.attacks[0], measures=audit.attacks[0].measures | nobody)
+    reader = read(replace(audit, attacks=[no_threshold]))
+    assert reader.tables["Attacks"][1][2] == "–" != reader.tables["Attacks"][1][3]
+    assert "No accuracy was measured" in reader.text
 
 
 @pytest.mark.browser

@@ -94,6 +94,7 @@ def test_the_headline_claims_no_more_than_the_interval(full, minimal):
     assert "better than guessing and names" in wording.headline(full)
     assert wording.headline(minimal).startswith("No attack that was made tells members")
     assert "No attack could be made" in wording.headline(audit_cases.silent())
+    assert "the same score" in wording.headline(replace(minimal, strongest=None))
     strongest = full.attacks[full.strongest]
     found = strongest.measures | {"tpr_at_0.1_interval": [0.05, 0.4]}
     found |= {"tpr_at_0.01_interval": [0.005, 0.2]}
