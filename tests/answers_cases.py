@@ -4,7 +4,6 @@ import numpy as np
 
 from auditing.result import AttackResult
 
-
 CLASSES = 4
 
 
