@@ -243,6 +243,8 @@ def normalise(
         meaning["defend_arg"] = DEFENDERS[meaning["defend"]].options["default"]
     if meaning["defend"] != "dp":
         reset(*_DP_ONLY)
+    if not meaning["canaries"]:
+        reset("canary_kind", "canary_seed")
     if stage in ("pretrain", "prune", "quantize"):
         meaning["from_scratch"] = False
     if meaning["data_root"] is None:
