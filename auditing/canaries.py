@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -179,7 +179,7 @@ class _Victim:
                 f"{folder} was trained without canaries: run prune_dp.py with --canaries 500 and "
                 f"name the victim's folder"
             )
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in manifest["options"].items()
             if name in OPTIONS
@@ -207,8 +207,8 @@ class _Victim:
         original = read_checkpoint(parent, "victim") if parent else None
         if original is not None and original.digest == victim.parent:
             references["the original"] = self._log_odds(original, records)
-        shadows = [read_checkpoint(self.models, role) for role in self.models.roles[1:]]
-        shadows = [self._log_odds(one, records) for one in shadows if one is not None]
+        stored = [read_checkpoint(self.models, role) for role in self.models.roles[1:]]
+        shadows = [self._log_odds(one, records) for one in stored if one is not None]
         if shadows:
             references[f"{len(shadows)} shadow models"] = np.mean(shadows, axis=0)
         log_odds = self._log_odds(victim, records)

@@ -108,7 +108,5 @@ def read_canaries(folder: Path) -> tuple[Canaries, Records]:
     facts, arrays = read_arrays(folder / CANARIES)
     made = Canaries(**arrays)
     norm = {name: facts[name] and tuple(facts[name]) for name in ("mean", "std")}
-    records = Records(
-        torch.from_numpy(made.x), torch.from_numpy(made.y), facts["num_cls"], **norm
-    )
+    records = Records(torch.from_numpy(made.x), torch.from_numpy(made.y), facts["num_cls"], **norm)
     return made, records
