@@ -41,7 +41,7 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     known |= {"pruned", "prune_epochs", "quantize_epochs", *KNOWLEDGE}
     training = [name for name in RECORDED if name not in known]
     noise = [
-        ", seeded noise" * bool(caveat) + f", {canaries:g} canaries" * bool(canaries)
+        ", seeded noise" * bool(caveat) + (f", {canaries:g} canaries" if canaries else "")
         for caveat, canaries in zip(table["caveat"], table["canaries"])
     ]
     name = _names(table) + noise
