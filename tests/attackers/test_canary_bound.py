@@ -196,17 +196,19 @@ def test_pure_privacy_counted_out():
     assert is_refuted(pure(0.0), coins=5, guesses=5, correct=5, level=0.6)
 
 
-def test_as_the_authors_code_says():
-    """50 of 60 guesses right of 100 canaries, worked by their recursion in plain steps."""
-    level, coins, number, correct, mu = 0.05, 100, 60, 50, 1.0
-    r = {correct: level * number / coins * correct / number}
-    h = {correct: level * number / coins * (number - correct) / number}
-    for i in range(correct - 1, -1, -1):
+@pytest.mark.parametrize("correct", [0, 30, 50, 56, 57, 58, 59, 60])
+def test_as_the_authors_code_decides(correct):
+    """Of 60 guesses among 100 canaries, by two arrays as their code fills them; refuted from 58 on."""
+    level, coins, number, mu = 0.05, 100, 60, 1.0
+    r, h = np.zeros(correct + 1), np.zeros(correct + 1)
+    r[correct] = level * correct / coins
+    h[correct] = level * (number - correct) / coins
+    for i in reversed(range(correct)):
         h[i] = max(h[i + 1], gaussian(mu)(r[i + 1]))
         r[i] = r[i + 1] + i / (number - i) * (h[i] - h[i + 1])
-    assert (r[0] + h[0] > number / coins) == is_refuted(
-        gaussian(mu), coins=coins, guesses=number, correct=correct, level=level
-    )
+    found = is_refuted(gaussian(mu), coins=coins, guesses=number, correct=correct, level=level)
+    assert found == (r[0] + h[0] > number / coins)
+    assert found == (correct >= 58)
 
 
 def test_guesses_are_the_ends_and_do_not_know_the_coins():

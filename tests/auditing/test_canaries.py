@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,13 @@ from bench import split_file
 from bench.canaries import read_canaries
 from bench.layout import ModelSet
 from bench.options import Options
+from bench.results import find_results
 from core.files import read_arrays
 from defenders.accounting import guarantee
 from defenders.dp import PrivateSGD
 from models import build
+from reporting.results import results_table
+from reporting.summary import label_configurations
 
 WORDS = ["--from_scratch", "--defend_arg", "1", "--canaries", "100"]
 FOLDER = "l1unstructure_0.7_dp_1_scratch_model"
@@ -184,6 +188,11 @@ class TestTraining:
         _, arrays = read_arrays(MADE / FOLDER / "scores.npz")
         targets = [array for name, array in arrays.items() if name.startswith("records")]
         assert targets and all(array.max() < 240 for array in targets)
+        table = results_table(find_results(Path("results")), Path("results"))
+        assert set(table["canaries"]) == {100}
+        assert (
+            label_configurations(table)[0]["model"].str.endswith("from scratch, 100 canaries").all()
+        )
 
 
 class TestAudit:
