@@ -52,8 +52,8 @@ class Claim:
     remark: str
 
 
-@console.stage
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 3 where a bound exceeds the claim, else 0. Raises UserError."""
     parser = Parser(
         prog="audit.py canaries",
         description=__doc__,

@@ -12,8 +12,9 @@ from helpers import MADE, files, lines, make_once, manifest, run
 import mia
 import pretrain
 import prune_dp
+from core import console
 from attackers.canary_bound import gaussian_bound, one_run_bound, residuals
-from auditing.canaries import main
+from auditing import canaries
 from base_model import BaseModel
 from bench import split_file
 from bench.canaries import read_canaries
@@ -27,6 +28,7 @@ from models import build
 from reporting.results import results_table
 from reporting.summary import label_configurations
 
+main = console.stage(canaries.main)  # as audit.py runs it
 WORDS = ["--from_scratch", "--defend_arg", "1", "--canaries", "100"]
 FOLDER = "l1unstructure_0.7_dp_1_scratch_model"
 SHADOW = "shadow_l1unstructure_0.7_dp_1_scratch_model_0"
