@@ -100,7 +100,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     outputs = stored_outputs(queries, role, queries.what, record_ids, train_seed=seed, **settings)
 
     def ask() -> np.ndarray:
-        model = attacked_model(run, role, queries.checkpoints[role])
+        model = attacked_model(run, role, queries.checkpoints[role], classes_alone=True)
         cube = UnitCube(on_device(run.records, run.device))
         if queries.what == "copies":
             return query_copies(model, cube, record_ids, seed=seed)

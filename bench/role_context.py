@@ -128,15 +128,17 @@ def build_objective(defend: str, options: Options, **more) -> Objective:
     return DEFENDERS.load(defend)(options.defend_arg, **named, **more)
 
 
-def attacked_model(run: Run, role: str, checkpoint: Checkpoint) -> BaseModel:
+def attacked_model(
+    run: Run, role: str, checkpoint: Checkpoint, *, classes_alone: bool = False
+) -> BaseModel:
     """A role's model as it answers queries: quantised where it was released so, and as its defence
-    lets it."""
+    lets it; where classes alone are looked at, without a defence that changes none."""
     models = run.matchup.models(role)
     options = models.options
     model = new_model(options, run.records, role, "mia", run.device)
     load_effective(model.network, options.quantizer, checkpoint.weights())
     objective = build_objective("" if models.original else options.defend, options)
-    if objective.is_releasing():
+    if objective.is_releasing() and not (classes_alone and objective.keeps_class):
         draw = generator(options.train_seed, "release", role, device=run.device)
         objective.setup_release(model.network, RoleContext(run, models, role).context(draw))
         model.release(objective)

@@ -35,6 +35,8 @@ class TopK(Objective):
     sum, and no more. No class can change.
     """
 
+    keeps_class = True
+
     def release(self, logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         k, num_cls = int(self.strength), logits.shape[1]
         if k >= num_cls:
@@ -47,6 +49,8 @@ class TopK(Objective):
 
 class LabelOnly(Objective):
     """1 for the class, 0 for all others (Shokri et al., S&P 2017, section VIII)."""
+
+    keeps_class = True
 
     def release(self, logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         shown = torch.zeros_like(logits, dtype=torch.float64)

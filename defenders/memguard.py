@@ -43,6 +43,8 @@ class MemGuard(Objective):
     asked, in seconds.
     """
 
+    keeps_class = True
+
     def setup_release(self, network: nn.Module, context: Context) -> None:
         """Train h on the network's answers; the generator draws records, weights and batches."""
         data, generator = context.data, context.generator

@@ -89,7 +89,12 @@ class Objective:
 
     Args:
         strength: of a defence, the option `--defend_arg`; None where it has none.
+    Attributes:
+        keeps_class: whether the class that the network answers is always the one that it would
+            answer without `release`, so that who sees classes alone sees the network itself.
     """
+
+    keeps_class = False
 
     def __init__(self, strength: float | None = None):
         self.strength: float = 0.0 if strength is None else strength
@@ -99,6 +104,7 @@ class Objective:
         """Whether all that it changes follows from each model's logits, so that it can train a
         `Stack`: of all hooks it overrides `criterion` alone, and those that are no part of training."""
         own = {"criterion", "privacy", "release", "setup_release", "is_stackable", "is_releasing"}
+        own |= {"keeps_class"}
         hooks = {name for name in vars(Objective) if not name.startswith("_")} - own
         return all(getattr(cls, hook) is getattr(Objective, hook) for hook in hooks)
 
