@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from bench.command_line import Parser
 from core.console import UserError, say
 from core.files import locked, write

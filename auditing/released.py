@@ -193,20 +193,18 @@ def misfit(network: nn.Module, state: dict[str, Any]) -> str | None:
     missing = [name for name in have if name not in state]
     more = [name for name in state if name not in have]
     shapes = [
-        f"{name} is {tuple(state[name].shape)} in the file and {tuple(weight.shape)} in the network"
+        f"{name} is {tuple(state[name].shape)}, not {tuple(weight.shape)}"
         for name, weight in have.items()
         if isinstance(weight, torch.Tensor)
         and isinstance(state.get(name), torch.Tensor)
         and state[name].shape != weight.shape
     ]
-    said = [_some("lacks", missing)] * bool(missing) + [_some("also has", more)] * bool(more)
-    said += [_some("", shapes)] * bool(shapes)
-    return "; ".join(said) or None
+    texts = [("they lack ", missing), ("they also have ", more), ("", shapes)]
+    return "; ".join(before + _some(names) for before, names in texts if names) or None
 
 
-def _some(verb: str, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{verb} {', '.join(names[:3])}{more}".strip()
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def fit(networks: list[tuple[str, Callable[[], nn.Module]]], path: Path) -> nn.Module:
@@ -217,7 +215,7 @@ def fit(networks: list[tuple[str, Callable[[], nn.Module]]], path: Path) -> nn.M
     Raises:
         UserError: they fit none.
     """
-    weights, reasons = read_weights(path), []
+    weights, reasons = read_weights(path), {}
     for name, make in networks:
         network = make()
         for state in _without_prefixes(weights):
@@ -228,10 +226,11 @@ def fit(networks: list[tuple[str, Callable[[], nn.Module]]], path: Path) -> nn.M
                     return network
                 except RuntimeError as error:  # of layers that pack their weights
                     reason = in_one_line(error)[:300]
-            reasons.append(f"{name}: {reason}")
-    first = dict(reason.split(": ", 1) for reason in reversed(reasons))  # of weights as they are
-    said = "; and ".join(f"{name}: the file {reason}" for name, reason in first.items())
-    raise UserError(f"the weights in {path.name} do not fit {said}")
+            reasons.setdefault(name, reason)  # of the weights as they are
+    raise UserError(
+        f"the weights in {path.name} do not fit "
+        + ", nor ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    )
 
 
 def _without_prefixes(weights: dict[str, Any]) -> list[dict[str, Any]]:
