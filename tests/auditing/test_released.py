@@ -126,7 +126,7 @@ def test_the_first_network_that_fits_is_taken(network):
     torch.save(network.state_dict(), "model.pt")
     found = fit([("small", lambda: build(3)), ("right", build)], Path("model.pt"))
     assert found[0].weight.shape == (6, 1, 3, 3)
-    with pytest.raises(UserError, match=r"do not fit small: .* and 1 more, nor tiny: they lack"):
+    with pytest.raises(UserError, match=r"do not fit small: .* and 4 more, nor tiny: they lack"):
         fit([("small", lambda: build(3)), ("tiny", lambda: nn.Linear(2, 2))], Path("model.pt"))
 
 
