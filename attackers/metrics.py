@@ -2,7 +2,7 @@
 interval.
 
 The intervals take the model and the attack as given and cover the choice of the target records
-alone.
+alone. Each end of one is missed with probability `tail`, 2.5 % where nothing else is said.
 """
 
 import math
@@ -103,7 +103,9 @@ def balanced_accuracy(decision: np.ndarray, member: np.ndarray) -> float:
     return float(balanced_accuracy_score(member, decision))
 
 
-def accuracy_interval(decision: np.ndarray, member: np.ndarray) -> list[float]:
+def accuracy_interval(
+    decision: np.ndarray, member: np.ndarray, *, tail: float = TAIL
+) -> list[float]:
     """Interval of the balanced accuracy, for decisions by a threshold that does not depend on these
     records.
 
@@ -113,7 +115,7 @@ def accuracy_interval(decision: np.ndarray, member: np.ndarray) -> list[float]:
     records are covered in 86 % of cases only).
     """
     ends = [
-        (right.mean(), *clopper_pearson(right.sum(), len(right)))
+        (right.mean(), *clopper_pearson(right.sum(), len(right), tail=tail))
         for right in (decision[member], ~decision[~member])
     ]
     accuracy = sum(rate for rate, _, _ in ends) / 2
@@ -129,7 +131,7 @@ def auc(scores: np.ndarray, member: np.ndarray) -> float:
     return float(roc_auc_score(member, scores))
 
 
-def auc_interval(scores: np.ndarray, member: np.ndarray) -> list[float]:
+def auc_interval(scores: np.ndarray, member: np.ndarray, *, tail: float = TAIL) -> list[float]:
     """Interval of the AUC: that of Clopper & Pearson for a rate of as many trials as give DeLong's
     variance.
 
@@ -142,7 +144,7 @@ def auc_interval(scores: np.ndarray, member: np.ndarray) -> list[float]:
     estimate, variance = delong(scores, member)
     most = 2 * min(int(member.sum()), int((~member).sum()))
     trials = min(estimate * (1 - estimate) / variance, most) if variance > 0 else most
-    return clopper_pearson(estimate * trials, trials)
+    return clopper_pearson(estimate * trials, trials, tail=tail)
 
 
 def delong(scores: np.ndarray, member: np.ndarray) -> tuple[float, float]:
@@ -180,7 +182,9 @@ def score_to_exceed(others: np.ndarray, *, limit: float) -> float:
     return float(in_order[allowed]) if allowed < len(others) else -np.inf
 
 
-def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> list[float]:
+def tpr_interval(
+    scores: np.ndarray, member: np.ndarray, *, limit: float, tail: float = TAIL
+) -> list[float]:
     """Interval of the TPR at the threshold whose FPR in the population is the limit.
 
     Neither source of error is left out. How many of the n non-members lie above that threshold is
@@ -194,8 +198,8 @@ def tpr_interval(scores: np.ndarray, member: np.ndarray, *, limit: float) -> lis
     weights, counts = threshold_distribution(scores, member, limit=limit)
     n = int(member.sum())
     estimate = tpr_at_fpr(scores, member, limit=limit)
-    low = _mixture_quantile(TAIL, weights, counts, n - counts + 1)
-    high = _mixture_quantile(1 - TAIL, weights, counts + 1, n - counts)
+    low = _mixture_quantile(tail, weights, counts, n - counts + 1)
+    high = _mixture_quantile(1 - tail, weights, counts + 1, n - counts)
     return [min(low, estimate), max(high, estimate)]
 
 

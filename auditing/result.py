@@ -60,7 +60,9 @@ class AttackResult:
         release: `released`, the model that was audited; `original`; or `both`.
         measures: as `attackers.metrics.measures` gives them.
         scores: (n,) of the targets; `named` (n,) bool, who scores above all but 1 % of the
-            non-members.
+            non-members, nobody where these are too few to tell.
+        called: (n,) bool, whom it takes for a member; None where it has no threshold, and so no
+            accuracy.
     """
 
     name: str
@@ -69,6 +71,12 @@ class AttackResult:
     measures: dict
     scores: np.ndarray
     named: np.ndarray
+    called: np.ndarray | None = None
+
+    @property
+    def of_released(self) -> bool:
+        """Whether it takes the released model, with or without the original."""
+        return self.release != "original"
 
     def estimate(self, measure: str) -> Estimate | None:
         """`accuracy`, `auc`, `tpr_at_0.01` and so on; None where these data cannot tell."""
@@ -142,12 +150,14 @@ class Records:
         labels, member: the truth.
         memorisation: mean true-class posterior of shadows with the record minus that of those
             without; None where no shadow was trained on targets.
+        group: the user's, as text; None where there are none.
     """
 
     record_ids: np.ndarray
     labels: np.ndarray
     member: np.ndarray
     memorisation: np.ndarray | None
+    group: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

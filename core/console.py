@@ -21,17 +21,17 @@ class NotApplicable(UserError):
 
 
 def stage(main):
-    """Decorate a stage's `main(argv=None)`: a `UserError` becomes one line on stderr (or one for
-    each of its arguments) and exit status 2."""
+    """Decorate a stage's `main(argv=None)`, which returns its exit status or None for 0: a
+    `UserError` becomes one line on stderr (or one for each of its arguments) and exit status 2."""
 
     @functools.wraps(main)
     def run(argv=None) -> int:
         try:
             with interrupts.raised():
-                main(argv)
+                status = main(argv)
         except BaseException as error:
             return _status_of(error)
-        return 0
+        return status or 0
 
     return run
 

@@ -19,7 +19,7 @@ def as_html(page: Page) -> str:
     """The page, all in one file: style, script and images are inside."""
     now = datetime.datetime.now(datetime.UTC)
     return (
-        _environment()
+        environment(_TEMPLATES)
         .get_template("page.html.j2")
         .render(
             page=page,
@@ -32,7 +32,7 @@ def as_html(page: Page) -> str:
 
 def as_markdown(page: Page) -> str:
     """The same in Markdown; images are links to report_figures/, see `figure_name`."""
-    text = _environment().get_template("report.md.j2").render(page=page)
+    text = environment(_TEMPLATES).get_template("report.md.j2").render(page=page)
     # a template leaves blank lines where a part is empty
     parts = [part.strip("\n") for part in text.split("\n\n")]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -44,9 +44,10 @@ def figure_name(number: int, name: str) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment(templates: Path) -> jinja2.Environment:
+    """What renders the templates of a folder; those of HTML escape all that they are given."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -38,3 +39,34 @@ def short_attack_training(monkeypatch):
     for name in ("TRAJECTORY_CONFIG", "SEQUENCE_CONFIG"):
         short = replace(getattr(attackers.distillation, name), epochs=2)
         monkeypatch.setattr(attackers.distillation, name, short)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip(
+            "chromium and chromedriver are not installed (Debian: chromium, chromium-driver)"
+        )
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1000,900",
+    ):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    """A window of 1000 by 900 pixels, with nothing logged yet."""
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.get_log("browser")
+    return chromium

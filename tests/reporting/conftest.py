@@ -1,4 +1,4 @@
-"""Results of two seeds, the report on them, and a browser to look at it."""
+"""Results of two seeds, and the report on them."""
 
 import shutil
 from pathlib import Path
@@ -63,34 +63,3 @@ def results(made, tmp_path, monkeypatch):
 @pytest.fixture
 def victim(results):
     return results / "tiny" / "seed_7" / "tiny_columnfc" / "l1unstructure_0.7_model"
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip(
-            "chromium and chromedriver are not installed (Debian: chromium, chromium-driver)"
-        )
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--window-size=1000,900",
-    ):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(chromium):
-    """A window of 1000 by 900 pixels, with nothing logged yet."""
-    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    chromium.get_log("browser")
-    return chromium

@@ -1,0 +1,113 @@
+"""Why a pass would say more than the evidence does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attackers import metrics
+from auditing.given import Given
+from auditing.result import AttackResult
+
+# attacks that compare a record's answer with those of shadow models for the same record
+STRONG = (
+    "lira",
+    "lira_online",
+    "lira_offline",
+    "bavaria",
+    "rmia",
+    "base",
+    "lira_joint",
+    "ensemble",
+)
+ENOUGH_SHADOWS = 8
+ENOUGH_OF_A_KIND = 3  # shadow models that were trained with a record, or without it
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """What is weak, what would mend it, and whether no gate may pass for it."""
+
+    says: str
+    add: str
+    blocks: bool
+
+
+def weaknesses_of(given: Given, results: Sequence[AttackResult]) -> list[Weakness]:
+    """What makes figures lower than a full audit's, or their intervals wider."""
+    of_attacks = _of_attacks(results) if given.released.shadows else []
+    return [*_of_shadows(given), *of_attacks, *_of_non_members(given)]
+
+
+def _of_shadows(given: Given) -> list[Weakness]:
+    count = len(given.released.shadows)
+    if count == 0:
+        return [
+            Weakness(
+                "there are no shadow models, so that only the weakest attacks could be made",
+                f"answers of at least {ENOUGH_SHADOWS} shadow models, better 16, each trained as the "
+                f"model was on a random half of the targets (shadows, shadow_member)",
+                True,
+            )
+        ]
+    found = []
+    if count < ENOUGH_SHADOWS:
+        found.append(
+            Weakness(
+                f"there are {count} shadow models only",
+                f"at least {ENOUGH_SHADOWS - count} more shadow models, {ENOUGH_SHADOWS} in all, "
+                f"better 16",
+                True,
+            )
+        )
+    inside = given.shadow_member[:, given.target].sum(axis=0)
+    fewer = np.minimum(inside, count - inside)
+    if not given.online:
+        found.append(
+            Weakness(
+                "no shadow model was trained on a target, so that attacks know how models answer "
+                "without a record, and not with it",
+                "shadow models that are each trained on a random half of the targets",
+                False,
+            )
+        )
+    elif count >= ENOUGH_SHADOWS and np.median(fewer) < ENOUGH_OF_A_KIND:
+        found.append(
+            Weakness(
+                f"half of the targets have fewer than {ENOUGH_OF_A_KIND} shadow models that were trained "
+                f"with them, or without",
+                "shadow models that are each trained on a random half of the targets",
+                True,
+            )
+        )
+    return found
+
+
+def _of_attacks(results: Sequence[AttackResult]) -> list[Weakness]:
+    made = {one.name for one in results if one.of_released}
+    if made & set(STRONG):
+        return []
+    return [Weakness("none of the strong attacks was made", "lira, rmia or base (--attacks)", True)]
+
+
+def _of_non_members(given: Given) -> list[Weakness]:
+    others = int((given.target & ~given.member).sum())
+    lowest = smallest_fpr(others)
+    if lowest is not None and lowest <= 0.01:
+        return []
+    told = "no TPR at a FPR of 10 %, 1 % or 0.1 %" if lowest is None else "no TPR below 10 % FPR"
+    return [
+        Weakness(
+            f"{others} non-members tell {told}",
+            f"{1000 - others:,} more non-members, 1,000 in all",
+            False,
+        )
+    ]
+
+
+def smallest_fpr(others: int) -> float | None:
+    """The smallest FPR of `metrics.FPRS` of which so many non-members tell the TPR, by the rule of
+    `metrics.measures`; None where of none."""
+    return min((limit for limit in metrics.FPRS if others * limit >= 10), default=None)

@@ -1,0 +1,406 @@
+"""What an audit found, in sentences for those who decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from auditing.result import AttackResult, Audit, Comparison, Estimate, GateResult, Outcome, Subject
+from reporting.columns import MEASURES
+
+RATES = {"tpr_at_0.1": 0.1, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
+NO_FIGURE = "\N{EN DASH}"
+# EDPB, Opinion 28/2024 on AI models (17 December 2024): paragraph 43 says when a model trained on
+# personal data counts as anonymous, 55 what tests are evidence of; OWASP AISVS 1.0, section C11.2
+REGULATORS = (
+    (
+        "EDPB Opinion 28/2024, paragraph 43: a model trained on personal data is anonymous only if it is "
+        "insignificantly likely, for each person, that their data are obtained from it, by all means "
+        "reasonably likely to be used. No average answers that: see the TPR at a low FPR, the groups and "
+        "the records. Paragraph 55 has membership inference among the attacks to test; a passed test is "
+        "evidence of resistance to the attacks that were made, and to no others."
+    ),
+    (
+        "OWASP AISVS 1.0, 11.2.5: simulated attacks are to be no more accurate than guessing. {accuracy} "
+        "Accuracy is an average too; whether a few people are named for certain, the TPR at a low FPR "
+        "says."
+    ),
+    (
+        "This page is evidence of tests. It does not say that the model is anonymous, nor that it "
+        "conforms to these or any other rules."
+    ),
+)
+
+
+def percent(value: float, *, digits: int | None = None) -> str:
+    """A fraction as `3.4 %`; two digits below 1 %."""
+    digits = (2 if 0 < value < 0.01 else 1) if digits is None else digits
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def title(measure: str) -> str:
+    """What a measure is called."""
+    words = MEASURES[measure].title if measure in MEASURES else measure
+    return words.replace("Attack accuracy", "Accuracy").replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def value_text(measure: str, value: float) -> str:
+    """An AUC as a fraction, all else in percent."""
+    return f"{value:.3f}" if measure == "auc" else percent(value)
+
+
+def interval_text(measure: str, estimate: Estimate) -> str:
+    """The ends of the interval, such as `2.1 to 4.9 %`."""
+    if measure == "auc":
+        return f"{estimate.low:.3f} to {estimate.high:.3f}"
+    digits = 2 if estimate.high < 0.01 else 1
+    return f"{100 * estimate.low:.{digits}f} to {percent(estimate.high, digits=digits)}"
+
+
+def with_interval(measure: str, estimate: Estimate) -> str:
+    """A figure with its interval, in a sentence."""
+    interval = interval_text(measure, estimate)
+    return f"{value_text(measure, estimate.value)} (95\N{NO-BREAK SPACE}% interval {interval})"
+
+
+def difference_text(measure: str, value: float) -> str:
+    """A difference with its sign: of AUCs as it is, else in percentage points."""
+    text = f"{value:+.3f}" if measure == "auc" else f"{100 * value:+.1f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def number(count: int, what: str = "") -> str:
+    """`1 member`, `2,500 members`."""
+    return f"{count:,} {what}{'s' * (count != 1)}" if what else f"{count:,}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def about_line(about: str) -> str:
+    """An attack's description in one line, as the registry breaks it for a terminal."""
+    return " ".join(about.split())
+
+
+def meaning(measure: str, estimate: Estimate) -> str:
+    """What a figure means for somebody who has not heard of the measure."""
+    value = estimate.value
+    if measure == "auc":
+        return (
+            f"Of one member and one non-member drawn at random, the member gets the higher score in "
+            f"{100 * value:.0f} of 100 cases; 50 is guessing."
+        )
+    if measure == "accuracy":
+        return (
+            f"Of 100 records, half of them members, {100 * value:.0f} are called rightly; 50 is "
+            f"guessing."
+        )
+    per = round(10 / RATES[measure])
+    return (
+        f"Of {per:,} members {per * value:.0f} are named, while of {per:,} non-members 10 are; "
+        f"guessing names 10 of each."
+    )
+
+
+def against_chance(measure: str, estimate: Estimate) -> str:
+    """Whether a figure is told apart from guessing, by its interval."""
+    chance = MEASURES[measure].chance
+    if estimate.low > chance:
+        return "above guessing"
+    return "below guessing" if estimate.high < chance else "not told apart from guessing"
+
+
+def gap(subject: Subject) -> str:
+    """What the model's own accuracies say."""
+    members, others = subject.accuracy_members, subject.accuracy_non_members
+    points = f"{100 * (members - others):.1f}".replace("-", "\N{MINUS SIGN}")
+    text = (
+        f"The model is right on {percent(members)} of the members and on {percent(others)} of the "
+        f"non-members, a gap of {points} points"
+    )
+    if members - others < 0.02:
+        return f"{text}: it hardly overfits. It may remember single records all the same."
+    return (
+        f"{text}. Who sees only whether an answer is right, and takes a right one for a member, is "
+        f"right in {percent((1 + members - others) / 2)} of cases, where guessing gives 50."
+    )
+
+
+def attacker_knows(subject: Subject) -> list[tuple[str, str]]:
+    """What the attacker has, and what not: a term and a text each."""
+    has = (
+        "the model's posteriors (the probability it gives each class) for every record in question"
+    )
+    if subject.original:
+        has += ", and those of the original from before compression"
+    shadows = "none: only attacks that need none could be made"
+    if subject.shadows:
+        how = (
+            "trained with some of the records in question and without others (online), so that each "
+            "record is seen from both sides"
+            if subject.online
+            else "trained without any of the records in question (offline)"
+        )
+        shadows = (
+            f"{number(subject.shadows, 'shadow model')} of the attacker's own, like the audited one "
+            f"on data of the same kind, {how}"
+        )
+    population = "none"
+    if subject.population:
+        population = (
+            f"{number(subject.population, 'record')} that the attacker knows not to be members"
+        )
+    return [
+        ("Sees", has),
+        ("Knows", "the records in question and their true labels, but not who was a member"),
+        ("Shadow models", shadows),
+        ("Known non-members", population),
+        (
+            "Has not",
+            "the weights, gradients or intermediate models"
+            + ("" if subject.original else ", nor another release of the same model"),
+        ),
+    ]
+
+
+def resolution(audit: Audit) -> str:
+    """The smallest FPR at which these data tell a rate."""
+    subject, smallest = audit.subject, audit.smallest_fpr
+    have = number(subject.non_members, "non-member")
+    if smallest is None:
+        enough = subject.non_members >= 100
+        why = "no attack gives enough different scores" if enough else "that takes 100 or more"
+        return (
+            f"These data ({have}) tell a TPR at no low FPR: {why}. Whether a few people can be named "
+            f"with confidence is not tested here."
+        )
+    text = f"The smallest FPR that these data ({have}) resolve is {percent_plain(smallest)}"
+    if smallest > 0.001:
+        finer = smallest / 10
+        text += (
+            f"; for {percent_plain(finer)} it takes {round(10 / finer):,} non-members or more. Rates "
+            f"below are not tested here"
+        )
+    return text + "."
+
+
+def percent_plain(rate: float) -> str:
+    """A round rate as `10 %`, `0.1 %`."""
+    return f"{100 * rate:g}\N{NO-BREAK SPACE}%"
+
+
+def made_at(audit: Audit) -> str:
+    """When, in UTC, to the minute."""
+    return audit.made[:16].replace("T", " ")
+
+
+def headline(audit: Audit) -> str:
+    """What the strongest attack comes to, in a sentence."""
+    if audit.strongest is None:
+        if audit.attacks:
+            return "Every attack gives all records the same score, which says nothing either way."
+        return "No attack could be made, so nothing is known of what the model gives away."
+    attack = audit.attacks[audit.strongest]
+    estimates = {name: attack.estimate(name) for name in MEASURES}
+    above = [
+        name
+        for name, estimate in estimates.items()
+        if estimate and against_chance(name, estimate) == "above guessing"
+    ]
+    if not above:
+        return (
+            f"No attack that was made tells members from others better than guessing, as far as "
+            f"these records show; the strongest is {attack.name}."
+        )
+    parts = []
+    for name in above:
+        if name in ("accuracy", "auc"):
+            parts = ["tells members from others better than guessing"]
+    rates = [name for name in above if name in RATES]
+    if rates:
+        rate = estimates[rates[-1]]
+        assert rate is not None
+        parts.append(
+            f"names {percent(rate.value)} of the members while it names "
+            f"{percent_plain(RATES[rates[-1]])} of the non-members by mistake"
+        )
+    return f"The strongest attack by AUC, {attack.name}, {listed(parts)}."
+
+
+def names_more(audit: Audit) -> str:
+    """Which attack has the largest TPR at the smallest FPR, where that is another one; else ""."""
+    if audit.strongest is None or audit.smallest_fpr is None:
+        return ""
+    measure = f"tpr_at_{audit.smallest_fpr:g}"
+    rates = {
+        index: estimate
+        for index, attack in enumerate(audit.attacks)
+        if attack.release != "original" and (estimate := attack.estimate(measure))
+    }
+    best = max(rates, key=lambda index: rates[index].value, default=audit.strongest)
+    first = rates.get(audit.strongest)
+    if best == audit.strongest or (first and first.value == rates[best].value):
+        return ""
+    return (
+        f"At an FPR of {percent_plain(audit.smallest_fpr)} {attack_text(audit.attacks[best])} names "
+        f"more members: {with_interval(measure, rates[best])}."
+    )
+
+
+def attack_text(attack: AttackResult) -> str:
+    """An attack's name, and what it saw where that is not the released model alone."""
+    return attack.name if attack.release == "released" else f"{attack.name} ({attack.release})"
+
+
+def outcome_text(outcome: Outcome | None, gates: list[GateResult]) -> str:
+    """What the outcome of all gates together says."""
+    count = sum(gate.outcome == outcome for gate in gates)
+    some = f"{count} of {len(gates)} gates" if len(gates) > 1 else "the gate"
+    match outcome:
+        case None:
+            return "No gate was given: this page measures, and decides nothing."
+        case "pass":
+            return (
+                "Every gate passes: even the upper end of each figure's interval is within its "
+                "limit. That is no proof that nothing leaks."
+            )
+        case "fail":
+            text = f"{some} fail{'s' * (count == 1)}: even the lower end of the interval is above the limit."
+            return text[0].upper() + text[1:]
+        case _:
+            text = f"{some} cannot be decided on this evidence; none fails."
+            return text[0].upper() + text[1:]
+
+
+def condition_text(gate: GateResult) -> str:
+    """A gate's condition in words."""
+    limit = f"{gate.limit:g}" if gate.measure == "auc" else percent_plain(gate.limit)
+    return f"{title(gate.measure)} at most {limit}"
+
+
+def gate_figure(gate: GateResult) -> str:
+    """A gate's figure with its interval, in as many digits as tell its ends from the limit."""
+    estimate = gate.estimate
+    if estimate is None:
+        return NO_FIGURE
+    scale, unit, digits = 1, "", 3
+    if gate.measure != "auc":
+        scale, unit, digits = 100, "\N{NO-BREAK SPACE}%", 2 if estimate.high < 0.01 else 1
+    ends = (estimate.low, estimate.high)
+    while digits < 9 and any(
+        end != gate.limit and round(scale * end, digits) == round(scale * gate.limit, digits)
+        for end in ends
+    ):
+        digits += 1
+    value, low, high = (f"{scale * one:.{digits}f}" for one in (estimate.value, *ends))
+    return f"{value}{unit} ({low} to {high}{unit})"
+
+
+def change(comparison: Comparison) -> str:
+    """What compression did to an attack, by the interval of the paired difference."""
+    if comparison.difference.high < 0:
+        return "less"
+    return "more" if comparison.difference.low > 0 else "not told apart"
+
+
+def limits(audit: Audit) -> list[str]:
+    """What this audit cannot say."""
+    subject = audit.subject
+    made = len({attack.name for attack in audit.attacks})
+    which = f"Only {number(made, 'attack')}" if made else "No attack"
+    return [
+        (
+            f"{which} on membership {'was' if made < 2 else 'were'} made. Reconstruction of records, "
+            "inference of attributes, verbatim repetition and theft of the model are other questions."
+        ),
+        "A pass is no proof. An attacker with more shadow models, with the weights, or with an attack "
+        "yet unknown may find more."
+        if audit.attacks
+        else "Where nothing could be tested, nothing can be said to be safe.",
+        "The attacker is taken to know the distribution of the data and how the model was trained. "
+        "One who does not is weaker, by how much is not measured."
+        if subject.shadows
+        else "The attacker had no shadow models. With them attacks are mostly much stronger, above "
+        "all at a low FPR.",
+        "One training was audited. Trained again, the same recipe may give away more or less.",
+        (
+            "Intervals are of 95\N{NO-BREAK SPACE}% and cover the choice of these records alone: not the "
+            "training, the shadow models, or that the strongest attack was picked on these same records, "
+            "which makes its figures a little too large."
+        ),
+        (
+            f"Only these {number(subject.members, 'member')} were tested; of all others in the training "
+            f"data nothing is said."
+        ),
+    ]
+
+
+def regulators(audit: Audit) -> list[str]:
+    """What two texts ask of such a test, and what this page answers."""
+    accuracy = "No accuracy was measured here."
+    if audit.strongest is not None:
+        estimate = audit.attacks[audit.strongest].estimate("accuracy")
+        if estimate:
+            accuracy = (
+                f"The strongest attack here reaches {with_interval('accuracy', estimate)}, "
+                f"{against_chance('accuracy', estimate)}."
+            )
+    return [text.format(accuracy=accuracy) for text in REGULATORS]
+
+
+def model_card(audit: Audit) -> str:
+    """A paragraph of plain text for a model card."""
+    subject = audit.subject
+    made = len({attack.name for attack in audit.attacks})
+    sentences = [
+        (
+            f"Membership inference was tested on {subject.title} with "
+            f"{number(subject.members, 'record')} of its training data (members) and "
+            f"{number(subject.non_members, 'other')} (non-members) by "
+            f"{number(made, 'attack') if made else 'no attack'}, for an attacker with the model's posteriors, the true labels and "
+            f"{number(subject.shadows, 'shadow model') if subject.shadows else 'no shadow models'}"
+            f"{(' (online)' if subject.online else ' (offline)') * bool(subject.shadows)}"
+            f"{', and with the original from before compression' * subject.original}."
+        ),
+        (
+            f"The model is right on {percent(subject.accuracy_members)} of the members and "
+            f"{percent(subject.accuracy_non_members)} of the non-members."
+        ),
+        *_strongest_sentences(audit),
+        resolution(audit),
+    ]
+    if audit.gates:
+        sentences.append(
+            "Gates: " + "; ".join(f"{gate.condition}: {gate.outcome}" for gate in audit.gates) + "."
+        )
+    sentences.append(
+        "The intervals cover the choice of records alone. The test is evidence of resistance to these "
+        f"attacks on this one training, no proof that nothing leaks, and claims no conformity "
+        f"({made_at(audit)} UTC)."
+    )
+    return " ".join(sentences).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _strongest_sentences(audit: Audit) -> list[str]:
+    if audit.strongest is None:
+        return [headline(audit)]
+    attack = audit.attacks[audit.strongest]
+    figures = [
+        f"{title(name).replace('Accuracy', 'balanced accuracy')} {with_interval(name, estimate)}"
+        for name in MEASURES
+        if (estimate := attack.estimate(name))
+    ]
+    sentences = [f"The strongest ({attack_text(attack)}): {'; '.join(figures) or 'no figure'}."]
+    sentences += [names_more(audit)] * bool(names_more(audit))
+    for comparison in audit.comparisons:
+        if comparison.attack == attack.name and comparison.measure == "auc":
+            low, high = (
+                difference_text("auc", end)
+                for end in (comparison.difference.low, comparison.difference.high)
+            )
+            sentences.append(
+                f"Against its original the AUC of {attack.name} differs by "
+                f"{difference_text('auc', comparison.difference.value)} (95 % interval {low} to {high})."
+            )
+    return sentences
