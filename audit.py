@@ -1,6 +1,7 @@
 """Audit one model of your own: what does it give away about the records it was trained on?
 
     python audit.py answers evidence.npz --out audit/ --gate "auc<=0.6"
+    python audit.py model my_task.py --shadow_num 16 --out audit/
     python audit.py answers --help
 
 COMMANDS
@@ -20,6 +21,7 @@ from core.registry import Registry
 
 COMMANDS = Registry("command")
 COMMANDS.register("answers", "auditing.answers:main", "from posteriors or logits in a file")
+COMMANDS.register("model", "auditing.model:main", "from weights, and code that trains such a model")
 
 
 @console.stage

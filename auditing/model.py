@@ -1,47 +1,55 @@
-"""Audit a model of one's own: shadow models are trained as it was, and asked beside it.
+"""Audit a model of your own: shadow models are trained as it was, and asked beside it.
 
-python audit.py model my_task.py --device 0 --shadow_num 16 --out audit/
+python audit.py model my_task.py --shadow_num 16 --out audit/ --gate "auc<=0.6"
 
 my_task.py says what the model is, in ten lines: build(), train(network, x, y), data(), CHECKPOINT,
-and compress(network, x, y) where it was compressed before release: docs/audit.md. Given again, what
-is there is kept.
+and compress(network, x, y) where it was compressed before release; docs/audit.md says more of each.
+Given again, shadow models that are there are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+import shlex
+import sys
 from pathlib import Path
 
+import numpy as np
+
+from auditing.request import Request, Settings, add_options, options_of
 from bench.command_line import Parser
 from core.console import UserError, say
-from core.files import locked, write
-from core.inputs import check_folder, path_argument
+from core.files import file_digest, locked, write
+from core.inputs import path_argument
 from datasets import check_even
 
 _EVIDENCE = "evidence.npz"
 
 
-@dataclass(frozen=True)
-class ModelCommand:
-    """What a command line asks for; see `parse` for the meaning of each."""
+def main(argv: list[str] | None = None) -> int:
+    """The exit status, see `auditing.gate.STATUS`."""
+    argv = sys.argv[1:] if argv is None else argv
+    given = _parser().parse_args(argv)
+    _check(given)
+    settings = options_of(given)
+    arrays, odd, files = _evidence(given, settings)
+    from auditing.given import checked
+    from auditing.run import run
 
-    task: str
-    device: str
-    shadow_num: int
-    out: str
-    seed: int
-    workers: int | None
-    ray: str | None
-    gpus_per_shadow: float | None
-    cpus_per_shadow: float | None
-    gate: list[str]
-    fresh: bool
+    found = checked(arrays)
+    found.warnings.extend(odd)
+    request = Request(
+        settings,
+        title=given.title or files[1].name,
+        source="model",
+        files={str(path): file_digest(path) for path in files},
+        command=shlex.join(["python", "audit.py", "model", *argv]),
+    )
+    return run(found, request)
 
 
-def parse(argv: list[str] | None) -> ModelCommand:
-    """What a command line asks for. Raises UserError where it is wrong."""
+def _parser() -> Parser:
     parser = Parser(
         prog="audit.py model",
         description=__doc__,
@@ -50,11 +58,10 @@ def parse(argv: list[str] | None) -> ModelCommand:
     )
     add = parser.add_argument
     add("task", type=path_argument, help="a Python file that says what the model is")
+    add_options(parser)
     device = "a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu"
     add("--device", default="0", help=f"{device} (default: 0)")
     add("--shadow_num", type=_whole, default=16, help="shadow models, even (default: 16)")
-    add("--out", default="audit", type=path_argument, help="folder of all (default: audit)")
-    add("--seed", type=_whole, default=7, help="of whom they are trained on (default: 7)")
     workers = "trained at once (default: the number of cores on a CPU, 1 on a GPU)"
     add("--workers", type=_whole, metavar="N", help=workers)
     ray = "train on this Ray cluster; auto: the one that this machine belongs to"
@@ -62,30 +69,23 @@ def parse(argv: list[str] | None) -> ModelCommand:
     gpus = "a shadow model's share of a GPU on a Ray cluster (default: 1; 0 with --device cpu)"
     add("--gpus_per_shadow", type=float, metavar="X", help=gpus)
     add("--cpus_per_shadow", type=float, metavar="X", help="and of CPUs (default: 1)")
-    gate = "a condition such as 'auc<=0.6'; may be given several times"
-    add("--gate", action="append", default=[], help=gate)
     add("--fresh", action="store_true", help="train anew what is there already")
-    given = vars(parser.parse_args(argv))
-    given.pop("_before", None)
-    asked = ModelCommand(**given)
-    _check(asked)
-    return asked
+    return parser
 
 
-def _check(asked: ModelCommand) -> None:
-    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", asked.device):
-        raise UserError(f"--device must be a GPU's number, cuda:N or cpu, not {asked.device!r}")
-    if asked.shadow_num < 2:
-        raise UserError(f"--shadow_num must be 2 or more, not {asked.shadow_num}")
-    check_even(asked.shadow_num)
-    shares = (asked.gpus_per_shadow, asked.cpus_per_shadow)
-    if asked.ray is None and shares != (None, None):
+def _check(given: argparse.Namespace) -> None:
+    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
+        raise UserError(f"--device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
+    if given.shadow_num < 2:
+        raise UserError(f"--shadow_num must be 2 or more, not {given.shadow_num}")
+    check_even(given.shadow_num)
+    shares = (given.gpus_per_shadow, given.cpus_per_shadow)
+    if given.ray is None and shares != (None, None):
         raise UserError("--gpus_per_shadow and --cpus_per_shadow are for --ray ADDRESS")
-    if asked.ray is not None and asked.workers is not None:
+    if given.ray is not None and given.workers is not None:
         raise UserError("--workers is for this machine: on a Ray cluster --cpus_per_shadow tells")
-    if any(share is not None and share < 0 for share in shares) or asked.workers == 0:
+    if any(share is not None and share < 0 for share in shares) or given.workers == 0:
         raise UserError("--workers and shares of a cluster must be above 0")
-    check_folder("--out", asked.out)
 
 
 def _whole(text: str) -> int:
@@ -94,18 +94,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit status of the audit."""
-    asked = parse(argv)
-    path, warnings = make_evidence(asked)
-    for line in warnings:
-        say(f"warning: {line}")
-    say(f"answers of all models: {path}")
-    return 0
-
-
-def make_evidence(asked: ModelCommand) -> tuple[Path, list[str]]:
-    """The file of what released model and shadow models answer, and what is odd in that.
+def _evidence(
+    given: argparse.Namespace, settings: Settings
+) -> tuple[dict[str, np.ndarray], list[str], list[Path]]:
+    """What released model and shadow models answer, also stored; what is odd in that; and the files
+    that say what the model is.
 
     Raises UserError where the task, its model or a shadow model is not as it should be; shadow
     models that are finished stay for the next time.
@@ -114,35 +107,37 @@ def make_evidence(asked: ModelCommand) -> tuple[Path, list[str]]:
     from auditing.deal import deal
     from core.devices import choose_device
 
-    device, folder = choose_device(asked.device), Path(asked.out, "shadows")
-    task, records = model_evidence.load(asked.task, asked.seed)
+    device, folder = choose_device(given.device), settings.out / "shadows"
+    task, records = model_evidence.load(given.task, settings.seed)
     # first, as its file may not fit
-    released = model_evidence.ask_released(task, records, seed=asked.seed, device=device)
-    target, trained_on = deal(records.member, seed=asked.seed, shadow_num=asked.shadow_num)
+    released = model_evidence.ask_released(task, records, seed=settings.seed, device=device)
+    target, trained_on = deal(records.member, seed=settings.seed, shadow_num=given.shadow_num)
     say(
         f"{task.released.name}: {records.member.sum()} members, {(target & ~records.member).sum()} "
-        f"non-members as targets, {(~target).sum()} more; {asked.shadow_num} shadow models of "
+        f"non-members as targets, {(~target).sum()} more; {given.shadow_num} shadow models of "
         f"{trained_on[0].sum()} records each"
     )
     with locked(folder, "shadows", wait=0, makes=["shadow_", "task.json"]):
-        facts = training.keep_or_refuse(folder, task, records, seed=asked.seed, fresh=asked.fresh)
-        machines = _machines(asked, str(device))
-        training.train_missing(task, folder, facts, machines, asked.shadow_num)
-        shadows = training.read_shadows(folder, facts, asked.shadow_num)
+        facts = training.keep_or_refuse(
+            folder, task, records, seed=settings.seed, fresh=given.fresh
+        )
+        machines = _machines(given, str(device))
+        training.train_missing(task, folder, facts, machines, given.shadow_num)
+        shadows = training.read_shadows(folder, facts, given.shadow_num)
     arrays = model_evidence.evidence_arrays(records, target, trained_on, released, shadows)
-    path = Path(asked.out, _EVIDENCE)
-    write(path, model_evidence.packed(arrays))
-    return path, model_evidence.oddities(records, target, trained_on, released, shadows)
+    write(settings.out / _EVIDENCE, model_evidence.packed(arrays))
+    odd = model_evidence.oddities(records, target, trained_on, released, shadows)
+    return arrays, odd, [file for file in (task.path, task.released, task.original) if file]
 
 
-def _machines(asked: ModelCommand, device: str):
+def _machines(given: argparse.Namespace, device: str):
     from auditing.training import Machines
 
-    gpus = asked.gpus_per_shadow
+    gpus = given.gpus_per_shadow
     return Machines(
         device,
-        workers=asked.workers,
-        ray=asked.ray,
-        gpus=float(asked.device != "cpu") if gpus is None else gpus,
-        cpus=1.0 if asked.cpus_per_shadow is None else asked.cpus_per_shadow,
+        workers=given.workers,
+        ray=given.ray,
+        gpus=float(given.device != "cpu") if gpus is None else gpus,
+        cpus=1.0 if given.cpus_per_shadow is None else given.cpus_per_shadow,
     )

@@ -215,7 +215,7 @@ def fit(networks: list[tuple[str, Callable[[], nn.Module]]], path: Path) -> nn.M
     Raises:
         UserError: they fit none.
     """
-    weights, reasons = read_weights(path), {}
+    weights, reasons = read_weights(path), dict[str, str]()
     for name, make in networks:
         network = make()
         for state in _without_prefixes(weights):

@@ -11,8 +11,9 @@ import pytest
 import torch
 from helpers import PROJECT, wait_for
 from sklearn.metrics import roc_auc_score
-from task_cases import PARTS, RELEASE, InThisProcess, audit, release, said, write_task
+from task_cases import PARTS, RELEASE, InThisProcess, audit_model, release, said, write_task
 
+import auditing.run
 from attackers import Evidence, attack
 from auditing import training
 
@@ -21,8 +22,15 @@ WORDS = ("my_task.py", "--device", "cpu", "--shadow_num", 4)
 
 @pytest.fixture
 def here(monkeypatch):
-    """Shadow models are trained in this process."""
+    """Shadow models are trained in this process, and no attacks are made."""
     monkeypatch.setattr(training, "Local", InThisProcess)
+
+    def no_attacks(given, request):
+        for line in given.warnings:
+            print(f"warning: {line}")
+        return 0
+
+    monkeypatch.setattr(auditing.run, "run", no_attacks)
 
 
 def evidence(folder="audit"):
@@ -55,7 +63,7 @@ def auc(found, name):
 def test_what_the_file_holds(here, capsys):
     write_task()
     task = release()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     found, (x, y, member) = evidence(), task["data"]()
     assert set(found) == {
         "labels",
@@ -88,13 +96,13 @@ def test_what_the_file_holds(here, capsys):
 def test_what_is_there_is_kept_and_more_is_trained(here, capsys):
     write_task()
     release()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     before, first = digests(), evidence()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     assert digests() == before and "4 of 4 shadow models are there" in capsys.readouterr().out
-    assert audit(*WORDS[:-1], 6) == 0
+    assert audit_model(*WORDS[:-1], 6) == 0
     np.testing.assert_array_equal(evidence()["shadows_logits"][:4], first["shadows_logits"])
-    assert audit(*WORDS, "--out", "other", "--seed", 8) == 0
+    assert audit_model(*WORDS, "--out", "other", "--seed", 8) == 0
     assert not np.array_equal(evidence("other")["shadow_member"], first["shadow_member"])
 
 
@@ -109,14 +117,14 @@ CHANGES = {
 def test_other_shadow_models_are_refused(here, capsys, parts, words, says):
     write_task()
     release()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     before = digests()
     write_task(**parts)
     assert says in said(capsys, *WORDS, *words)
     assert digests() == before
-    assert audit(*WORDS, *words, "--fresh") == 0
+    assert audit_model(*WORDS, *words, "--fresh") == 0
     assert digests() != before
-    assert audit(*WORDS, *words) == 0
+    assert audit_model(*WORDS, *words) == 0
 
 
 def test_another_file_of_records_is_refused(here, capsys):
@@ -129,7 +137,7 @@ def test_another_file_of_records_is_refused(here, capsys):
         "    return torch.from_numpy(x), torch.from_numpy(y), np.arange(80) < 40\n",
     )
     release()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     np.savez("records.npz", x=x + 1, y=y)
     assert "made of other records or members: give" in said(capsys, *WORDS)
 
@@ -138,10 +146,10 @@ def test_another_release_of_the_same_training_needs_no_new_shadow_models(here, c
     write_task()
     release()
     release(RELEASE.replace("manual_seed(0)", "manual_seed(1)").replace("model.pt", "second.pt"))
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     first = evidence()
     write_task(CHECKPOINT='CHECKPOINT = "second.pt"\n')
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     assert "4 of 4 shadow models are there" in capsys.readouterr().out
     second = evidence()
     np.testing.assert_array_equal(second["shadows_logits"], first["shadows_logits"])
@@ -167,11 +175,11 @@ def test_compression_before_release(here, compress):
         "made = compress(made, x[member], y[member]) or made\n"
         "torch.save(made.state_dict(), 'model.pt')\n"
     )
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     alone = evidence()
     assert "original_logits" not in alone
     write_task(compress=compress, more='ORIGINAL = "full.pt"\n')
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     both, x = evidence(), task["x"]
     with torch.no_grad():
         np.testing.assert_array_equal(both["original_logits"], task["network"].eval()(x).numpy())
@@ -188,7 +196,7 @@ def test_posteriors_of_one_make_posteriors_of_all(here):
         RELEASE
         + "torch.jit.script(nn.Sequential(network, nn.Softmax(1))).eval().save('model.ts')\n"
     )
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     found = evidence()
     assert {"victim", "shadows"} <= set(found) and "victim_logits" not in found
     np.testing.assert_allclose(found["shadows"].sum(axis=2), 1, atol=1e-5)
@@ -218,7 +226,7 @@ def test_finished_shadow_models_outlive_one_that_fails(here, capsys):
     release(RELEASE.replace("train(network, x", "pass; (network, x"))
     line = said(capsys, *WORDS)
     assert "shadow model 2: my_task.py" in line and "in fails: ValueError" in line
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     assert len(Path("ran.txt").read_text()) == 5  # two, the one that failed, two
     assert "2 of 4 shadow models are there already" in capsys.readouterr().out
 
@@ -251,7 +259,7 @@ LONG = PARTS["train"].replace("range(5)", "range(300)").replace("lr=0.1", "lr=0.
 def test_a_task_that_is_as_it_should_be_is_not_warned_of(here, capsys):
     write_task(train=LONG)
     release()
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     assert warned(capsys) == ""
 
 
@@ -288,7 +296,7 @@ def test_what_is_odd_gets_a_line(here, capsys, parts, says):
     write_task(train=LONG)
     release()
     write_task(**{"train": LONG} | parts)
-    assert audit(*WORDS) == 0
+    assert audit_model(*WORDS) == 0
     assert says in warned(capsys)
 
 
@@ -316,7 +324,7 @@ def test_a_model_that_memorises_is_found(here, name):
     """Labels are noise, so that only who was trained on can be answered right."""
     write_task(build=WIDE, train=MEMORISES, data=NOISE)
     release()
-    assert audit(*WORDS[:-1], 8) == 0
+    assert audit_model(*WORDS[:-1], 8) == 0
     assert auc(evidence(), name) > 0.85
 
 
@@ -325,24 +333,21 @@ def test_a_model_of_other_records_tells_nothing(here, name):
     """The released model has none of the records: whoever is said to be a member, by chance."""
     write_task(build=WIDE, train=MEMORISES, data=NOISE)
     release(RELEASE.replace("train(network, x[member]", "train(network, torch.randn(200, 12)"))
-    assert audit(*WORDS[:-1], 8) == 0
+    assert audit_model(*WORDS[:-1], 8) == 0
     # of 200 members and 180 non-members, chance has a standard deviation of 0.030
     assert abs(auc(evidence(), name) - 0.5) < 0.09
 
 
 # ---- processes
 
-RUN = (
-    f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from core import console; "
-    f"from auditing import model; sys.exit(console.stage(model.main)(sys.argv[1:]))"
-)
+AUDIT = str(PROJECT / "audit.py")
 
 
 @pytest.mark.survive
 def test_killed_and_given_again_it_is_the_same_to_the_bit():
     write_task()
     release()
-    words = [sys.executable, "-c", RUN, *map(str, WORDS), "--workers", "2", "--out"]
+    words = [sys.executable, AUDIT, "model", *map(str, WORDS), "--workers", "2", "--out"]
     run = subprocess.Popen([*words, "killed"])
     wait_for(lambda: any(Path("killed/shadows").glob("*.npz")))
     run.kill()

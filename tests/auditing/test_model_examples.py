@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from task_cases import InThisProcess, audit, examples, release
+from task_cases import InThisProcess, audit_model, examples, release
 
 from auditing import training
 from auditing.task import FUNCTIONS
@@ -24,7 +24,7 @@ def warnings(capsys):
 def test_digits_with_a_network_of_ten_lines(capsys):
     Path("my_task.py").write_text(DIGITS)
     release("\n" + MAKES.replace("from my_task import *\n", ""))
-    assert audit("my_task.py", "--shadow_num", 4, "--device", "cpu") == 0
+    assert audit_model("my_task.py", "--shadow_num", 4, "--device", "cpu") == 0
     assert not warnings(capsys)
     with np.load("audit/evidence.npz") as file:
         assert file["shadows_logits"].shape == (4, 1797, 10)
@@ -33,15 +33,13 @@ def test_digits_with_a_network_of_ten_lines(capsys):
 
 
 def test_a_torchvision_resnet(capsys):
-    pytest.importorskip("safetensors")
     Path("my_task.py").write_text(RESNET)
     release(
-        "\nfrom safetensors.torch import save_file\n"
-        "torch.manual_seed(0)\nx, y, member = data()\nnetwork = build()\n"
+        "\ntorch.manual_seed(0)\nx, y, member = data()\nnetwork = build()\n"
         "train(network, x[member], y[member])\ncompress(network, x, y)\n"
-        "save_file(network.state_dict(), CHECKPOINT)\n"
+        "torch.save(network.state_dict(), CHECKPOINT)\n"
     )
-    assert audit("my_task.py", "--shadow_num", 2, "--device", "cpu") == 0
+    assert audit_model("my_task.py", "--shadow_num", 2, "--device", "cpu") == 0
     with np.load("audit/evidence.npz") as file:
         assert file["shadows_logits"].shape == (2, 240, 10)
 
