@@ -112,7 +112,9 @@ class ShadowJob:
         self.config, self.log = (folder / f"shadow_{number}.{end}" for end in ("json", "log"))
         self.argv = [str(number), str(self.config)]
         self.options = SimpleNamespace(results=str(folder))
-        said = {"task": str(task.path), "folder": str(folder), "facts": facts} | vars(recipe)
+        said = {"task": str(task.path), "folder": str(folder.absolute()), "facts": facts} | vars(
+            recipe
+        )
         write(self.config, json.dumps(said).encode())
 
 

@@ -192,6 +192,15 @@ def _source_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def imports_of(task: Task) -> list[str]:
+    """What the module imports at its top, by whole names."""
+    body = ast.parse(task.path.read_bytes()).body
+    found = [name.name for node in body if isinstance(node, ast.Import) for name in node.names]
+    return found + [
+        node.module for node in body if isinstance(node, ast.ImportFrom) and node.module
+    ]
+
+
 def _without_file_names(source: bytes) -> bytes:
     """The module's syntax, in which comments and blank lines are none, and the files of the model
     under audit do not count: shadow models serve for other releases of the same training."""

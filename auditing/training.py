@@ -12,15 +12,17 @@ import numpy as np
 
 from auditing.records import TaskRecords
 from auditing.shadows import Recipe, ShadowJob, facts_of, read_shadow, shadow_file
-from auditing.task import Task
+from auditing.task import Task, imports_of
 from core.console import UserError, say
 from core.files import read_sealed, sealed_json, write
 from core.parallel import available_cores
 from studies.runners import Local, Ray
 
 _MANIFEST = "task.json"
-# what every training imports; the last is found where this folder is the working one
+# what processes have imported before they are forked; the last is found where this folder is the
+# working one
 _PRELOAD = ("torch", "torch._dynamo", "auditing.shadows")
+_FORKABLE = ("numpy", "pandas", "scipy", "sklearn", "torchvision")  # others may start threads
 _IN_WORDS = {
     "format": "another version of this bench",
     "code": "other code",
@@ -95,7 +97,8 @@ def train_missing(task: Task, folder: Path, facts: dict, machines: Machines, cou
         say(f"{count - len(numbers)} of {count} shadow models are there already")
     if not numbers:
         return
-    runner, recipe = _runner(machines, folder, count, facts["seed"])
+    preload = [name for name in imports_of(task) if name.partition(".")[0] in _FORKABLE]
+    runner, recipe = _runner(machines, folder, count, facts["seed"], [*_PRELOAD, *preload])
     try:
         _run([ShadowJob(task, folder, number, recipe, facts) for number in numbers], runner, count)
     finally:
@@ -104,7 +107,7 @@ def train_missing(task: Task, folder: Path, facts: dict, machines: Machines, cou
             left.unlink()
 
 
-def _runner(machines: Machines, folder: Path, count: int, seed: int):
+def _runner(machines: Machines, folder: Path, count: int, seed: int, preload: Sequence[str]):
     """What starts them (see `studies.runners`), and on which device each is trained there."""
     if machines.ray is not None:
         runner = Ray(
@@ -113,11 +116,11 @@ def _runner(machines: Machines, folder: Path, count: int, seed: int):
         device = "0" if machines.gpus else "cpu"  # Ray shows each task its own GPU as the first
         return runner, Recipe(seed, device, max(1, int(machines.cpus)))
     if machines.device != "cpu":
-        return Local(jobs=machines.workers or 1, preload=_PRELOAD), Recipe(seed, machines.device)
+        return Local(jobs=machines.workers or 1, preload=preload), Recipe(seed, machines.device)
     # threads follow from the command alone, so that a shadow trained later is the same to the bit
     workers = machines.workers or min(count, available_cores())
     threads = max(1, available_cores() // workers)
-    return Local(jobs=workers, preload=_PRELOAD), Recipe(seed, "cpu", threads)
+    return Local(jobs=workers, preload=preload), Recipe(seed, "cpu", threads)
 
 
 def _run(jobs: Sequence[ShadowJob], runner, count: int) -> None:
