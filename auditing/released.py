@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -59,7 +60,9 @@ def _kind(path: Path) -> Callable[[Path, torch.device], Answering] | None:
 
 
 def _script(path: Path, device: torch.device) -> Answering:
-    program = torch.jit.load(str(path), map_location=device).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit is no longer the way
+        program = torch.jit.load(str(path), map_location=device).eval()
 
     @torch.no_grad()
     def ask(x):

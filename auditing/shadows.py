@@ -11,6 +11,7 @@ from core import console  # first, see core.interrupts
 
 import hashlib
 import json
+import multiprocessing
 import random
 import sys
 from dataclasses import dataclass
@@ -123,6 +124,8 @@ def main(argv=None):
     number, config, *_ = sys.argv[1:] if argv is None else argv
     said = json.loads(Path(config).read_text(encoding="utf-8"))
     number, folder = int(number), Path(said["folder"])
+    # of the user's data loaders, as in a script: this process was started by a fork server
+    multiprocessing.set_start_method("fork", force=True)
     if said["threads"] is not None:
         torch.set_num_threads(said["threads"])
     device = choose_device(said["device"])

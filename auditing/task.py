@@ -8,7 +8,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -94,12 +94,8 @@ class Task:
         return made if isinstance(made, nn.Module) else network
 
     def _call(self, name: str, *given):
-        with self.code(), names_free(self.path.parent, self.theirs):
+        with user_code(self.path, self.theirs):
             return getattr(self.module, name)(*given)
-
-    def code(self):
-        """A context in which what the user's code raises becomes a UserError."""
-        return user_code(self.path)
 
 
 def load_task(name: str) -> Task:
@@ -114,7 +110,7 @@ def load_task(name: str) -> Task:
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with user_code(path), names_free(path.parent, theirs):
+    with user_code(path, theirs):
         sys.modules[_MODULE] = module
         spec.loader.exec_module(module)
         source = _source_digest(path)
@@ -220,11 +216,13 @@ def _without_file_names(source: bytes) -> bytes:
 
 
 @contextmanager
-def user_code(path: Path) -> Iterator[None]:
-    """Turn what the user's code raises into a UserError of one line, with its place in it; the
-    traceback goes to stderr."""
+def user_code(path: Path, theirs: dict[str, ModuleType]) -> Iterator[None]:
+    """Run the user's code in its folder, with names of our modules free (see `names_free`), and
+    turn what it raises into a UserError of one line, with its place; the traceback goes to
+    stderr."""
     try:
-        yield
+        with names_free(path.parent, theirs), chdir(path.parent):
+            yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:

@@ -71,8 +71,10 @@ def said(capsys, *words):
 
 def examples():
     """The Python files in the documentation of an audit from a model."""
-    text = (PROJECT / "docs/audit_model_section.md").read_text()
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    texts = [page.read_text() for page in PROJECT.glob("docs/audit*.md")]
+    (text,) = [text for text in texts if "## From a model\n" in text]
+    section = text.partition("## From a model\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
 
 
 class InThisProcess:
