@@ -89,35 +89,41 @@ def judge(
         return _untold(gate, member, made)
     worst, estimate = max(told, key=lambda pair: pair[1].value)
     low = interval(worst, gate.measure, member, tail=metrics.TAIL / len(told))[0]
-
-    def result(outcome: Outcome, reason: str, add: Sequence[str] = ()) -> GateResult:
-        return GateResult(
-            gate.condition, gate.measure, gate.limit, outcome, worst.name, estimate, reason, [*add]
-        )
-
+    largest = f"the lower end of an interval for the largest of {len(told)} figures"
+    outcome, reason, add = _pass(gate, made, told, weaknesses)
     if not gate.holds(low):
-        return result(
-            "fail",
-            f"{worst.name} reaches {estimate.value:.4g}, and {low:.4g} at least, the lower end of an "
-            f"interval for the largest of {len(told)} figures",
+        outcome, add = "fail", []
+        reason = f"{worst.name} reaches {estimate.value:.4g}, and at least {low:.4g}, {largest}"
+    elif not all(gate.holds(found.high) for _, found in told):
+        outcome, add = "inconclusive", [_more_records(gate, told, low, len(member))]
+        reason = (
+            f"{worst.name} reaches {estimate.value:.4g}, but {low:.4g}, {largest}, is not above"
         )
-    above = [one for one, found in told if not gate.holds(found.high)]
-    if above:
-        names = ", ".join(one.name for one in above)
-        reason = f"the limit is within the interval of {names}"
-        return result("inconclusive", reason, [_more_records(gate, told, low, len(member))])
+        if gate.holds(estimate.value):
+            names = [one.name for one, found in told if not gate.holds(found.high)]
+            reason = f"all figures are below the limit, but not the intervals of {', '.join(names)}"
+    return GateResult(
+        gate.condition, gate.measure, gate.limit, outcome, worst.name, estimate, reason, add
+    )
+
+
+def _pass(
+    gate: Gate,
+    made: Sequence[AttackResult],
+    told: Sequence[tuple[AttackResult, Estimate]],
+    weaknesses: Sequence[Weakness],
+) -> tuple[Outcome, str, list[str]]:
+    """Whether intervals that all end below the limit are a pass, the reason, and what to add."""
     silent = [one.name for one in made if one.name in STRONG and not one.estimate(gate.measure)]
     if silent:
         reason = f"of {', '.join(silent)} too many scores are equal to tell {gate.measure}"
-        return result("inconclusive", reason, ["answers with all digits"])
+        return "inconclusive", reason, ["answers with all digits"]
+    below = f"the upper ends of all {len(told)} intervals are below the limit"
     blocking = [one for one in weaknesses if one.blocks]
     if blocking:
-        reason = f"all {len(told)} figures are below the limit, but {blocking[0].says}"
-        return result("inconclusive", reason, [one.add for one in blocking])
-    return result(
-        "pass",
-        f"the upper ends of all {len(told)} intervals are below; {worst.name} is the largest",
-    )
+        reason = f"{below}, but {blocking[0].says}"
+        return "inconclusive", reason, [one.add for one in blocking]
+    return "pass", below, []
 
 
 def interval(result: AttackResult, measure: str, member: np.ndarray, *, tail: float) -> list[float]:
@@ -161,5 +167,5 @@ def _more_records(
             (found.high - found.value) / max(gate.limit - found.value, 1e-12) for _, found in told
         )
     if ratio**2 > MOST_MORE:
-        return "nothing decides, as the figure is next to the limit: set another limit"
+        return "another limit: the figure is too near this one for any number of targets to decide"
     return f"about {ratio**2 * n:,.0f} targets in all, where there are {n:,}, of the same mix"

@@ -111,9 +111,7 @@ def _checked(found: Mapping[str, np.ndarray]) -> Given:
             f"models were trained with them, or without"
         )
         return given
-    for number, one in enumerate(() if shadows is None else shadows.values):
-        if np.array_equal(one, victim.values):
-            raise UserError(f"shadows[{number}] answers just as victim: it is the same model")
+    _check_not_among(shadows, victim)
     original = _original(found, victim, shadows)
     models = {"victim": victim, "shadows": shadows, "original": original}
     odd = [
@@ -136,6 +134,15 @@ def _checked(found: Mapping[str, np.ndarray]) -> Given:
         mask,
         odd,
     )
+
+
+def _check_not_among(shadows: Outputs | None, victim: Outputs) -> None:
+    """Raise UserError where a shadow model is the one that is audited, by answers that are too many
+    to be the same by chance."""
+    varied = len(np.unique(victim.values)) > len(victim.values)
+    for number, one in enumerate(shadows.values if shadows is not None and varied else ()):
+        if np.array_equal(one, victim.values):
+            raise UserError(f"shadows[{number}] answers just as victim: it is the same model")
 
 
 def _flags(found: Mapping[str, np.ndarray], name: str, *shape: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from auditing import figures, tables, wording
+from auditing import figures, statements, tables, wording
 from auditing.result import Audit, Outcome
 from core.files import write
 from reporting.columns import MEASURES
@@ -46,6 +46,7 @@ def as_html(audit: Audit) -> str:
             key_figures=key_figures,
             marks=MARKS,
             words=wording,
+            statements=statements,
             pictures=pictures(audit),
             attacks=tables.attacks_table(audit) if audit.attacks else None,
             remarks=tables.remarks(audit),

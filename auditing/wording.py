@@ -9,26 +9,6 @@ from reporting.columns import MEASURES
 
 RATES = {"tpr_at_0.1": 0.1, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
 NO_FIGURE = "\N{EN DASH}"
-# EDPB, Opinion 28/2024 on AI models (17 December 2024): paragraph 43 says when a model trained on
-# personal data counts as anonymous, 55 what tests are evidence of; OWASP AISVS 1.0, section C11.2
-REGULATORS = (
-    (
-        "EDPB Opinion 28/2024, paragraph 43: a model trained on personal data is anonymous only if it is "
-        "insignificantly likely, for each person, that their data are obtained from it, by all means "
-        "reasonably likely to be used. No average answers that: see the TPR at a low FPR, the groups and "
-        "the records. Paragraph 55 has membership inference among the attacks to test; a passed test is "
-        "evidence of resistance to the attacks that were made, and to no others."
-    ),
-    (
-        "OWASP AISVS 1.0, 11.2.5: simulated attacks are to be no more accurate than guessing. {accuracy} "
-        "Accuracy is an average too; whether a few people are named for certain, the TPR at a low FPR "
-        "says."
-    ),
-    (
-        "This page is evidence of tests. It does not say that the model is anonymous, nor that it "
-        "conforms to these or any other rules."
-    ),
-)
 
 
 def percent(value: float, *, digits: int | None = None) -> str:
@@ -248,6 +228,24 @@ def names_more(audit: Audit) -> str:
     )
 
 
+def without_original(audit: Audit) -> str:
+    """The strongest attack of whoever has the released model alone; "" where that is the strongest."""
+    if audit.strongest is None or audit.attacks[audit.strongest].release != "both":
+        return ""
+    alone = {
+        attack.name: estimate
+        for attack in audit.attacks
+        if attack.release == "released" and (estimate := attack.estimate("auc"))
+    }
+    if not alone:
+        return ""
+    best = max(alone, key=lambda name: alone[name].value)
+    return (
+        f"Without the original the strongest is {best}, with an AUC of "
+        f"{with_interval('auc', alone[best])}."
+    )
+
+
 def attack_text(attack: AttackResult) -> str:
     """An attack's name, and what it saw where that is not the released model alone."""
     return attack.name if attack.release == "released" else f"{attack.name} ({attack.release})"
@@ -302,105 +300,3 @@ def change(comparison: Comparison) -> str:
     if comparison.difference.high < 0:
         return "less"
     return "more" if comparison.difference.low > 0 else "not told apart"
-
-
-def limits(audit: Audit) -> list[str]:
-    """What this audit cannot say."""
-    subject = audit.subject
-    made = len({attack.name for attack in audit.attacks})
-    which = f"Only {number(made, 'attack')}" if made else "No attack"
-    return [
-        (
-            f"{which} on membership {'was' if made < 2 else 'were'} made. Reconstruction of records, "
-            "inference of attributes, verbatim repetition and theft of the model are other questions."
-        ),
-        "A pass is no proof. An attacker with more shadow models, with the weights, or with an attack "
-        "yet unknown may find more."
-        if audit.attacks
-        else "Where nothing could be tested, nothing can be said to be safe.",
-        "The attacker is taken to know the distribution of the data and how the model was trained. "
-        "One who does not is weaker, by how much is not measured."
-        if subject.shadows
-        else "The attacker had no shadow models. With them attacks are mostly much stronger, above "
-        "all at a low FPR.",
-        "One training was audited. Trained again, the same recipe may give away more or less.",
-        (
-            "Intervals are of 95\N{NO-BREAK SPACE}% and cover the choice of these records alone: not the "
-            "training, the shadow models, or that the strongest attack was picked on these same records, "
-            "which makes its figures a little too large."
-        ),
-        (
-            f"Only these {number(subject.members, 'member')} were tested; of all others in the training "
-            f"data nothing is said."
-        ),
-    ]
-
-
-def regulators(audit: Audit) -> list[str]:
-    """What two texts ask of such a test, and what this page answers."""
-    accuracy = "No accuracy was measured here."
-    if audit.strongest is not None:
-        estimate = audit.attacks[audit.strongest].estimate("accuracy")
-        if estimate:
-            accuracy = (
-                f"The strongest attack here reaches {with_interval('accuracy', estimate)}, "
-                f"{against_chance('accuracy', estimate)}."
-            )
-    return [text.format(accuracy=accuracy) for text in REGULATORS]
-
-
-def model_card(audit: Audit) -> str:
-    """A paragraph of plain text for a model card."""
-    subject = audit.subject
-    made = len({attack.name for attack in audit.attacks})
-    sentences = [
-        (
-            f"Membership inference was tested on {subject.title} with "
-            f"{number(subject.members, 'record')} of its training data (members) and "
-            f"{number(subject.non_members, 'other')} (non-members) by "
-            f"{number(made, 'attack') if made else 'no attack'}, for an attacker with the model's posteriors, the true labels and "
-            f"{number(subject.shadows, 'shadow model') if subject.shadows else 'no shadow models'}"
-            f"{(' (online)' if subject.online else ' (offline)') * bool(subject.shadows)}"
-            f"{', and with the original from before compression' * subject.original}."
-        ),
-        (
-            f"The model is right on {percent(subject.accuracy_members)} of the members and "
-            f"{percent(subject.accuracy_non_members)} of the non-members."
-        ),
-        *_strongest_sentences(audit),
-        resolution(audit),
-    ]
-    if audit.gates:
-        sentences.append(
-            "Gates: " + "; ".join(f"{gate.condition}: {gate.outcome}" for gate in audit.gates) + "."
-        )
-    sentences.append(
-        "The intervals cover the choice of records alone. The test is evidence of resistance to these "
-        f"attacks on this one training, no proof that nothing leaks, and claims no conformity "
-        f"({made_at(audit)} UTC)."
-    )
-    return " ".join(sentences).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def _strongest_sentences(audit: Audit) -> list[str]:
-    if audit.strongest is None:
-        return [headline(audit)]
-    attack = audit.attacks[audit.strongest]
-    figures = [
-        f"{title(name).replace('Accuracy', 'balanced accuracy')} {with_interval(name, estimate)}"
-        for name in MEASURES
-        if (estimate := attack.estimate(name))
-    ]
-    sentences = [f"The strongest ({attack_text(attack)}): {'; '.join(figures) or 'no figure'}."]
-    sentences += [names_more(audit)] * bool(names_more(audit))
-    for comparison in audit.comparisons:
-        if comparison.attack == attack.name and comparison.measure == "auc":
-            low, high = (
-                difference_text("auc", end)
-                for end in (comparison.difference.low, comparison.difference.high)
-            )
-            sentences.append(
-                f"Against its original the AUC of {attack.name} differs by "
-                f"{difference_text('auc', comparison.difference.value)} (95 % interval {low} to {high})."
-            )
-    return sentences

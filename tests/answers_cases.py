@@ -4,21 +4,23 @@ import numpy as np
 
 from auditing.result import AttackResult
 
+CLASSES = 4
+
 
 def softmax(z):
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def answers(*, n=240, population=60, shadows=8, num_cls=4, leak=2.0, original=None, seed=0):
+def answers(*, n=240, population=60, shadows=8, leak=2.0, original=None, seed=0):
     """What `audit.py answers` reads; with `original`, the leak of the original too."""
     draw = np.random.default_rng(seed)
     target = np.arange(n + population) < n
-    labels = draw.integers(num_cls, size=len(target))
+    labels = draw.integers(CLASSES, size=len(target))
     ease = draw.normal(1, 2, len(target))
 
     def logits(member, leak):
-        z = draw.normal(size=(len(target), num_cls))
+        z = draw.normal(size=(len(target), CLASSES))
         z[np.arange(len(z)), labels] += ease + leak * member
         return z
 

@@ -175,10 +175,10 @@ def test_the_number_of_targets_that_is_asked_for_decides():
         3200, rel=0.01
     )
     near = judge(read_gate(f"auc<={value + 1e-4!r}"), [result], member, [])
-    assert "another limit" in near.add[0]
+    assert "another limit:" in near.add[0]
 
 
-TIMES = 200
+TIMES = 150
 
 
 def told(scores, member, measure, threshold):
@@ -201,7 +201,7 @@ def told(scores, member, measure, threshold):
 @pytest.mark.parametrize("alike", [False, True], ids=["independent", "alike"])
 def test_passes_and_fails_are_wrong_in_few_cases(measure, auc, alike):
     """At a limit that is the true figure of six equally strong attacks, either answer is wrong."""
-    n, attacks = 800, 6
+    n, attacks = 600, 6
     member, draw = half(n), np.random.default_rng(9)
     shift = np.sqrt(2) * norm.ppf(auc)
     true = float(
@@ -220,7 +220,7 @@ def test_passes_and_fails_are_wrong_in_few_cases(measure, auc, alike):
             gate = read_gate(f"{measure}<={limit!r}")
             outcomes.append(judge(gate, results, member, []).outcome)
     just_above, just_met = outcomes[::2], outcomes[1::2]
-    assert just_above.count("pass") / TIMES <= 0.05  # 2.5 % and what 200 draws may add
+    assert just_above.count("pass") / TIMES <= 0.05  # 2.5 % and what 150 draws may add
     assert just_met.count("fail") / TIMES <= 0.05
     assert just_met.count("inconclusive") > 0.8 * TIMES
 

@@ -244,6 +244,18 @@ def test_records_most_at_risk_are_members_by_score(audits, without_images):
     assert "this order may be chance" in read(audits["minimal"]).text
 
 
+def test_records_that_score_alike_count_and_the_better_remembered_comes_first(
+    audits, without_images
+):
+    audit = audits["full"]
+    gap = next(at for at, one in enumerate(audit.attacks) if one.name == "gap")
+    records, called = audit.records, audit.attacks[gap].scores == 1
+    rows = read(replace(audit, strongest=gap)).tables["Records most at risk"][1:]
+    best = np.sort(records.memorisation[records.member & called])[::-1][:10]
+    assert [row[3] for row in rows] == [f"{gain:.2f}" for gain in best]
+    assert {row[2] for row in rows} == {f"{(called & ~records.member).sum():,} of 2,500"}
+
+
 def test_what_users_name_is_escaped(audits, without_images):
     audit, bad = audits["full"], "<script>alert('x')</script>&amp;"
     first = replace(audit.groups[-1], name=bad)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import audit_cases
 import pytest
 
-from auditing import figures, wording
+from auditing import figures, statements, wording
 from auditing.result import Estimate
 
 
@@ -115,14 +115,35 @@ def test_an_attack_that_names_more_than_the_strongest_is_named(full):
     assert (name, release) != (strongest.name, strongest.release)  # else this tests nothing
     said = wording.names_more(full)
     assert f"{name} ({release}) names more members: {100 * rates[name, release]:.1f}" in said
-    assert said in wording.model_card(full).replace(" %", "\xa0%") or said.replace(
+    assert said in statements.model_card(full).replace(" %", "\xa0%") or said.replace(
         "\xa0", " "
-    ) in wording.model_card(full)
+    ) in statements.model_card(full)
     best = next(
         at for at, one in enumerate(full.attacks) if (one.name, one.release) == (name, release)
     )
     assert wording.names_more(replace(full, strongest=best)) == ""
     assert wording.names_more(audit_cases.silent()) == ""
+
+
+def test_what_the_released_model_gives_away_alone(full):
+    joint = next(at for at, one in enumerate(full.attacks) if one.release == "both")
+    alone = {one.name: one for one in full.attacks if one.release == "released"}
+    best = max(alone.values(), key=lambda one: one.measures["auc"])
+    said = wording.without_original(replace(full, strongest=joint))
+    assert f"strongest is {best.name}, with an AUC of {best.measures['auc']:.3f} (95" in said
+    both = [full.attacks[joint]]
+    assert wording.without_original(replace(full, attacks=both, strongest=0)) == ""
+    assert wording.without_original(full) == ""
+
+
+def test_the_card_holds_what_weakens_it_and_what_compression_changed(full):
+    other = replace(full.comparisons[0], attack="rmia", released=0.9)
+    audit = replace(full, comparisons=[other, full.comparisons[0]], weaknesses=["a", "b"])
+    card = statements.model_card(audit)
+    assert "What this evidence lacks: a; b." in card
+    own = full.comparisons[0]
+    assert f"the AUC of lira is {own.released:.3f}, on its original {own.original:.3f}" in card
+    assert "the AUC of rmia is 0.900" in statements.model_card(replace(audit, comparisons=[other]))
 
 
 def test_the_outcome_in_a_sentence(full):
@@ -149,10 +170,10 @@ def test_the_attacker_in_words(full, minimal):
 @pytest.mark.parametrize("case", ["full", "minimal", "silent"])
 def test_a_pass_is_no_proof_and_no_conformity_is_claimed(case):
     audit = getattr(audit_cases, case)()
-    card, limits = wording.model_card(audit), " ".join(wording.limits(audit))
+    card, limits = statements.model_card(audit), " ".join(statements.limits(audit))
     assert "no proof" in card and "claims no conformity" in card and "\xa0" not in card
     assert "no proof" in limits or "nothing can be said to be safe" in limits
-    rules = " ".join(wording.regulators(audit))
+    rules = " ".join(statements.regulators(audit))
     assert "does not say that the model is anonymous" in rules
     assert "EDPB Opinion 28/2024" in rules and "OWASP AISVS" in rules
     for word in ("compliant", "certif", "safe to release"):
