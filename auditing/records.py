@@ -46,7 +46,7 @@ class TaskRecords:
         digest = hashlib.sha256()
         for value in (self.x, self.y, self.member):
             digest.update(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(_bytes(value))
+            digest.update(_bytes(value).data)
         return digest.hexdigest()
 
     def twice(self) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import PROJECT, wait_for
 from sklearn.metrics import roc_auc_score
-from task_cases import PARTS, RELEASE, InThisProcess, audit_model, release, said, write_task
+from task_cases import OUT, PARTS, RELEASE, InThisProcess, audit_model, release, said, write_task
 
 import auditing.run
 from attackers import Evidence, attack
@@ -344,6 +344,7 @@ AUDIT = str(PROJECT / "audit.py")
 
 
 @pytest.mark.survive
+@pytest.mark.slow
 def test_killed_and_given_again_it_is_the_same_to_the_bit():
     write_task()
     release()
@@ -362,6 +363,42 @@ def test_killed_and_given_again_it_is_the_same_to_the_bit():
     assert not list(Path("whole").rglob("*.part")) and not list(
         Path("whole").rglob("shadow_*.json")
     )
+
+
+@pytest.mark.slow
+def test_a_task_as_people_write_them():
+    """Records in a file beside the task, a network in a module called `models`, data loaders with
+    processes of their own, and another working folder."""
+    Path("task").mkdir()
+    draw = np.random.default_rng(0)
+    np.savez("task/records.npz", x=draw.normal(size=(60, 12)), y=np.arange(60) % 3)
+    Path("task/models.py").write_text(PARTS["head"] + PARTS["build"])
+    write_task(
+        "task/my_task.py",
+        head=PARTS["head"] + "import numpy as np\nfrom models import build\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n",
+        build=None,
+        train=(
+            "def train(network, x, y):\n"
+            "    records = TensorDataset(torch.from_numpy(x).float(), torch.from_numpy(y))\n"
+            "    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)\n"
+            "    for a, b in DataLoader(records, batch_size=9, shuffle=True, num_workers=1):\n"
+            "        optimiser.zero_grad()\n"
+            "        cross_entropy(network(a), b).backward()\n"
+            "        optimiser.step()\n"
+            "    print('trained on', len(y))\n"
+        ),
+        data="def data():\n    file = np.load('records.npz')\n"
+        "    return file['x'], file['y'], np.arange(60) < 25\n",
+    )
+    make = "from my_task import *\ntorch.save(build().state_dict(), 'model.pt')\n"
+    subprocess.run([sys.executable, "-c", make], cwd="task", check=True)
+    words = ["model", "task/my_task.py", "--device", "cpu", "--shadow_num", "2", *OUT]
+    made = subprocess.run([sys.executable, AUDIT, *words], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert evidence()["shadows_logits"].shape == (2, 60, 3)
+    assert Path("audit/shadows/shadow_0.log").read_text() == "trained on 25\n"
+    assert Path("audit/audit.html").is_file()
 
 
 # ---- the command line
