@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from auditing.evidence_file import ARRAYS, OUTPUTS, read_csv, read_npz
-from auditing.request import Request, add_options, options_of
+from auditing.request import Request, add_options, options_of, printable
 from bench.command_line import Parser
 from core.console import UserError
 from core.files import file_digest
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
 
     request = Request(
         settings,
-        title=given.title or _title(files),
+        title=printable(given.title or _title(files)),
         source="answers",
-        files={str(path): file_digest(path) for path in files},
-        command=shlex.join(["python", "audit.py", "answers", *argv]),
+        files={printable(str(path)): file_digest(path) for path in files},
+        command=printable(shlex.join(["python", "audit.py", "answers", *argv])),
     )
     return run(checked(found), request)
 

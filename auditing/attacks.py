@@ -16,6 +16,13 @@ from core.console import UserError
 # attacks that train networks or forests on all shadow models' records: minutes each
 SLOW = ("nn", "nn_top3", "nn_cls", "compleak_sr", "nn_joint", "compleak_mr", "trajectory")
 
+# verdicts of an attack that has several -> what each is
+_VERDICTS = {
+    "conf": "the true class's posterior, one threshold a class (Song & Mittal 2021)",
+    "xent": "the entropy, one threshold a class (Song & Mittal 2021)",
+    "mentr": "the modified entropy, one threshold a class (Song & Mittal 2021)",
+    "top1_conf": "the largest posterior, one threshold for all (Salem et al. 2019)",
+}
 POPULATION_FPR = 0.1  # of `loss_among_non_members`
 _NEEDS = {  # flags of the registry -> what arrays of answers do not hold
     "sensitivity": "it needs the model's sensitivity to small changes of a record",
@@ -155,7 +162,7 @@ def _measured(
         results.append(
             AttackResult(
                 verdict_name,
-                _about(name, given),
+                _VERDICTS.get(verdict_name) or _about(name, given),
                 release,
                 measures,
                 verdict.scores,

@@ -107,8 +107,8 @@ def _checked(found: Mapping[str, np.ndarray]) -> Given:
     if unknown.any():
         given = _checked(_without(found, unknown))
         given.warnings.append(
-            f"{unknown.sum()} of {target.sum()} targets are left out, as fewer than {MIN_SHADOWS} shadow "
-            f"models were trained with them, or without"
+            f"targets left out, as fewer than {MIN_SHADOWS} shadow models were trained with them, or "
+            f"without: {unknown.sum()} of {target.sum()}"
         )
         return given
     _check_not_among(shadows, victim)

@@ -48,6 +48,11 @@ class Request:
     command: str
 
 
+def printable(text: str) -> str:
+    """The text with `?` for what no file can hold: half characters of foreign paths, and controls."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every kind of audit."""
     out = "folder of what is written: audit.html, audit.json, audit.xml, records.csv"

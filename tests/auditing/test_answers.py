@@ -254,6 +254,16 @@ def test_the_same_command_gives_the_same_files():
     assert records == Path("out/records.csv").read_bytes()
 
 
+def test_names_that_no_file_can_hold_are_written_with_question_marks():
+    np.savez("evidence.npz", **answers())
+    path = "\udcff\x01.npz"  # as Python has a name of bytes that are not UTF-8
+    Path("evidence.npz").rename(path)
+    assert audit.main(["answers", path, "--out", "out", "--attacks", "loss"]) == 0
+    content = json.loads(Path("out/audit.json").read_text())
+    assert content["subject"]["title"] == "??.npz"
+    ElementTree.parse("out/audit.xml")
+
+
 def test_help_and_errors_answer_without_torch():
     code = "import sys, audit; s = audit.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(s)"
     for words, status in (([], 0), (["--help"], 0), (["answers"], 2), (["answrs"], 2)):
