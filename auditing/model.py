@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from auditing.request import Request, Settings, add_options, options_of
+from auditing.weaknesses import Weakness
 from bench.command_line import Parser
 from core.console import UserError, say
 from core.files import file_digest, locked, write
@@ -33,20 +34,19 @@ def main(argv: list[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     _check(given)
     settings = options_of(given)
-    arrays, odd, files = _evidence(given, settings)
+    arrays, weak, files = _evidence(given, settings)
     from auditing.given import checked
     from auditing.run import run
 
-    found = checked(arrays)
-    found.warnings.extend(odd)
     request = Request(
         settings,
         title=given.title or files[1].name,
         source="model",
         files={str(path): file_digest(path) for path in files},
         command=shlex.join(["python", "audit.py", "model", *argv]),
+        weaknesses=tuple(weak),
     )
-    return run(found, request)
+    return run(checked(arrays), request)
 
 
 def _parser() -> Parser:
@@ -96,8 +96,8 @@ def _whole(text: str) -> int:
 
 def _evidence(
     given: argparse.Namespace, settings: Settings
-) -> tuple[dict[str, np.ndarray], list[str], list[Path]]:
-    """What released model and shadow models answer, also stored; what is odd in that; and the files
+) -> tuple[dict[str, np.ndarray], list[Weakness], list[Path]]:
+    """What released model and shadow models answer, also stored; what is weak in that; and the files
     that say what the model is.
 
     Raises UserError where the task, its model or a shadow model is not as it should be; shadow
@@ -126,8 +126,8 @@ def _evidence(
         shadows = training.read_shadows(folder, facts, given.shadow_num)
     arrays = model_evidence.evidence_arrays(records, target, trained_on, released, shadows)
     write(settings.out / _EVIDENCE, model_evidence.packed(arrays))
-    odd = model_evidence.oddities(records, target, trained_on, released, shadows)
-    return arrays, odd, [file for file in (task.path, task.released, task.original) if file]
+    weak = model_evidence.weaknesses(records, target, trained_on, released, shadows)
+    return arrays, weak, [file for file in (task.path, task.released, task.original) if file]
 
 
 def _machines(given: argparse.Namespace, device: str):

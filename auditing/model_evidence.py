@@ -16,6 +16,7 @@ from auditing.released import fit, of_network, released_model
 from auditing.shadows import seed_everything
 from auditing.task import Task, load_task
 from auditing.training import Shadows
+from auditing.weaknesses import Weakness
 from core.console import UserError
 
 _ALIKE = 0.9  # of the released model's number of records, a shadow model's
@@ -122,33 +123,41 @@ def packed(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-# ---- what is odd
+# ---- what is weak
 
 
-def oddities(
+def weaknesses(
     records: TaskRecords,
     target: np.ndarray,
     trained_on: np.ndarray,
     released: ReleasedAnswers,
     shadows: Shadows,
-) -> list[str]:
-    """What makes the audit say less than it seems to, a text each."""
-    odd = _about_records(records, target, trained_on)
+) -> list[Weakness]:
+    """What makes the audit say less than it seems to. Where the shadow models are not like the
+    released model, no gate may pass."""
+    odd = [Weakness(text, add, False) for text, add in _about_records(records, target, trained_on)]
+
+    def weak(says: str, add: str) -> None:
+        odd.append(Weakness(says, add, True))
+
     if not released.steady:
-        odd.append(
+        weak(
             "the released model answers otherwise to the same records in another order: was it "
-            "exported in evaluation mode, network.eval()?"
+            "exported in evaluation mode, network.eval()?",
+            "an export in evaluation mode",
         )
     if shadows.untrained:
-        odd.append(
+        weak(
             f"train() left {shadows.untrained} of {len(trained_on)} shadow models as build() made "
-            f"them: it must train the network in place, or return it"
+            f"them: it must train the network in place, or return it",
+            "a train() that trains",
         )
     right = records.labels == released.outputs.argmax(axis=1)
     if _by_guessing(right[records.member], records.labels[records.member], released.outputs):
-        odd.append(
+        weak(
             f"the released model gets {_percent(right[records.member].mean())} of its own members "
-            f"right, no more than guessing: are labels in its order, and x as it takes it?"
+            f"right, no more than guessing: are labels in its order, and x as it takes it?",
+            "labels and x as in its training",
         )
         return odd
     others = shadows.outputs.argmax(axis=2) == records.labels
@@ -156,39 +165,46 @@ def oddities(
     outside = np.array([one[target & ~rows].mean() for one, rows in zip(others, trained_on)])
     seen, unseen = right[records.member].mean(), right[target & ~records.member].mean()
     if _apart(seen, inside) or _apart(unseen, outside):
-        odd.append(
+        weak(
             f"the released model gets {_percent(seen)} of its members and {_percent(unseen)} of "
             f"others right, shadow models {_percent(inside.mean())} and "
             f"{_percent(outside.mean())}: they are not trained as it was (epochs, records, "
-            f"compression?), or member is not the truth; attacks by them are then weaker"
+            f"compression?), or member is not the truth; attacks by them are then weaker",
+            "a train() that trains as the released model was trained",
         )
     return odd
 
 
-def _about_records(records: TaskRecords, target: np.ndarray, trained_on: np.ndarray) -> list[str]:
-    odd, members = [], int(records.member.sum())
+def _about_records(
+    records: TaskRecords, target: np.ndarray, trained_on: np.ndarray
+) -> list[tuple[str, str]]:
+    odd: list[tuple[str, str]] = []
+    members = int(records.member.sum())
     others, each = len(records.member) - members, int(trained_on[0].sum())
     if each < _ALIKE * members:
-        odd.append(
+        few = (
             f"there are fewer non-members ({others}) than members ({members}): shadow models have "
             f"{each} records each, and fit them more closely than the released model its {members}; "
             f"more non-members would mend that"
         )
+        odd.append((few, f"{members - others} more non-members"))
     twice = records.twice()
     if twice:
-        odd.append(
+        copies = (
             f"{twice} of {others} non-members are copies of members, so that they look like "
             f"members: the leak is then larger than what is found"
         )
+        odd.append((copies, "non-members that are no copies"))
     count = int(records.labels.max()) + 1
     for label in np.unique(records.labels[target]):
         without = sum(label not in records.labels[rows] for rows in trained_on)
         if without:
             number = int((records.labels[target] == label).sum())
-            odd.append(
+            rare = (
                 f"class {label} has {number} record{'s' * (number > 1)} among {count} classes' "
                 f"targets: {without} of {len(trained_on)} shadow models are trained without it"
             )
+            odd.append((rare, f"records of class {label}"))
     return odd
 
 

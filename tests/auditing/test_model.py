@@ -26,8 +26,8 @@ def here(monkeypatch):
     monkeypatch.setattr(training, "Local", InThisProcess)
 
     def no_attacks(given, request):
-        for line in given.warnings:
-            print(f"warning: {line}")
+        for weak in request.weaknesses:
+            print(f"warning: {weak.says}{' (no gate may pass)' if weak.blocks else ''}")
         return 0
 
     monkeypatch.setattr(auditing.run, "run", no_attacks)
@@ -274,7 +274,7 @@ ODD = {
     ),
     "trained otherwise": (
         {"train": LONG.replace("y).backward", "y.roll(1)).backward")},
-        "they are not trained as it was (epochs, records, compression?)",
+        "or member is not the truth; attacks by them are then weaker (no gate may pass)",
     ),
     "a rare class": (
         {"data": PARTS["data"].replace("    return", "    y[y == 2], y[0] = 1, 2\n    return")},
