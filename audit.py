@@ -5,7 +5,8 @@
     python audit.py answers --help
 
 COMMANDS
-Exit status: 0 where all gates pass or there are none, 3 where one fails, 4 where one is inconclusive
+Exit status: 0 where all gates pass or there are none, 3 where one fails or a claim is refuted, 4 where
+one is inconclusive
 and none fails, 2 where the input is wrong, with nothing written.
 """
 
@@ -22,6 +23,9 @@ from core.registry import Registry
 COMMANDS = Registry("command")
 COMMANDS.register("answers", "auditing.answers:main", "from posteriors or logits in a file")
 COMMANDS.register("model", "auditing.model:main", "from weights, and code that trains such a model")
+COMMANDS.register(
+    "canaries", "auditing.canaries:main", "the epsilon of prune_dp.py, by records made to be told"
+)
 
 
 @console.stage

@@ -24,10 +24,10 @@ def main(argv=None):
         make_attacks,
         reason_of,
     )
+    from bench.privacy_words import remarks
     from bench.records import write_records
     from bench.run import begin
     from bench.tables import class_table, closing_table, measures_table
-    from defenders.accounting import caveat
 
     run = begin(options)
     attacks = fitting_attacks(run.options)
@@ -51,7 +51,7 @@ def main(argv=None):
     lines = log.lines()
     asked = [line for line in lines if VERDICTS.get(line["attack"]) in attacks]
     if lines:
-        measures_table(run.matchup.victim_folder, lines, caveat(checkpoints["victim"].privacy))
+        measures_table(run.matchup.victim_folder, lines, remarks(checkpoints["victim"]))
     if options.per_class and lines:
         class_table(asked, *run.class_counts("victim"))
     if options.records and asked and not failed:

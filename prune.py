@@ -18,12 +18,13 @@ def main(argv=None):
 def prune(options) -> dict:
     """All of the stage; returns what differential privacy guarantees of each role, see
     `Checkpoint`."""
+    from bench.canaries import with_canaries
     from bench.checkpoints import check_place, load_checkpoint
     from bench.pruning import PrunedModels, warn_of_emptied_layers
     from bench.run import begin
     from bench.training import TrainingPlan, train_roles
 
-    run = begin(options)
+    run, canaries = with_canaries(begin(options))
     models, originals = run.models(), {}
     check_place(models)
     if not options.from_scratch:  # all, before any work
@@ -44,7 +45,9 @@ def prune(options) -> dict:
             rounds=run.options.prune_iterations,
             defend=run.options.defend,
             parents={role: original.digest for role, original in originals.items()},
-            title=f"{models.version}: kept epoch, accuracy, pruned share of what can be",
+            canaries=canaries,
+            title=f"{models.version}: kept epoch, accuracy, pruned share of what can be"
+            + (f"\n{canaries}" if canaries else ""),
         )
     )
 

@@ -13,6 +13,7 @@ independent, and the records as members independently of each other, which they 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -99,6 +100,12 @@ def epsilon_of_one_run(
         p = one_run_p_value(2 * epsilon, slack, coins=int(pairs), guesses=guesses, correct=correct)
         return p <= level
 
+    return largest_refuted(refuted)
+
+
+def largest_refuted(refuted: Callable[[float], bool]) -> float:
+    """The largest epsilon, or other strength, that is refuted, to 1e-4; 0 where none is. What
+    refutes one refutes all below it."""
     if not refuted(0.0):
         return 0.0
     low, high = 0.0, 1.0

@@ -70,7 +70,7 @@ def distillation(distilled: Iterable[Signals], labels: np.ndarray) -> np.ndarray
     return np.stack([metrics(one, labels) for one in distilled], axis=1)
 
 
-def own_records(masks: Iterable[np.ndarray]) -> int:
+def fewest_distillable(masks: Iterable[np.ndarray]) -> int:
     """On how many records each model can be distilled: those that are neither its members nor its
     non-members, which `masks` (N,) bool tell of each model; the fewest of any model."""
     return min(int((~mask).sum()) for mask in masks)
@@ -197,7 +197,7 @@ class SequenceAttack:
     def _check(self, evidence: Evidence) -> None:
         if evidence.victim.distillation is not None:
             return
-        count = own_records([evidence.target, *evidence.calibration_mask])
+        count = fewest_distillable([evidence.target, *evidence.calibration_mask])
         if count < FEWEST:
             raise NotApplicable(
                 f"{self.name} distils each model on records that are neither its members nor its "

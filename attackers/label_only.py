@@ -2,7 +2,7 @@
 
 `noise_robustness` (Choquette-Choo et al., "Label-Only Membership Inference Attacks", ICML 2021)
 asks for the classes of perturbed copies of a record; `boundary` (Li & Zhang, "Membership Leakage in
-Label-Only Exposures", CCS 2021, section 4) takes the distance to the nearest other class. Either
+Label-Only Exposures", CCS 2021) takes the distance to the nearest other class. Either
 finds its threshold on shadow models, as Choquette-Choo et al. do; Li & Zhang, whose attacker has
 none, take a quantile of the distances of random images.
 """

@@ -32,6 +32,7 @@ from defenders import DEFENDERS
 _DP_ONLY = [
     name for name, about in OPTIONS.items() if about.stages in (("prune_dp",), ("prune_dp", "mia"))
 ]
+_OF_CANARIES = ("canary_kind", "canary_seed")
 
 
 class _Once(argparse.Action):
@@ -123,6 +124,9 @@ def parse(
     check_together(options)
     if "defend_arg" in typed and not options.defend:
         raise UserError("--defend_arg is the strength of a defence: name it with --defend")
+    stray = [name for name in _OF_CANARIES if name in typed]
+    if stray and not options.canaries:
+        raise UserError(f"--{stray[0]} is of canaries: ask for some with --canaries 500")
     _check_typed_compression(typed, options)
     return options
 
@@ -232,7 +236,7 @@ def normalise(
     meaning["also"] = in_order(meaning["also"])
     if meaning["split"] == "inout":
         reset("attacker_records")
-    meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage))
+    meaning |= dict.fromkeys(_no_wrong_guesses(meaning, stage)) | _no_canaries(meaning, stage)
     if stage == "prune_dp":
         meaning["defend"] = meaning["defend"] or "dp"
         meaning["augment"] = False  # what is guaranteed is guaranteed for records as they are
@@ -260,6 +264,13 @@ def _meaningless_compression(meaning: Mapping, stage: str) -> dict:
     else:
         names = () if meaning["pruned"] else _unused(PRUNING, meaning)
     return {name: OPTIONS[name].default for name in names}
+
+
+def _no_canaries(meaning: Mapping, stage: str) -> dict:
+    """The defaults of what canaries are like, where there are none: always but in prune_dp.py."""
+    if stage == "prune_dp" and meaning["canaries"]:
+        return {}
+    return {name: OPTIONS[name].default for name in ("canaries", *_OF_CANARIES)}
 
 
 def _no_wrong_guesses(meaning: Mapping, stage: str) -> list[str]:

@@ -56,10 +56,10 @@ def distil(
     *,
     known: np.ndarray,
     teacher: np.ndarray,
-    asked: np.ndarray,
+    record_ids: np.ndarray,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """The metrics of the records `asked` (n,) after each epoch of a distillation, (n, E, 5)
+    """The metrics of the records `record_ids` (n,) after each epoch of a distillation, (n, E, 5)
     float32.
 
     Args:
@@ -76,7 +76,7 @@ def distil(
     positions = torch.zeros_like(records.y)
     positions[indices] = torch.arange(len(indices), device=device)
     posteriors = torch.softmax(torch.from_numpy(teacher).double(), dim=1).float().to(device)
-    watch = _Watch(records, asked)
+    watch = _Watch(records, record_ids)
     student.train(
         TrainSet(replace(records, y=positions), indices),
         CONFIG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from base_model import BaseModel, Diverged, Progress, Stack, TrainingHistory, TrainSet
 from bench.callbacks import KeptEpochs, Resume, Scalars
 from bench.checkpoints import Checkpoint, made_of, refuse_differences, save_checkpoint, split_digest
-from bench.layout import RESUME, ROUNDS, SCALARS, epoch_file
+from bench.layout import CANARIES, RESUME, ROUNDS, SCALARS, epoch_file
 from bench.plan import TrainingPlan
 from bench.provenance import made_now
 from bench.remedies import MUST_MATCH_TO_REUSE, maker
@@ -81,7 +81,7 @@ class Group:
             callbacks.insert(2, KeptEpochs(folders, plan.keep_epochs, models))
         data = TrainSet(
             on_device(plan.records, plan.device),
-            indices["train"],
+            self._train_rows(indices["train"]),
             indices["dev"],
             plan.options.augment,
         )
@@ -123,7 +123,9 @@ class Group:
         (model,) = models
         role_context = RoleContext(plan.run, plan.models, self.roles[0])
         before = plan.epochs * (number - 1)
-        objective.setup(role_context.context(draws[0], epochs_before=before))
+        context = role_context.context(draws[0], epochs_before=before)
+        size = plan.nominal_size(self.roles[0])
+        objective.setup(replace(context, data=data, nominal_size=size))
         history = model.train(
             data, plan.config, generator=draws[0], objective=objective, callbacks=callbacks
         )
@@ -140,6 +142,13 @@ class Group:
             part: (numbers if len(splits) > 1 else numbers[0]).to(self.plan.device)
             for part, numbers in indices.items()
         }
+
+    def _train_rows(self, train: torch.Tensor) -> torch.Tensor:
+        """The train records and, of the victim, the canaries that are in."""
+        canaries = self.plan.canaries_of(self.roles[0])
+        if canaries is None:
+            return train
+        return torch.cat([train, torch.from_numpy(canaries.rows).to(train.device)])
 
     def _store(
         self,
@@ -167,6 +176,10 @@ class Group:
         how = made_now(device=str(plan.device), start=began, workers=plan.options.workers)
         state = {"weights": weights, "masks": model.masks}
         kept = [epoch_file(epoch) for epoch in plan.keep_epochs if epoch <= checkpoint.ran]
+        canaries = plan.canaries_of(role)
+        if canaries is not None:
+            canaries.store(plan.models.folder(role))
+            kept.append(CANARIES)
         return save_checkpoint(plan.models, role, checkpoint, state, made=how, beside=kept)
 
     def _scalars(self, number: int) -> Scalars:

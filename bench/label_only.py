@@ -42,7 +42,7 @@ class ClassQueries(Queries):
         (what,) = self.needs
         return what
 
-    def asked(self, role: str) -> np.ndarray:
+    def queried(self, role: str) -> np.ndarray:
         """(N,) bool, the records that a role's model is asked for: its members and non-members,
         for distances a sample of them that knows nothing of who is one."""
         mask, options = self.calibration_masks[role], self.run.options
@@ -63,7 +63,7 @@ def collect_classes(
     it is all that the attack has: its targets, and what each shadow knows of."""
     what = ATTACKS[attack].options["label_only"]
     queries, roles = ClassQueries(run, checkpoints, frozenset([what])), list(run.splits)
-    masks = {role: queries.asked(role) for role in roles}  # before processes are forked
+    masks = {role: queries.queried(role) for role in roles}  # before processes are forked
     outputs = answers({"": queries}, roles, _outputs)[""]
     signals = {role: class_signals(what, outputs[role][what], masks[role]) for role in roles}
     shadows = roles[1:]
@@ -93,7 +93,7 @@ def _outputs(queries: Queries, role: str) -> list[tuple[Outputs, Callable[[], np
     """What is needed of a role's model, and how it is asked for it."""
     assert isinstance(queries, ClassQueries)
     run, seed = queries.run, queries.run.options.train_seed
-    record_ids = queries.record_ids[queries.asked(role)]
+    record_ids = queries.record_ids[queries.queried(role)]
     settings: dict = {"budget": BOUNDARY_BUDGET}
     if queries.what == "copies":
         settings = {"copies": COPIES, "strengths": UnitCube(run.records).strengths}
@@ -122,7 +122,7 @@ def query_copies(
     record itself, then its copies at each strength; -1 where the record's own class is wrong, whose
     copies are not asked for."""
     indices = torch.from_numpy(record_ids).to(cube.records.y.device)
-    found = np.full(
+    outputs = np.full(
         (1 + len(cube.strengths) * COPIES, len(indices)),
         -1,
         dtype=np.min_scalar_type(-cube.records.num_cls),
@@ -132,7 +132,7 @@ def query_copies(
         batch = indices[start : start + size]
         points = cube.points(batch)
         classes = _predict(model, cube, points)
-        found[0, start : start + size] = classes.cpu().numpy()
+        outputs[0, start : start + size] = classes.cpu().numpy()
         right = (classes == cube.records.y[batch]).nonzero()[:, 0]
         if not len(right):
             continue
@@ -142,8 +142,8 @@ def query_copies(
             copies = cube.perturbed(points[right], noise, strength)
             of_copies = _predict(model, cube, copies.flatten(0, 1)).view(len(right), COPIES)
             first = 1 + level * COPIES
-            found[first : first + COPIES, columns] = of_copies.T.cpu().numpy()
-    return found
+            outputs[first : first + COPIES, columns] = of_copies.T.cpu().numpy()
+    return outputs
 
 
 def query_distances(

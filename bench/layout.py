@@ -23,6 +23,8 @@ results/{dataset}_{model}/
         scores.npz                        what each of them said of each target record
         records.csv                       the same as a table, and how far it can be relied on
         tensorboard/                      loss and accuracy on dev of each epoch, if asked for
+        canaries.npz  canaries.json       canaries of its private training, and what an audit by
+                                          them found
         *.resume                          state of a training that is not finished
         .*.lock, .*.lock.json, .*.part    what is held, by whom, and what is half written
         .model.sha256                     digests of best.pth and best_mask.pth, of those that they
@@ -50,6 +52,7 @@ ATTACKS, SCORES, SPLIT = "attacks.jsonl", "scores.npz", "split.npz"
 RECORDS = "records.csv"
 REPORT, REPORT_FIGURES = "report", "report_figures"  # of which endings, in the folder of results
 RESUME, ROUNDS, SCALARS = "model.resume", "rounds.resume", "tensorboard"
+CANARIES, CANARY_AUDIT = "canaries.npz", "canaries.json"
 ORIGINAL_INDEX = "data_index.pkl"  # the split of the original project
 _SUFFIX = "_model"
 # the options that a version is named after, first those of pruning
@@ -59,7 +62,7 @@ PRUNING = (*PRUNED_AFTER, "prune_epochs")
 QUANTIZING = ("quantizer", "pruned", "quantize_epochs")
 # what each lock of a model's folder protects; any other protects the files that begin with its name
 _MADE_UNDER = {
-    "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, "epoch_"),
+    "model": (WEIGHTS, MASKS, MANIFEST, SAVED_DIGESTS, RESUME, ROUNDS, CANARIES, "epoch_"),
     "attacks": (ATTACKS, SCORES, RECORDS),
 }
 

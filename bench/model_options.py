@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attackers.canaries import KINDS
 from bench.option import ANY_TRAINING, PRUNED, QUANTIZED, TRAINING, option
 from bench.values import (
     between,
@@ -179,6 +180,28 @@ class ModelOptions:
     )
     delta: float | None = option(
         between, None, "of the guarantee (default: the largest power of ten below 1/n)", "prune_dp"
+    )
+    canaries: int = option(
+        whole(0, 10**6),
+        0,
+        "records made up for `audit.py canaries`, each of which enters the victim's training by a coin",
+        "prune_dp",
+        later=True,
+    )
+    canary_kind: str = option(
+        choice(*KINDS),
+        "mislabelled",
+        "of the canaries: mislabelled, copies of records that are not the victim's; or random inputs "
+        "and labels",
+        "prune_dp",
+        later=True,
+    )
+    canary_seed: int = option(
+        whole(0),
+        0,
+        "seed of the canaries and their coins, together with --train_seed",
+        "prune_dp",
+        later=True,
     )
     from_scratch: bool = option(
         flag,

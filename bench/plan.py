@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from base_model import BaseModel, Objective, TrainConfig
+from bench.canaries import CanarySet, nominal_size
 from bench.layout import ModelSet
 from bench.options import Options
 from bench.role_context import build_objective
@@ -33,6 +34,7 @@ class TrainingPlan:
         keep_epochs: epochs whose weights are kept too, 0 = before the first.
         defend: name of the defence.
         parents: digests of the models that these are made of.
+        canaries: that the victim is trained on too.
         title: of the closing table.
     """
 
@@ -45,6 +47,7 @@ class TrainingPlan:
     keep_epochs: tuple[int, ...] = ()
     defend: str = ""
     parents: Mapping[str, str] = field(default_factory=dict)
+    canaries: CanarySet | None = None
 
     @property
     def options(self) -> Options:
@@ -89,11 +92,18 @@ class TrainingPlan:
         """What differential privacy guarantees of a role's training (see `Checkpoint`); None
         without it."""
         return self.objective().privacy(
-            n=len(self.splits[role].train),
+            n=self.nominal_size(role),
             batch_size=self.options.batch_size,
             epochs=self.epochs * self.rounds,
             delta=self.options.delta,
         )
+
+    def canaries_of(self, role: str) -> CanarySet | None:
+        return self.canaries if role == "victim" else None
+
+    def nominal_size(self, role: str) -> int:
+        """See `bench.canaries.nominal_size`."""
+        return nominal_size(self.splits[role], self.canaries_of(role))
 
     def parent(self, role: str) -> str:
         return self.parents.get(role, "")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from bench.checkpoints import Checkpoint
+from bench.layout import ModelSet
 from bench.options import Options
 from core.console import say
 from defenders.accounting import PYVACY_BELOW, Guarantee, caveat, rounded_up
+
+
+def remarks(checkpoint: Checkpoint) -> str:
+    """What must stand above a table of attacks on a model; "" where nothing must."""
+    canaries = checkpoint.options.get("canaries", 0)
+    about = f"trained on about half of {canaries} canaries too" if canaries else ""
+    return "; ".join(filter(None, [caveat(checkpoint.privacy), about]))
 
 
 def say_guarantee(options: Options, privacy: dict) -> None:
@@ -29,6 +38,11 @@ def say_guarantee(options: Options, privacy: dict) -> None:
         say(
             "but it started from weights that were trained on the same records without privacy: the "
             "network as a whole has NO such guarantee (--from_scratch makes one that has)"
+        )
+    if options.canaries:
+        say(
+            f"n, and so epsilon, counts half of the canaries, however their coins fell; to hold it "
+            f"against them run `python audit.py canaries {ModelSet(options).folder('victim')}`"
         )
     losses = " and the losses in tensorboard/" if options.tensorboard else ""
     say(

@@ -149,11 +149,11 @@ def _add_standardised(
         if one.attack in verdicts:
             scores = records.standardised(verdicts[one.attack], evidence)
             tables[one.attack]["standardised"] = scores
-            found = metrics.measures(
+            figures = metrics.measures(
                 Verdict(scores, np.inf), one.member, one.labels, num_cls=num_cls
             )
             title = f"{one.name}, standardised"
-            lines += [one.line, found | {"attack": title, "accuracy": None}]
+            lines += [one.line, figures | {"attack": title, "accuracy": None}]
     if lines:
         standardised_table([line | {"accuracy": None} for line in lines])
 
@@ -172,12 +172,12 @@ def _add_risk(
         columns["memorisation"] = memorisation[np.searchsorted(targets, columns["record"])]
         verdict = verdicts.get(name)
         scores = None if verdict is None else records.scores_in_turn(verdict, evidence)
-        found = None if scores is None else records.risk(scores, member)
-        if found is None:
+        risk = None if scores is None else records.risk(scores, member)
+        if risk is None:
             unknown.append(name)
             continue
-        models, interval = found.models, found.interval
-        values = (models[1], found.risk, *interval.T, models[0], found.false_alarms)
+        models, interval = risk.models, risk.interval
+        values = (models[1], risk.risk, *interval.T, models[0], risk.false_alarms)
         columns |= dict(zip(RISK, values))
     if unknown:
         say(

@@ -80,8 +80,9 @@ def _of_version(plain: Options, name: str) -> Options:
     found = _VERSION.fullmatch(name)
     said = {one: word for one, word in found.groupdict().items() if word} if found else {}
     if not said:
+        known = [ORIGINAL, *PRUNERS, *QUANTIZERS]
         raise UserError(
-            f"--also: unknown version {name!r}: versions are called as their folders are, such as "
+            f"--also: unknown version {name!r}{nearest(name.split('_')[0], known)}: versions are called as their folders are, such as "
             f"{ORIGINAL}, l1unstructure_0.9, int8 or l1unstructure_0.7_int8"
         )
     if "from_scratch" in said:

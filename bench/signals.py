@@ -13,7 +13,7 @@ import torch
 
 from core import console
 from attackers import ATTACKS, blindmi
-from attackers.distillation import FEWEST, METRICS, own_records
+from attackers.distillation import FEWEST, METRICS, fewest_distillable
 from attackers.evidence import Evidence
 from attackers.signals import SENSITIVITY_DRAWS, SENSITIVITY_EPSILON, Release, Signals
 from base_model import BaseModel
@@ -97,7 +97,7 @@ class Queries:
         """(P,) of each role, numbers of the records that its model is distilled on: of those that
         are neither its members nor its non-members, as many for each role. {} where they are too
         few, or none are needed."""
-        count = own_records(self.calibration_masks.values())
+        count = fewest_distillable(self.calibration_masks.values())
         if "distillation" not in self.needs or count < FEWEST:
             return {}
         chosen = {}
@@ -323,7 +323,7 @@ class _Model:
             on_device(run.records, run.device),
             known=known,
             teacher=logits.load()[np.searchsorted(logits.record_ids, known)],
-            asked=record_ids,
+            record_ids=record_ids,
             generator=generator(
                 options.train_seed, "distil", self.role, "order", device=run.device
             ),

@@ -67,7 +67,8 @@ class PrivateSGD(Objective):
     def setup(self, context):
         """Nothing follows from the context's generator."""
         data = context.data
-        self.count, self.expected = len(data.train), min(context.batch_size, len(data.train))
+        self.count = context.nominal_size or len(data.train)
+        self.expected = min(context.batch_size, self.count)
         if not self.seeded:
             self.stream = SecretStream()
             return
@@ -103,9 +104,10 @@ class PrivateSGD(Objective):
             )
         # pyvacy 0.0.32 clips the gradient as a whole to l2_norm_clip, and adds noise of standard
         # deviation strength * l2_norm_clip / sqrt(batch_size). Its clip must never act, as ours has
-        # been done: not even where all n records are drawn, whose sum over the expected number is n
-        # / expected * max_grad_norm long at most. So both are multiplied by K = 2 n / expected, of
-        # which the noise keeps nothing: strength * K max_grad_norm / (K expected).
+        # been done: not even where all records are drawn, whose sum over the expected number is 2 n
+        # / expected * max_grad_norm long at most, as n counts each canary half. So both are
+        # multiplied by K = 2 n / expected, of which the noise keeps nothing: strength * K
+        # max_grad_norm / (K expected).
         scale = 2 * self.count / self.expected
         return PyvacySGD(
             scale * self.max_grad_norm,
@@ -133,7 +135,7 @@ class PrivateSGD(Objective):
 
         `generators` are left alone: which records were drawn is as secret as the noise.
         """
-        for _ in range(math.ceil(len(indices) / size)):
+        for _ in range(math.ceil(self.count / size)):
             drawn = np.flatnonzero(uniforms(self.stream, len(indices)) < self.expected / self.count)
             yield indices[torch.from_numpy(drawn).to(indices.device)]
 

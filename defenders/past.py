@@ -14,7 +14,7 @@ FOCUS = 2.5  # the power of a weight's share in the gap: the paper's alpha in it
 
 
 class SparsityTuning(Objective):
-    """Privacy-aware sparsity tuning (PAST; Hu, Zhang & Wei, arXiv 2410.06814, section 3.2):
+    """Privacy-aware sparsity tuning (PAST; Hu, Zhang & Wei, arXiv 2410.06814):
     cross-entropy + strength * sum of g^2.5 |w| over all weights, in tuning a network that has
     converged.
 

@@ -74,8 +74,8 @@ def answer_table(findings: list[Finding], *, numbered: bool = False) -> Table:
                 more=[over_trainings(network.test_training_sd, network.trainings)],
             ),
             attack,
-            _measured_cell(finding.accuracy),
-            _measured_cell(finding.tpr),
+            measured_cell(finding.accuracy),
+            measured_cell(finding.tpr),
         ]
         row += _change_cells(finding, numbered=numbered) if changed else []
         row += _cost_cells(finding) if defended else []
@@ -89,7 +89,7 @@ def _trainings(row) -> str:
     return f", {int(row.trainings)} trainings" if row.trainings > row.seeds else ""
 
 
-def _measured_cell(row) -> Cell:
+def measured_cell(row) -> Cell:
     """A mean of `summary.summarise`, its spread over seeds and trainings, and its mean interval."""
     if row is None:
         return Cell("", None)

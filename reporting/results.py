@@ -95,6 +95,9 @@ def _rows_of_line(victim_results: VictimResults, line: dict, results: Path) -> l
         shared |= {"prune_iterations": None, "rewind": None}
     # lines from before there was secret noise don't say that theirs was not
     shared["dp_noise"] = ("seeded" if caveat(privacy) else "secret") if privacy else None
+    # with which the model was made, whatever mia.py was told
+    made = victim_results.manifest.get("options") or {}
+    shared |= {name: made.get(name, shared[name]) for name in RECORDED if name.startswith("canar")}
     shared |= {"device": line.get("device"), "attack": line["attack"]}
     shared |= {name: ",".join(line.get(name) or ()) for name in ("also", "ensemble_of")}
     counts = ("members", "non_members", "train_accuracy", "test_accuracy")

@@ -25,6 +25,7 @@ from reporting.signal_pictures import signal_figures
 from reporting.summary import best_informed, headline_victims, network_accuracies, summarise
 from reporting.tables import accuracy_table, change_table, measure_table, size_table
 from reporting.untested import untested
+from reporting.weighing import weigh, weighing_figure, weighing_point, weighing_table
 
 
 def sections(table: pd.DataFrame) -> tuple[list[Section], pd.DataFrame, pd.DataFrame]:
@@ -65,7 +66,9 @@ def _section(
     tried = pd.concat([rows, silent]) if len(silent) else rows
     informed, means = best_informed(rows), best_informed(summary)
     network_findings = findings(informed, means, accuracies)
+    weighed = weigh(network_findings, informed)
     section.answer = answer(title, network_findings, untested(tried, everything))
+    section.answer.points.insert(-1, weighing_point(weighed))
     section.measures += [
         measure_table(summary[summary["measure"] == measure], measure, silent)
         for measure in MEASURES
@@ -73,6 +76,7 @@ def _section(
     ]
     again = retrained_attacks(informed)
     more = (
+        weighing_table(weighed),
         neighbour_table(informed, accuracies),
         proven_table(informed, accuracies),
         retraining_table(again),
@@ -82,6 +86,9 @@ def _section(
     section.measures += [changes] if changes else []
     if len(informed):
         _add_figures(section, informed, means, accuracies, again)
+        front = weighing_figure(weighed, network_findings)
+        if front:  # in place of the figure of all victims, which so many would crowd
+            section.pictures = [one for one in section.pictures if one.name != "privacy"] + [front]
     return section
 
 

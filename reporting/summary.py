@@ -37,9 +37,13 @@ def label_configurations(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     table = _in_order(table)
     known = {*SECTION, *VICTIM, *REPEATED, *OPTION_NAMES, "shadow_num", "delta", "dp_noise"}
+    known |= {"canaries"}
     known |= {"pruned", "prune_epochs", "quantize_epochs", *KNOWLEDGE}
     training = [name for name in RECORDED if name not in known]
-    noise = [", seeded noise" if caveat else "" for caveat in table["caveat"]]
+    noise = [
+        ", seeded noise" * bool(caveat) + (f", {canaries:g} canaries" if canaries else "")
+        for caveat, canaries in zip(table["caveat"], table["canaries"])
+    ]
     name = _names(table) + noise
     whole = _differing(table, training, within=SECTION)
     fine_tuned = ["prune_epochs", "quantize_epochs", "delta_option"]

@@ -117,6 +117,7 @@ LOWEST = {
     "train_seed": 0,
     "rewind": 0,
     "quantize_epochs": 0,
+    "canary_seed": 0,
 }
 
 WRONG = {
@@ -181,6 +182,8 @@ WRONG = {
     "from_scratch": st.one_of(nests, numbers, wordless, st.sampled_from(["true", "1"])),
     "dp_engine": name("pyvacy", "opacus"),
     "dp_noise": name("secret", "seeded"),
+    "canaries": whole(0, 10**6),
+    "canary_kind": name("mislabelled", "random"),
     "split": name("paper", "inout"),
     "norm": name("batch", "group"),
     "fix_variance": name("true", "false").filter(lambda value: type(value) != bool),

@@ -35,7 +35,7 @@ def metrics_while_distilled(model, records, mask, draw):
             records,
             known=known,
             teacher=query(model, records, known),
-            asked=own,
+            record_ids=own,
             generator=draw,
         )
     values = np.full((len(records), *found.shape[1:]), np.nan, np.float32)

@@ -57,6 +57,8 @@ class Context:
     Attributes:
         data: the records that are trained on.
         batch_size: of a step.
+        nominal_size: the number of train records that is no secret, by which private steps draw
+            theirs; None = how many there are.
         generator: draws on the records' device.
         epochs_before: of the rounds before this one, as they were planned; 0 in the first.
         original: called with numbers of records (n,), gives logits (n, C) of the network before
@@ -72,6 +74,7 @@ class Context:
     batch_size: int
     generator: torch.Generator
     epochs_before: int = 0
+    nominal_size: int | None = None
     original: Callable[[torch.Tensor], torch.Tensor] = _unknown
     original_network: Callable[[], nn.Module] = _unknown  # type: ignore[assignment]
     sub_models: Callable[[Sequence[torch.Tensor]], torch.Tensor] = _unknown

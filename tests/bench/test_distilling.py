@@ -87,7 +87,7 @@ def test_metrics_are_the_students_after_each_epoch_and_labels_teach_it_nothing(m
                 replace(records, y=y),
                 known=known,
                 teacher=teacher,
-                asked=asked,
+                record_ids=asked,
                 generator=generator(0, "order"),
             )
         )
@@ -109,7 +109,7 @@ def test_a_student_comes_to_answer_as_its_teacher_does(monkeypatch):
         records,
         known=everyone,
         teacher=logits.astype(np.float32),
-        asked=everyone,
+        record_ids=everyone,
         generator=generator(0, "order"),
     )
     said = student.logits(records, torch.from_numpy(everyone)).softmax(1).numpy()

@@ -81,6 +81,8 @@ def test_the_original_is_a_release_of_a_compressed_one_and_the_other_way_round(o
         ("l1unstructure_0.7", "is the version under attack"),
         ("l1unstructure_0.60", "did you mean 'l1unstructure_0.6'?"),
         ("l1unstructure_0.9_x1", "did you mean 'l1unstructure_0.9'?"),
+        ("l1unstrcture_0.9", "did you mean 'l1unstructure'?"),
+        ("orginal", "did you mean 'original'?"),
         ("l1_0.9", "versions are called as their folders are"),
         ("victim", "versions are called as their folders are"),
         ("l1unstructure_0.9_", "versions are called as their folders are"),

@@ -1,5 +1,6 @@
 """mia.py --also: an attacker who holds several releases of the same models."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,20 @@ def test_all_leaves_out_what_needs_a_release(path, capsys):
 def test_of_a_compressed_network_the_attacker_of_the_original_may_hold_it(path):
     run(mia, path, "--original", "--also", "l1unstructure_0.7,int8", "--attacks", "lira_joint")
     assert told("victim_model") == {("lira_joint", "int8", "l1unstructure_0.7")}
+
+
+def test_a_missing_release_is_made_like_the_one_under_attack(write_config, capsys):
+    """Also where what it is made from is missing too: two commands, which make just that."""
+    path = write_config(shadow_num=3, attacks="lira_joint")
+    run(pretrain, path, "--lr", "0.01")
+    run(prune, path, "--lr", "0.02", "--prune_epochs", "3")
+    release = "random_0.5_int8"
+    assert mia.main(["cpu", path, "--also", release]) == 2
+    commands = capsys.readouterr().err.split("`")[1::2]
+    assert ["prune.py" in commands[0], "quantize.py" in commands[1]] == [True, True]
+    assert "--lr 0.02" in commands[0] and "--prune_epochs 3" in commands[0]
+    for command, stage in zip(commands, (prune, quantize), strict=True):
+        run(stage, *shlex.split(command)[3:])
+    assert manifest("random_0.5_model")["options"]["lr"] == 0.02
+    run(mia, path, "--also", release)
+    assert told() == {("lira_joint", release)}

@@ -137,7 +137,7 @@ def test_guessed_models_are_fine_tuned_as_the_victim_was(write_config, capsys):
     run(mia, path, "--shadow_pruner_name", "random")
 
 
-def test_shadows_of_another_network(tmp_path, write_config, capsys):
+def test_shadows_of_another_network(tmp_path, write_config, capsys, monkeypatch):
     """Of images, which the other network takes channel by channel."""
     path = write_config(
         data_path=write_images(tmp_path), input_dim=64, epochs=1, shadow_num=2, attacks="gap,loss"
@@ -156,6 +156,15 @@ def test_shadows_of_another_network(tmp_path, write_config, capsys):
     assert "tiny_resnet18/shadow_l1unstructure_0.7_model_*" in said
     assert "pruned, shadows: resnet18" in said
     assert {line["shadow_model_name"] for line in lines(PRUNED)} == {None, "resnet18"}
+    students = []
+
+    def distil(student, records, *, record_ids, **_):
+        students.append(type(student.network).__name__)
+        return np.random.default_rng(0).random((len(record_ids), 3, 5), dtype=np.float32)
+
+    monkeypatch.setattr("bench.distilling.distil", distil)
+    run(mia, path, *words, "--attacks", "loss_trajectory")
+    assert students == ["ResNet"] * 3  # the victim's student too: what it is, nobody told
     assert report.main(["results", "--out", "out"]) == 0
     assert "l1unstructure 70 %, shadows: resnet18 |" in Path("out/report.md").read_text()
     assert "made anew since" not in capsys.readouterr().out
