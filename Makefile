@@ -34,7 +34,7 @@ test: $(VENV)/.ready
 soak: $(VENV)/.ready
 	$(RUN) tests/soak.py --minutes $(MINUTES)
 
-$(VENV)/.ready: requirements.txt requirements-cluster.txt requirements-dev.txt
+$(VENV)/.ready: requirements.txt requirements-cluster.txt requirements-audit.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	touch $@

@@ -1,6 +1,7 @@
 """Audit one model of your own: what does it give away about the records it was trained on?
 
     python audit.py answers evidence.npz --out audit/ --gate "auc<=0.6"
+    python audit.py model my_task.py --shadow_num 16 --out audit/
     python audit.py answers --help
 
 COMMANDS
@@ -21,6 +22,7 @@ from core.registry import Registry
 
 COMMANDS = Registry("command")
 COMMANDS.register("answers", "auditing.answers:main", "from posteriors or logits in a file")
+COMMANDS.register("model", "auditing.model:main", "from weights, and code that trains such a model")
 COMMANDS.register(
     "canaries", "auditing.canaries:main", "the epsilon of prune_dp.py, by records made to be told"
 )

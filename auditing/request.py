@@ -9,6 +9,7 @@ from typing import Literal
 
 from attackers import ATTACKS
 from auditing.gate import GUESSING, Gate, read_gate
+from auditing.weaknesses import Weakness
 from bench.options import OPTIONS
 from core.console import UserError
 from core.inputs import check_folder, path_argument
@@ -39,6 +40,7 @@ class Request:
     Attributes:
         title, source, files: as of `result.Subject`.
         command: what makes it again.
+        weaknesses: what is known to be weak beside what the answers show.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Request:
     source: Literal["answers", "model"]
     files: dict[str, str]
     command: str
+    weaknesses: tuple[Weakness, ...] = ()
 
 
 def printable(text: str) -> str:

@@ -49,7 +49,7 @@ def make_audit(given: Given, request: Request) -> Audit:
     target, index = given.target, strongest(results)
     labels, member = given.labels[target], given.member[target]
     group = None if given.group is None else given.group[target]
-    weaknesses = weaknesses_of(given, results)
+    weaknesses = [*weaknesses_of(given, results), *request.weaknesses]
     gates = [judge(gate, results, member, weaknesses) for gate in settings.gates]
     memorised = records.memorisation(given.evidence(given.released)) if given.online else None
     return Audit(

@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -44,6 +46,31 @@ def set_aside(module: ModuleType) -> None:
     """Keep a module of ours that was loaded by its path, for whoever imports it by its name through
     `import_own`."""
     _set_aside[module.__name__] = module
+
+
+@contextmanager
+def names_free(folder: Path, theirs: dict[str, ModuleType]) -> Iterator[None]:
+    """While open, code of others imports as if this repository were not there: first from `folder`,
+    then what is installed.
+
+    Args:
+        theirs: modules with names of ours that such code has imported; those that it imports now
+            are put in, and are its own again the next time.
+    """
+    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_own_name(name)}
+    path = list(sys.path)
+    sys.modules.update(theirs)
+    sys.path[:] = [str(folder), *(place for place in path if Path(place).resolve() != _ROOT)]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        theirs |= {name: sys.modules.pop(name) for name in list(sys.modules) if _is_own_name(name)}
+        sys.modules.update(ours)
+
+
+def _is_own_name(module: str) -> bool:
+    return module.partition(".")[0] in _own_names()
 
 
 @lru_cache

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,29 +27,32 @@ from core.parallel import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("pretrain", "prune", "prune_dp", "quantize", "mia")
+_OF_STAGES = (
+    *STAGES,
+    "bench.training",
+    "bench.attacking",
+    "bench.tables",
+    "attackers.neural",
+    "sklearn.metrics",
+    "scipy.stats",
+)
 # what says whose files these are is written before them, what says that others are there after them
 _FIRST, _LAST = SAVED_DIGESTS, (MANIFEST, ATTACKS)
 
 
 class Local:
     """Up to `jobs` stages at once, each in a process of its own, forked from one that has torch
-    imported already."""
+    imported already.
 
-    def __init__(self, *, jobs: int):
+    Args:
+        preload: modules that the stages need, imported once for all.
+    """
+
+    def __init__(self, *, jobs: int, preload: Sequence[str] = _OF_STAGES):
         self.capacity = jobs
         self.running: dict = {}
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(
-            [
-                *STAGES,
-                "bench.training",
-                "bench.attacking",
-                "bench.tables",
-                "attackers.neural",
-                "sklearn.metrics",
-                "scipy.stats",
-            ]
-        )
+        self.context.set_forkserver_preload(list(preload))
 
     def start(self, job) -> None:
         process = self.context.Process(target=_run_here, args=(job.stage, job.argv, job.log))
@@ -235,7 +238,7 @@ def _run_there(
                 write(Path(results, name), content)
         argv += ["--results", results]  # the last one counts
         ran = subprocess.run(
-            [sys.executable, f"{stage}.py", *argv],
+            [sys.executable, "-m", stage, *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
