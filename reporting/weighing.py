@@ -10,13 +10,14 @@ from core.console import percent
 from reporting.answer_table import attacker_name, difference_cell, measured_cell, signed
 from reporting.comparison import Difference, attack_runs, paired_difference
 from reporting.document import Cell, Picture, Point, Table
-from reporting.findings import Finding
+from reporting.findings import Finding, test_accuracies
 from reporting.summary import pareto
 from reporting.tables import mean_cell
 from reporting.weighing_plot import defences_plot
 from reporting.wording import count
 
 _NAMED = 8  # so many networks are named in the answer
+_ROUNDING = 1e-9  # of test accuracies of networks that are the same
 MIN_DEFENCES = 3  # for a figure of their own in place of that of all victims
 
 
@@ -26,9 +27,10 @@ class Weighed:
 
     Attributes:
         baseline: of the undefended networks whose mean test accuracy is at least this one's, that
-            with the least accurate strongest attack; None where there is none so accurate.
+            with the least accurate strongest attack, both over the split seeds that all of them
+            share with it; None where there is none so accurate.
         difference: accuracy of the strongest attack on this one - that on the baseline, paired over
-            split seeds; None where they share none.
+            split seeds; None without a baseline.
     """
 
     defended: Finding
@@ -43,23 +45,33 @@ def weigh(findings: list[Finding], rows: pd.DataFrame) -> list[Weighed]:
         findings: of `findings.findings`, of these rows.
         rows: of `summary.label_configurations`.
     """
-    runs = attack_runs(rows)
+    runs, tests = attack_runs(rows), test_accuracies(rows)
     undefended = [each for each in findings if each.is_plain]
+    return [
+        _beside_the_best(each, undefended, runs, tests) for each in findings if each.network.defend
+    ]
 
-    def strongest_runs(finding: Finding) -> pd.Series:
-        return runs[finding.network.model].loc[finding.attacker]
 
-    weighed = []
-    for finding in findings:
-        if not finding.network.defend:
-            continue
-        as_accurate = [each for each in undefended if each.network.test >= finding.network.test]
-        baseline = min(as_accurate, key=lambda each: each.accuracy.mean, default=None)
-        difference = None
-        if baseline is not None:
-            difference = paired_difference(strongest_runs(finding), strongest_runs(baseline))
-        weighed.append(Weighed(finding, baseline, difference))
-    return weighed
+def _beside_the_best(
+    defended: Finding,
+    undefended: list[Finding],
+    runs: dict[str, pd.DataFrame],
+    tests: dict[str, pd.Series],
+) -> Weighed:
+    model = defended.network.model
+    attack = runs[model].loc[defended.attacker]
+    compared: list[tuple[Finding, Difference]] = []
+    for each in undefended:
+        gained = paired_difference(tests[each.network.model], tests[model])
+        beside = runs[each.network.model].loc[each.attacker]
+        difference = paired_difference(attack, beside)
+        if gained and difference and gained.mean >= -_ROUNDING:
+            compared.append((each, difference))
+    # over as many seeds as can be: a network attacked with fewer would be picked for these
+    most = max((difference.seeds for _, difference in compared), default=0)
+    compared = [pair for pair in compared if pair[1].seeds == most]
+    baseline, difference = max(compared, key=lambda pair: pair[1].mean, default=(None, None))
+    return Weighed(defended, baseline, difference)
 
 
 def beats(weighed: Weighed) -> bool:

@@ -74,6 +74,21 @@ def test_nothing_is_as_accurate_as_a_defence_that_gains():
     assert weighing_table([]) is None
 
 
+def test_accuracies_are_compared_over_the_seeds_of_both():
+    """The same network as the undefended one, of the one seed that is the most accurate: as
+    accurate, though its mean over that seed is above the other's over three."""
+    undefended = pd.concat(
+        [
+            rows(("lira", seed, value), test_accuracy=test)
+            for seed, value, test in ((7, 0.80, 0.62), (8, 0.82, 0.58), (9, 0.84, 0.57))
+        ]
+    )
+    answers = rows(("lira", 7, 0.70), test_accuracy=0.62, **HAMP, adaptive=True)
+    (one,), _ = weighed_of(undefended, answers)
+    assert one.baseline is not None and one.difference.seeds == 1
+    assert one.difference.mean == pytest.approx(-0.10)
+
+
 def test_one_seed_tells_nothing():
     single = network(0.60, 0.80), network(0.55, 0.5, **HAMP, adaptive=True)
     (one,), _ = weighed_of(*single)
