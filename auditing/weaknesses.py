@@ -118,7 +118,9 @@ def unlike_shadows(given: Given) -> list[Weakness]:
 
 def _apart(victim: float, shadows: Sequence[float]) -> bool:
     """Of accuracies; none of shadow models where nothing can be compared."""
-    return bool(shadows) and abs(victim - np.mean(shadows)) > max(APART, 3 * np.std(shadows))
+    if not shadows:
+        return False
+    return abs(victim - float(np.mean(shadows))) > max(APART, 3 * float(np.std(shadows)))
 
 
 def _of_attacks(results: Sequence[AttackResult]) -> list[Weakness]:

@@ -190,6 +190,17 @@ def test_compression_before_release(here, compress):
     assert not np.array_equal(both["original_shadows_logits"], both["shadows_logits"])
 
 
+def test_compress_takes_the_network_as_train_leaves_it(here):
+    """Not in the mode in which it was asked for its answers before."""
+    write_task(
+        compress="def compress(network, x, y):\n"
+        "    if not network.training:\n"
+        "        raise ValueError('evaluation mode')\n"
+    )
+    release()
+    assert audit_model(*WORDS) == 0
+
+
 def test_posteriors_of_one_make_posteriors_of_all(here):
     """The released program ends in a softmax, which build()'s network has not."""
     write_task(CHECKPOINT='CHECKPOINT = "model.ts"\n')

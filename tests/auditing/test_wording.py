@@ -69,6 +69,12 @@ def test_a_gates_figure_has_digits_enough_to_tell_its_ends_from_the_limit(full):
     assert wording.gate_figure(replace(gate, estimate=None)) == wording.NO_FIGURE
 
 
+def test_a_limit_that_may_be_met_and_one_that_may_not():
+    gate = GateResult("auc<=0.6", "auc", 0.6, "pass", "lira", None, "")
+    assert wording.condition_text(gate) == "AUC at most 0.6"
+    assert wording.condition_text(replace(gate, condition="auc<0.6")) == "AUC below 0.6"
+
+
 def test_the_gap_of_the_model_is_what_the_gap_attack_gets(full):
     subject = replace(full.subject, accuracy_members=0.95, accuracy_non_members=0.75)
     text = wording.gap(subject).replace("\xa0", " ")
