@@ -6,7 +6,7 @@ import audit_cases
 import pytest
 
 from auditing import figures, statements, wording
-from auditing.result import Estimate
+from auditing.result import Estimate, GateResult
 
 
 @pytest.fixture(scope="module")
