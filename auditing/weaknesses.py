@@ -36,9 +36,18 @@ class Weakness:
     blocks: bool
 
 
-def weaknesses_of(given: Given, results: Sequence[AttackResult]) -> list[Weakness]:
-    """What makes figures lower than a full audit's, or their intervals wider."""
+def weaknesses_of(
+    given: Given, results: Sequence[AttackResult], left_out: Sequence[str] = ()
+) -> list[Weakness]:
+    """What makes figures lower than a full audit's, or their intervals wider.
+
+    Args:
+        left_out: attacks that could have been made in seconds.
+    """
     of_attacks = _of_attacks(results) if given.released.shadows else []
+    if left_out:
+        says = f"attacks that take seconds were left out: {', '.join(left_out)}"
+        of_attacks.append(Weakness(says, "--attacks quick", True))
     return [*_of_shadows(given), *unlike_shadows(given), *of_attacks, *_of_non_members(given)]
 
 

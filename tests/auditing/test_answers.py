@@ -247,6 +247,16 @@ def test_the_screen_tells_the_strongest_first_the_gates_and_the_files(capsys):
     assert all(f"saved out/{name}" in said for name in ("audit.html", "audit.json", "records.csv"))
 
 
+def test_attacks_that_are_chosen_let_no_gate_pass():
+    """Of a model without a leak all of `quick` pass; of some of them nothing is known."""
+    found = answers(n=2400, leak=0.0)
+    audited(found, "--gate", "auc<=0.6")
+    content = audited(found, "--gate", "auc<=0.6", "--attacks", "lira,rmia", status=4)
+    (gate,) = content["gates"]
+    assert "attacks that take seconds were left out: threshold, gap, loss" in gate["reason"]
+    assert gate["add"] == ["--attacks quick"]
+
+
 def test_the_same_command_gives_the_same_files():
     first = audited(answers(original=3.0))
     records = Path("out/records.csv").read_bytes()
