@@ -84,6 +84,19 @@ def make_attacks(
     return results, untested
 
 
+def left_out(given: Given, asked: Sequence[str]) -> list[str]:
+    """The attacks of `quick` that these arrays allow and that are not asked for."""
+    if {QUICK, ALL} & set(asked):
+        return []
+    return [
+        name
+        for name in ATTACKS
+        if name not in asked
+        and _not_asked(name, [QUICK], []) is None
+        and _unfit(name, given) is None
+    ]
+
+
 def _not_asked(name: str, asked: Sequence[str], named: list[str]) -> str | None:
     if name in named:
         return None

@@ -127,6 +127,8 @@ def _print(folder: Path, facts: dict, claim: Claim, bounds: Mapping[str, CanaryB
             f"REFUTED: with {100 - 100 * LEVEL:g} % confidence epsilon is above the claimed "
             f"{rounded_up(claim.epsilon)}, by {names}: the training is not as private as it says"
         )
+        if facts["refuted_by"] == ["gaussian"]:
+            say("that bound alone takes the training for a Gaussian mechanism, which it nearly is")
     else:
         say(
             f"no bound exceeds the claim, each at {100 - 100 * LEVEL:g} %: that proves no privacy, "

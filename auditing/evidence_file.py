@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,9 +168,10 @@ def _flags(path: Path) -> np.ndarray:
 def _table(path: Path) -> np.ndarray:
     """Numbers (N, K), float64."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings():
             header = 0 if all(map(_is_number, file.readline().split(","))) else 1
             file.seek(0)
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file, see below
             table = np.loadtxt(file, delimiter=",", ndmin=2, skiprows=header, comments=None)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from auditing.request import Request, Settings, add_options, options_of
+from auditing.request import Request, Settings, add_options, options_of, printable
 from auditing.weaknesses import Weakness
 from bench.command_line import Parser
 from core.console import UserError, say
@@ -40,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
     request = Request(
         settings,
-        title=given.title or files[1].name,
+        title=printable(given.title or files[1].name),
         source="model",
-        files={str(path): file_digest(path) for path in files},
-        command=shlex.join(["python", "audit.py", "model", *argv]),
+        files={printable(str(path)): file_digest(path) for path in files},
+        command=printable(shlex.join(["python", "audit.py", "model", *argv])),
         weaknesses=tuple(weak),
     )
     return run(checked(arrays), request)

@@ -161,9 +161,8 @@ def read_weights(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} holds more than weights, or is damaged, and no pickle is run "
-            f"({in_one_line(error)[:120]}): save them by torch.save(network.state_dict(), "
-            f"{path.name!r})"
+            f"{path} holds more than weights, or is damaged, and no pickle is run: save them by "
+            f"torch.save(network.state_dict(), {path.name!r})"
         ) from error
     for name in _NESTED:
         if isinstance(state, dict) and isinstance(state.get(name), dict):

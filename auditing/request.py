@@ -58,8 +58,8 @@ def printable(text: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every kind of audit."""
-    out = "folder of what is written: audit.html, audit.json, audit.xml, records.csv"
-    parser.add_argument("--out", metavar="DIR", type=path_argument, required=True, help=out)
+    out = "folder of audit.html, audit.json, audit.xml and records.csv (default: audit)"
+    parser.add_argument("--out", metavar="DIR", type=path_argument, default="audit", help=out)
     parser.add_argument(
         "--gate",
         metavar="TEXT",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from core import console
 from attackers import metrics, records
-from auditing.attacks import SLOW, make_attacks, strongest
+from auditing.attacks import SLOW, left_out, make_attacks, strongest
 from auditing.gate import STATUS, judge, outcome_of
 from auditing.given import Given
 from auditing.groups import groups_at_risk
@@ -49,7 +49,8 @@ def make_audit(given: Given, request: Request) -> Audit:
     target, index = given.target, strongest(results)
     labels, member = given.labels[target], given.member[target]
     group = None if given.group is None else given.group[target]
-    weaknesses = [*weaknesses_of(given, results), *request.weaknesses]
+    missed = left_out(given, settings.attacks)
+    weaknesses = [*weaknesses_of(given, results, missed), *request.weaknesses]
     gates = [judge(gate, results, member, weaknesses) for gate in settings.gates]
     memorised = records.memorisation(given.evidence(given.released)) if given.online else None
     return Audit(

@@ -81,8 +81,11 @@ def train_shadow(
         name in before and torch.equal(weight, before[name])
         for name, weight in network.named_parameters()
     )
+    modes = {module: module.training for module in network.modules()}
     arrays = {"outputs": answers(of_network("the shadow model", network), records.x)}
     if task.compresses:
+        for module, training in modes.items():  # as train() left them, and not as it was asked
+            module.training = training
         arrays["original_outputs"] = arrays["outputs"]
         network = task.compress(network, x, y)
         name = "the compressed shadow model"

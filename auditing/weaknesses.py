@@ -23,6 +23,7 @@ STRONG = (
     "ensemble",
 )
 ENOUGH_SHADOWS = 8
+APART = 0.05  # accuracies of the audited model and of shadow models differ by no more by chance
 ENOUGH_OF_A_KIND = 3  # shadow models that were trained with a record, or without it
 
 
@@ -35,10 +36,19 @@ class Weakness:
     blocks: bool
 
 
-def weaknesses_of(given: Given, results: Sequence[AttackResult]) -> list[Weakness]:
-    """What makes figures lower than a full audit's, or their intervals wider."""
+def weaknesses_of(
+    given: Given, results: Sequence[AttackResult], left_out: Sequence[str] = ()
+) -> list[Weakness]:
+    """What makes figures lower than a full audit's, or their intervals wider.
+
+    Args:
+        left_out: attacks that could have been made in seconds.
+    """
     of_attacks = _of_attacks(results) if given.released.shadows else []
-    return [*_of_shadows(given), *of_attacks, *_of_non_members(given)]
+    if left_out:
+        says = f"attacks that take seconds were left out: {', '.join(left_out)}"
+        of_attacks.append(Weakness(says, "--attacks quick", True))
+    return [*_of_shadows(given), *unlike_shadows(given), *of_attacks, *_of_non_members(given)]
 
 
 def _of_shadows(given: Given) -> list[Weakness]:
@@ -56,7 +66,7 @@ def _of_shadows(given: Given) -> list[Weakness]:
     if count < ENOUGH_SHADOWS:
         found.append(
             Weakness(
-                f"there are {count} shadow models only",
+                f"there {'are' if count > 1 else 'is'} {count} shadow model{'s' * (count > 1)} only",
                 f"at least {ENOUGH_SHADOWS - count} more shadow models, {ENOUGH_SHADOWS} in all, "
                 f"better 16",
                 True,
@@ -83,6 +93,43 @@ def _of_shadows(given: Given) -> list[Weakness]:
             )
         )
     return found
+
+
+def unlike_shadows(given: Given) -> list[Weakness]:
+    """Whether shadow models are right clearly more or less often than the audited model, on records
+    that they were trained on or on targets that they were not."""
+    if not given.released.shadows:
+        return []
+    victim, *shadows = (
+        one.logits.argmax(axis=1) == given.labels
+        for one in (given.released.victim, *given.released.shadows)
+    )
+    seen, unseen = victim[given.member].mean(), victim[given.target & ~given.member].mean()
+    inside = [one[rows].mean() for one, rows in zip(shadows, given.shadow_member) if rows.any()]
+    without = given.target & ~given.shadow_member
+    outside = [one[rows].mean() for one, rows in zip(shadows, without) if rows.any()]
+    if not _apart(seen, inside) and not _apart(unseen, outside):
+        return []
+    of_victim, of_shadows = (
+        f"{100 * one:.1f} % of the records they were trained on and {100 * other:.1f} % of others"
+        for one, other in ((seen, unseen), (np.mean(inside), np.mean(outside)))
+    )
+    return [
+        Weakness(
+            f"shadow models get {of_shadows} right, the audited model {of_victim}: they are not "
+            f"trained as it was (epochs, records, compression?), or member is not the truth; attacks "
+            f"by them are then weaker",
+            "shadow models that are trained as the audited model was",
+            True,
+        )
+    ]
+
+
+def _apart(victim: float, shadows: Sequence[float]) -> bool:
+    """Of accuracies; none of shadow models where nothing can be compared."""
+    if not shadows:
+        return False
+    return abs(victim - float(np.mean(shadows))) > max(APART, 3 * float(np.std(shadows)))
 
 
 def _of_attacks(results: Sequence[AttackResult]) -> list[Weakness]:

@@ -274,7 +274,7 @@ def outcome_text(outcome: Outcome | None, gates: list[GateResult]) -> str:
 def condition_text(gate: GateResult) -> str:
     """A gate's condition in words."""
     limit = f"{gate.limit:g}" if gate.measure == "auc" else percent_plain(gate.limit)
-    return f"{title(gate.measure)} at most {limit}"
+    return f"{title(gate.measure)} {'below' if '<=' not in gate.condition else 'at most'} {limit}"
 
 
 def gate_figure(gate: GateResult) -> str:

@@ -187,7 +187,6 @@ def test_csv_files_of_logits():
 WRONG = {
     "nothing": ([], "name an .npz file, or CSV files"),
     "both": (["evidence.npz", "--labels", "labels_0.csv"], "name an .npz file, or CSV files"),
-    "no out": (None, "required: --out"),
     "out is a file": (["evidence.npz", "--out", "labels_0.csv"], "is a file; a folder is needed"),
     "unknown option": (
         ["evidence.npz", "--gates", "x"],
@@ -201,6 +200,8 @@ WRONG = {
     "no such csv": (["--labels", "l.csv"], "cannot read l.csv: No such file"),
     "letters": (["--labels", "words.csv"], "words.csv is no table of numbers"),
     "an empty csv": (["--member", "empty.csv"], "empty.csv is empty"),
+    "an empty table": (["--labels", "empty.csv"], "empty.csv is empty"),
+    "a table with a header alone": (["--labels", "header.csv"], "header.csv is empty"),
     "two columns of labels": (["--labels", "two.csv"], "two.csv has 2 columns, not one"),
     "member of maybe": (
         ["--member", "maybe.csv"],
@@ -221,15 +222,15 @@ def test_wrong_commands_get_a_line_and_write_nothing(capsys, words, says):
     for name, text in {
         "words": "1\nx\n2\n",
         "empty": "",
+        "header": "label\n",
         "two": "0.5,0.5\n0.1,0.9\n",
         "maybe": "1\nmaybe\n",
         "ragged": "1,0\n1\n",
     }.items():
         Path(f"{name}.csv").write_text(text)
     before = sorted(Path.cwd().rglob("*"))
-    given = ["evidence.npz"] if words is None else words
-    out = [] if words is None or "--out" in words else ["--out", "out"]
-    assert audit.main(["answers", *given, *out]) == 2
+    out = [] if "--out" in words else ["--out", "out"]
+    assert audit.main(["answers", *words, *out]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(says, line), line
     assert sorted(Path.cwd().rglob("*")) == before
@@ -244,6 +245,16 @@ def test_the_screen_tells_the_strongest_first_the_gates_and_the_files(capsys):
     for one in content["gates"]:
         assert f"{one['condition']}: {one['reason']}" in said
     assert all(f"saved out/{name}" in said for name in ("audit.html", "audit.json", "records.csv"))
+
+
+def test_attacks_that_are_chosen_let_no_gate_pass():
+    """Of a model without a leak all of `quick` pass; of some of them nothing is known."""
+    found = answers(n=2400, leak=0.0)
+    audited(found, "--gate", "auc<=0.6")
+    content = audited(found, "--gate", "auc<=0.6", "--attacks", "lira,rmia", status=4)
+    (gate,) = content["gates"]
+    assert "attacks that take seconds were left out: threshold, gap, loss" in gate["reason"]
+    assert gate["add"] == ["--attacks quick"]
 
 
 def test_the_same_command_gives_the_same_files():

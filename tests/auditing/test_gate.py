@@ -236,7 +236,11 @@ def test_without_counting_the_attacks_fails_would_be_wrong_in_many_cases():
 
 @pytest.mark.parametrize(
     "change, says, blocks",
-    [({"shadows": 6}, "there are 6 shadow models only", True), ({"shadows": 8}, None, None)],
+    [
+        ({"shadows": 6}, "there are 6 shadow models only", True),
+        ({"shadows": 1}, "there is 1 shadow model only", True),
+        ({"shadows": 8}, None, None),
+    ],
 )
 def test_few_shadow_models_are_weak(change, says, blocks):
     given = checked(answers(n=2400, **change))
@@ -244,6 +248,21 @@ def test_few_shadow_models_are_weak(change, says, blocks):
     result = result_of(np.random.default_rng(0).normal(size=len(member)), member)
     found = [(one.says, one.blocks) for one in weaknesses_of(given, [result])]
     assert found == ([] if says is None else [(says, blocks)])
+
+
+@pytest.mark.parametrize("leak", [0.0, 6.0])
+def test_shadow_models_that_are_trained_otherwise_let_no_gate_pass(leak):
+    """They answer as models that memorise less, or more, than the audited one."""
+    found = answers(n=2400)
+    given = checked(found | {"shadows": answers(n=2400, leak=leak)["shadows"]})
+    result = result_of(np.random.default_rng(0).normal(size=2400), given.member[given.target])
+    (weak,) = weaknesses_of(given, [result])
+    assert weak.blocks and "they are not trained as it was" in weak.says
+    right = given.released.victim.logits.argmax(axis=1) == given.labels
+    assert f"the audited model {100 * right[given.member].mean():.1f} % of" in weak.says
+    gate = read_gate("auc<=0.6")
+    assert judge(gate, [result], given.member[given.target], []).outcome == "pass"
+    assert judge(gate, [result], given.member[given.target], [weak]).outcome == "inconclusive"
 
 
 def test_weak_attacks_shadow_models_elsewhere_and_few_non_members_are_said():

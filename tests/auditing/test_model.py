@@ -16,6 +16,7 @@ from task_cases import OUT, PARTS, RELEASE, InThisProcess, audit_model, release,
 import auditing.run
 from attackers import Evidence, attack
 from auditing import training
+from auditing.weaknesses import unlike_shadows
 
 WORDS = ("my_task.py", "--device", "cpu", "--shadow_num", 4)
 
@@ -26,7 +27,7 @@ def here(monkeypatch):
     monkeypatch.setattr(training, "Local", InThisProcess)
 
     def no_attacks(given, request):
-        for weak in request.weaknesses:
+        for weak in (*request.weaknesses, *unlike_shadows(given)):
             print(f"warning: {weak.says}{' (no gate may pass)' if weak.blocks else ''}")
         return 0
 
@@ -187,6 +188,17 @@ def test_compression_before_release(here, compress):
     np.testing.assert_array_equal(both["shadows_logits"], alone["shadows_logits"])
     assert both["original_shadows_logits"].shape == both["shadows_logits"].shape
     assert not np.array_equal(both["original_shadows_logits"], both["shadows_logits"])
+
+
+def test_compress_takes_the_network_as_train_leaves_it(here):
+    """Not in the mode in which it was asked for its answers before."""
+    write_task(
+        compress="def compress(network, x, y):\n"
+        "    if not network.training:\n"
+        "        raise ValueError('evaluation mode')\n"
+    )
+    release()
+    assert audit_model(*WORDS) == 0
 
 
 def test_posteriors_of_one_make_posteriors_of_all(here):

@@ -21,7 +21,9 @@ def warnings(capsys):
     return [
         line
         for line in capsys.readouterr().out.splitlines()
-        if line.startswith(("warning", "weak: the released", "weak: train", "weak: class"))
+        if line.startswith(
+            ("warning", "weak: the released", "weak: train", "weak: class", "weak: shadow")
+        )
     ]
 
 

@@ -6,7 +6,7 @@ import audit_cases
 import pytest
 
 from auditing import figures, statements, wording
-from auditing.result import Estimate
+from auditing.result import Estimate, GateResult
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,12 @@ def test_a_gates_figure_has_digits_enough_to_tell_its_ends_from_the_limit(full):
     gate = replace(gate, measure="tpr_at_0.01", limit=0.03, estimate=Estimate(0.1, 0.02999, 0.2))
     assert wording.gate_figure(gate) == "10.000\xa0% (2.999 to 20.000\xa0%)"
     assert wording.gate_figure(replace(gate, estimate=None)) == wording.NO_FIGURE
+
+
+def test_a_limit_that_may_be_met_and_one_that_may_not():
+    gate = GateResult("auc<=0.6", "auc", 0.6, "pass", "lira", None, "")
+    assert wording.condition_text(gate) == "AUC at most 0.6"
+    assert wording.condition_text(replace(gate, condition="auc<0.6")) == "AUC below 0.6"
 
 
 def test_the_gap_of_the_model_is_what_the_gap_attack_gets(full):
