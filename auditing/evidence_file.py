@@ -169,7 +169,7 @@ def _table(path: Path) -> np.ndarray:
     """Numbers (N, K), float64."""
     try:
         with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings():
-            header = 0 if all(map(_is_number, file.readline().split(","))) else 1
+            header = int(_is_header(file.readline(), file.readline()))
             file.seek(0)
             warnings.simplefilter("ignore", UserWarning)  # of an empty file, see below
             table = np.loadtxt(file, delimiter=",", ndmin=2, skiprows=header, comments=None)
@@ -180,6 +180,16 @@ def _table(path: Path) -> np.ndarray:
     if not table.size:
         raise UserError(f"{path} is empty: a row a record is needed")
     return table
+
+
+def _is_header(first: str, second: str) -> bool:
+    """Whether the first row names columns: by words, or by 0, 1, 2, ... above numbers that are no
+    whole ones, as pandas does."""
+    names = [cell.strip() for cell in first.split(",")]
+    if not all(map(_is_number, names)):
+        return True
+    counted = len(names) > 1 and names == [str(number) for number in range(len(names))]
+    return counted and "." in second
 
 
 def _is_number(cell: str) -> bool:

@@ -98,7 +98,7 @@ def _labels(y, n: int, where: str) -> np.ndarray:
             f"{where}: y must be (N,), the number of each record's class; x has N = {n} records, "
             f"and y is {tuple(found.shape)}"
         )
-    wrong = np.flatnonzero((found < 0) | (found != np.floor(found)))
+    wrong = np.flatnonzero(~np.isfinite(found) | (found < 0) | (found != np.floor(found)))
     if len(wrong):
         raise UserError(
             f"{where}: y must hold classes 0, 1, 2, ...; y[{wrong[0]}] is {found[wrong[0]]:g}"

@@ -165,7 +165,8 @@ class Audit:
     """All that an audit found.
 
     Attributes:
-        command: what makes it again; `made` when, in UTC; `versions` of Python and of packages.
+        command: what makes it again; `made` when, in UTC; `versions` of this bench (its commit), of
+            Python and of packages.
         smallest_fpr: the smallest of 10 %, 1 %, 0.1 % at which these data tell a TPR; None: none.
         strongest: index in `attacks` of the attack with the largest AUC on the released model, by
             the attacker with the most to hold; None where no attack could be made.

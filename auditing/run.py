@@ -17,6 +17,7 @@ from auditing.request import ALL, Request
 from auditing.result import Audit, Records, Subject
 from auditing.weaknesses import smallest_fpr, weaknesses_of
 from auditing.written import write_audit
+from bench.provenance import commit_of_code
 from core.console import percent
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
@@ -92,10 +93,14 @@ def subject_of(given: Given, request: Request) -> Subject:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in PACKAGES
-    }
+    """Of this code where git knows it, of Python, and of the packages that numbers depend on."""
+    commit = commit_of_code()
+    own = {"bench": commit[:12]} if commit else {}
+    return (
+        own
+        | {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES}
+    )
 
 
 def print_audit(audit: Audit) -> None:

@@ -30,7 +30,7 @@ REGULATORS = (
         "evidence of resistance to the attacks that were made, and to no others."
     ),
     (
-        "OWASP AISVS 1.0, 11.2.5: simulated attacks are to be no more accurate than guessing. {accuracy} "
+        "OWASP AISVS 1.0, section 11.2: simulated attacks are to be no more accurate than guessing. {accuracy} "
         "Accuracy is an average too; whether a few people are named for certain, the TPR at a low FPR "
         "says."
     ),

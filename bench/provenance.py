@@ -28,12 +28,12 @@ def made_now(*, device: str, start: float, workers: int | None) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "commit": _commit(),
+        "commit": commit_of_code(),
     }
 
 
 @functools.cache
-def _commit() -> str | None:
+def commit_of_code() -> str | None:
     """The commit of this code, where it lies in a git repository."""
     folder = Path(__file__).parent.parent
     try:

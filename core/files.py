@@ -169,8 +169,7 @@ def locked(folder: Path, what: str, *, wait: float, makes: Iterable[str] = ()):
         except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
         raise UserError(
-            f"{folder} is being made by {who}: wait until it has ended, "
-            f"or use another --results folder"
+            f"{folder} is being made by {who}: wait until it has ended, or use another folder"
         ) from None
     except OSError as error:
         raise UserError(f"cannot lock {folder}: {error.strerror or error}") from error

@@ -284,3 +284,20 @@ def test_help_and_errors_answer_without_torch():
         assert done.returncode == status, done.stderr
         assert status or "answers" in done.stdout
     assert "did you mean 'answers'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "rows, records",
+    [
+        ("0,1,2\n0.2,0.3,0.5\n0.1,0.1,0.8\n", 2),  # as pandas writes a table without names
+        ("0,1\n0.25,0.75\n", 1),
+        ("0,1\n1,0\n", 2),  # two sure records
+        ("a,b\n0.25,0.75\n", 1),
+        ("0.25,0.75\n0.5,0.5\n", 2),
+    ],
+)
+def test_a_row_of_column_numbers_is_a_header(tmp_path, rows, records):
+    from auditing.evidence_file import _table
+
+    (tmp_path / "p.csv").write_text(rows)
+    assert len(_table(tmp_path / "p.csv")) == records
