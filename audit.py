@@ -6,7 +6,7 @@
 
 COMMANDS
 Exit status: 0 where all gates pass or there are none, 3 where one fails or a claim is refuted, 4
-where one is inconclusive and none fails, 2 where the input is wrong, with nothing written.
+where one is inconclusive and none fails, 2 where the input is wrong or your code fails.
 """
 
 from __future__ import annotations

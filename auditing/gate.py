@@ -168,4 +168,8 @@ def _more_records(
         )
     if ratio**2 > MOST_MORE:
         return "another limit: the figure is too near this one for any number of targets to decide"
-    return f"about {ratio**2 * n:,.0f} targets in all, where there are {n:,}, of the same mix"
+    needed = ratio**2 * n
+    return (
+        f"about {needed - n:,.0f} more targets, members and non-members as mixed as these, "
+        f"{needed:,.0f} in all"
+    )

@@ -41,12 +41,12 @@ def of_rounding(models: Mapping[str, Outputs]) -> list[str]:
     for name, digits in rounded.items():
         if digits == 0:
             texts.append(
-                f"{name} are 0 and 1 alone: of a predicted class attacks learn little, and what the "
+                f"the answers of {name} are 0 and 1 alone: of a predicted class attacks learn little, and what the "
                 f"model gives away in posteriors is not tested"
             )
         else:
             texts.append(
-                f"{name} are rounded to {digits} decimal{'s' * (digits > 1)}: records that differ by "
+                f"the answers of {name} are rounded to {digits} decimal{'s' * (digits > 1)}: records that differ by "
                 f"less tie, so that a TPR at a low FPR can be far below what all digits would give; "
                 f"hand in all digits, unless the model gives no more to anybody"
             )

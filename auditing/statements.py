@@ -41,6 +41,17 @@ REGULATORS = (
 )
 
 
+def next_steps(audit: Audit) -> str:
+    """What can be done where a gate fails; "" elsewhere."""
+    if audit.outcome != "fail":
+        return ""
+    return (
+        "What to do: do not release it as it is, or let fewer people ask it. Training that stops "
+        "earlier, stronger regularisation, a defence that holds against attackers who know it, or "
+        "differential privacy lower these figures; then audit again. records.csv says who is at risk."
+    )
+
+
 def limits(audit: Audit) -> list[str]:
     """What this audit cannot say."""
     subject = audit.subject
@@ -114,8 +125,8 @@ def model_card(audit: Audit) -> str:
     if audit.weaknesses:
         sentences.append(f"What this evidence lacks: {'; '.join(audit.weaknesses)}.")
     sentences.append(
-        "The intervals cover the choice of records alone. The test is evidence of resistance to these "
-        f"attacks on this one training, no proof that nothing leaks, and claims no conformity "
+        "The intervals cover the choice of records alone. The test tells of these attacks on this "
+        f"one training, is no proof that nothing leaks, and claims no conformity "
         f"({made_at(audit)} UTC)."
     )
     return " ".join(sentences).replace("\N{NO-BREAK SPACE}", " ")

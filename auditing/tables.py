@@ -180,7 +180,10 @@ def record_table(audit: Audit) -> Table | None:
             )
             row.append(Cell(text, None))
         rows.append(row)
-    caption = f"Members with the highest scores by {attack.name}. All records: records.csv."
+    caption = (
+        f"Members with the highest scores by {attack.name}. All records: records.csv. Both say who was "
+        f"trained on: not for who may not see the data."
+    )
     area = attack.estimate("auc")
     if area is None or wording.against_chance("auc", area) != "above guessing":
         caption += " As the attack is not told apart from guessing, this order may be chance."

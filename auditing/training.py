@@ -74,7 +74,7 @@ def keep_or_refuse(
     if fresh:
         for left in (*folder.glob("shadow_*.npz"), *folder.glob("shadow_*.log")):
             left.unlink()
-    elif path.is_file():
+    elif path.is_file() and any(folder.glob("shadow_*.npz")):
         stored = read_sealed(path)
         differ = [_IN_WORDS[name] for name in facts if stored.get(name) != facts[name]]
         if differ:

@@ -48,7 +48,39 @@ def weaknesses_of(
     if left_out:
         says = f"attacks that take seconds were left out: {', '.join(left_out)}"
         of_attacks.append(Weakness(says, "--attacks quick", True))
-    return [*_of_shadows(given), *unlike_shadows(given), *of_attacks, *_of_non_members(given)]
+    return [
+        *_of_labels(given),
+        *_of_shadows(given),
+        *unlike_shadows(given),
+        *of_attacks,
+        *_of_non_members(given),
+    ]
+
+
+def _of_labels(given: Given) -> list[Weakness]:
+    """Whether the audited model is right on its own members by chance alone."""
+    outputs, labels = given.released.victim.logits, given.labels[given.member]
+    right = outputs[given.member].argmax(axis=1) == labels
+    if not _by_guessing(right, labels, outputs.shape[1]):
+        return []
+    return [
+        Weakness(
+            f"the model gets {100 * right.mean():.1f} % of its own members right, no more than "
+            f"guessing: are labels in the order of its classes, from 0, and was it asked as it was "
+            f"trained?",
+            "labels and records as in its training",
+            True,
+        )
+    ]
+
+
+def _by_guessing(right: np.ndarray, labels: np.ndarray, num_cls: int) -> bool:
+    """Whether the accuracy, each class counted alike, is within three standard errors of chance."""
+    classes = np.unique(labels)
+    chance = 1 / num_cls
+    mean = np.mean([right[labels == label].mean() for label in classes])
+    variance = np.mean([chance * (1 - chance) / (labels == label).sum() for label in classes])
+    return bool(mean <= chance + 3 * np.sqrt(variance / len(classes)))
 
 
 def _of_shadows(given: Given) -> list[Weakness]:

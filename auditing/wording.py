@@ -99,6 +99,8 @@ def gap(subject: Subject) -> str:
         f"The model is right on {percent(members)} of the members and on {percent(others)} of the "
         f"non-members, a gap of {points} points"
     )
+    if members <= 1.5 / subject.classes:
+        return f"{text}; guessing is right on {percent(1 / subject.classes)}."
     if members - others < 0.02:
         return f"{text}: it hardly overfits. It may remember single records all the same."
     return (

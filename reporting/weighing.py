@@ -101,8 +101,7 @@ def weighing_point(weighed: list[Weighed]) -> Point:
         if each.difference
     ]
     items.append(
-        f"Of {len(compared)} defended networks {len(better)} are attacked less, beyond the 95 % "
-        f"interval, {worse} more."
+        f"Attacked less, beyond the 95 % interval: {len(better)} of {len(compared)}; more: {worse}."
     )
     return Point(heading, lead, items)
 

@@ -301,3 +301,14 @@ def test_a_row_of_column_numbers_is_a_header(tmp_path, rows, records):
 
     (tmp_path / "p.csv").write_text(rows)
     assert len(_table(tmp_path / "p.csv")) == records
+
+
+def test_labels_in_another_order_let_no_gate_pass(capsys):
+    arrays = answers()
+    arrays["labels"] = (arrays["labels"] + 1) % 4
+    np.savez("rolled.npz", **arrays)
+    assert audit.main(["answers", "rolled.npz", "--out", "rolled", "--gate", "auc<=0.999"]) == 4
+    said = capsys.readouterr().out
+    assert "of its own members right, no more than guessing: are labels" in said
+    page = Path("rolled/audit.html").read_text()
+    assert "hardly overfits" not in page and "guessing is right on" in page

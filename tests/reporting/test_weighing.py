@@ -49,7 +49,11 @@ def test_a_defence_is_beside_the_most_private_network_that_is_as_accurate():
     assert defended.text == "l1unstructure 70 %, hamp 0.9"
     assert beside.text == "l1unstructure 90 %"
     assert difference.text == "-5.0" and difference.best
-    assert weighing_point([one]).texts[-1].startswith("Of 1 defended networks 1 are attacked less")
+    assert (
+        weighing_point([one])
+        .texts[-1]
+        .startswith("Attacked less, beyond the 95 % interval: 1 of 1;")
+    )
 
 
 def test_the_stronger_of_two_attackers_judges_it():
@@ -61,7 +65,7 @@ def test_the_stronger_of_two_attackers_judges_it():
     )
     assert one.defended.attacker.adaptive and not beats(one)
     assert weighing_point([one]).texts == [
-        "Of 1 defended networks 0 are attacked less, beyond the 95 % interval, 1 more."
+        "Attacked less, beyond the 95 % interval: 0 of 1; more: 1."
     ]
 
 
