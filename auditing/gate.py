@@ -58,7 +58,8 @@ def read_gate(text: str) -> Gate:
     least = GUESSING[measure]
     if not least < limit < 1:
         raise UserError(
-            f"--gate {text!r}: the limit must be above {least:g}, which guessing reaches, and below 1"
+            f"--gate {text!r}: the limit is a fraction above {least:g}, which guessing reaches, and "
+            f"below 1"
         )
     return Gate(f"{measure}{sign}{number}", measure, limit, sign == "<")
 

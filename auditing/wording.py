@@ -73,7 +73,7 @@ def meaning(measure: str, estimate: Estimate) -> str:
         )
     if measure == "accuracy":
         return (
-            f"Of 100 records, half of them members, {100 * value:.0f} are called rightly; 50 is "
+            f"Of 100 records, half of them members, {100 * value:.0f} are called correctly; 50 is "
             f"guessing."
         )
     per = round(10 / RATES[measure])

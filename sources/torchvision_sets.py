@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.archives import DAMAGE, check_digest, in_one_line
-from core.console import UserError
+from core.console import UserError, say
 
 ARCHIVE_MD5 = {  # of the archives that torchvision fetches, as it names them
     "CIFAR10": {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
@@ -71,6 +71,8 @@ def read(
             replaced.
     """
     absent = [path for path in _archives(kind, folder) if not os.path.lexists(path)]
+    if absent:
+        say(f"{kind} is not in {folder}: downloading it")
     try:
         try:
             parts = _parts(kind, folder, download=not _damaged(kind, folder))

@@ -23,7 +23,7 @@ def minimal():
     "measure, value, says",
     [
         ("auc", 0.614, "the higher score in 61 of 100 cases; 50 is guessing"),
-        ("accuracy", 0.58, "Of 100 records, half of them members, 58 are called rightly"),
+        ("accuracy", 0.58, "Of 100 records, half of them members, 58 are called correctly"),
         ("tpr_at_0.1", 0.22, "Of 100 members 22 are named, while of 100 non-members 10 are"),
         ("tpr_at_0.01", 0.034, "Of 1,000 members 34 are named, while of 1,000 non-members 10 are"),
         ("tpr_at_0.001", 0.0123, "Of 10,000 members 123 are named, while of 10,000 non-members 10"),
