@@ -53,7 +53,7 @@ def test_gates_are_read(text, measure, limit, strict):
         ("auc<=x", "'x' is no number"),
         ("auc<=nan", "a fraction above 0.5"),
         ("auc<=0.5", "a fraction above 0.5, which guessing reaches"),
-        ("tpr_at_0.01<=0.01", "must be above 0.01"),
+        ("tpr_at_0.01<=0.01", "a fraction above 0.01"),
         ("auc<=1", "below 1"),
     ],
 )
