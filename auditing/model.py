@@ -24,6 +24,7 @@ from auditing.canaries import judge
 from auditing.request import Request, Settings, add_options, options_of, printable
 from auditing.weaknesses import Weakness
 from bench.command_line import Parser
+from bench.layout import CANARY_AUDIT
 from core.console import UserError, say
 from core.files import file_digest, locked, write
 from core.inputs import path_argument
@@ -130,6 +131,8 @@ def _evidence(
         facts = training.keep_or_refuse(
             folder, task, records, seed=settings.seed, fresh=given.fresh, canaries=canaries
         )
+        if given.fresh:  # which may be of other code
+            (settings.out / CANARY_AUDIT).unlink(missing_ok=True)
         machines = _machines(given, str(device))
         count, too = given.shadow_num, canaries is not None
         training.train_missing(task, folder, facts, machines, count, canaries=too)

@@ -93,7 +93,8 @@ def train_shadow(
         for name, weight in network.named_parameters()
     )
     modes = {module: module.training for module in network.modules()}
-    arrays = {"outputs": answers(of_network("the shadow model", network), records.x)}
+    name = "the shadow model"
+    arrays = {"outputs": answers(of_network(name, network), records.x)}
     if task.compresses:
         for module, training in modes.items():  # as train() left them, and not as it was asked
             module.training = training
@@ -102,7 +103,7 @@ def train_shadow(
         name = "the compressed shadow model"
         arrays["outputs"] = answers(of_network(name, network), records.x)
     if canaries is not None:
-        arrays["canary_outputs"] = answers(of_network("the shadow model", network), canaries.x)
+        arrays["canary_outputs"] = answers(of_network(name, network), canaries.x)
     return {"untrained": same}, arrays
 
 

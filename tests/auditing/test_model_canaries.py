@@ -123,6 +123,8 @@ def test_all_else_is_as_without_canaries_and_what_is_there_is_kept(capsys):
     assert digests("shadows/*.npz", "canaries.json") == made
     assert "other canaries, or none" in said(capsys, *WORDS, "--canaries", 39)
     assert digests("shadows/*.npz", "canaries.json") == made
+    assert audit_model(*WORDS, "--fresh") == 0
+    assert len(digests("shadows/*.npz")) == 4 and not digests("canaries.json")
 
 
 def test_compressed_answers_count():
@@ -164,10 +166,7 @@ BAD = {
     "kind": (("--canaries", "40", "--canary_kind", "odd"), "--canary_kind"),
     "alone": (("--epsilon", "1"), "--epsilon is of canaries: ask for some"),
     "delta": (("--canaries", "40", "--delta", "1"), "--delta must be a number above 0 and below 1"),
-    "epsilon": (
-        ("--canaries", "40", "--epsilon", "nan"),
-        "--epsilon must be a number of 0 or more",
-    ),
+    "epsilon": (("--canaries", "40", "--epsilon", "-1"), "--epsilon must be a number of 0 or more"),
     "endless": (("--canaries", "40", "--epsilon", "inf"), "must be a number of 0 or more, not inf"),
     "non-members": (
         ("--canaries", "41"),
