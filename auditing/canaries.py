@@ -45,11 +45,29 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """(epsilon, delta) of a victim's private training, and what must be said of it."""
+    """(epsilon, delta) of a private training, epsilon None where none is claimed, and what must be
+    said of it."""
 
-    epsilon: float
+    epsilon: float | None
     delta: float
-    remark: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Canaries, and what a model says of them.
+
+    Attributes:
+        scores: (m,), larger where one looks trained on.
+        coin: (m,) bool, which were.
+        kind: of `attackers.canaries.KINDS`.
+        references: the models that tell what they would look like otherwise.
+    """
+
+    scores: np.ndarray
+    coin: np.ndarray
+    kind: str
+    references: list[str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,9 +83,14 @@ def main(argv: list[str] | None = None) -> int:
         "--delta", metavar="X", type=float, help="at which epsilons are held (default: the claimed)"
     )
     given = parser.parse_args(argv)
-    if given.delta is not None and not 0 < given.delta < 1:
-        raise UserError(f"--delta must be a number above 0 and below 1, not {given.delta:g}")
+    check_delta(given.delta)
     return audit(Path(given.folder), given.delta)
+
+
+def check_delta(delta: float | None) -> None:
+    """Raise UserError where a delta that is given is none."""
+    if delta is not None and not 0 < delta < 1:
+        raise UserError(f"--delta must be a number above 0 and below 1, not {delta:g}")
 
 
 def audit(folder: Path, delta: float | None) -> int:
@@ -78,22 +101,31 @@ def audit(folder: Path, delta: float | None) -> int:
     claim = _claim(victim.manifest, delta)
     made, records = read_canaries(folder)
     scores, references = victim.scores(records)
+    scored = Scored(scores, made.coin, victim.manifest["options"]["canary_kind"], references)
+    return judge(folder, victim.digest, scored, claim)
+
+
+def judge(folder: Path, model: str, scored: Scored, claim: Claim) -> int:
+    """The exit status of a claim that is held against canaries; bounds are printed, and written into
+    this folder with a digest of the model, or of what makes it."""
+    coin = scored.coin
     bounds = {
-        "one_run": one_run_bound(scores, made.coin, delta=claim.delta, level=LEVEL),
-        "gaussian": gaussian_bound(scores, made.coin, delta=claim.delta, level=LEVEL),
+        name: bound(scored.scores, coin, delta=claim.delta, level=LEVEL)
+        for name, bound in (("one_run", one_run_bound), ("gaussian", gaussian_bound))
     }
-    refuted = [name for name, bound in bounds.items() if bound.epsilon > claim.epsilon]
+    limit = math.inf if claim.epsilon is None else claim.epsilon
+    refuted = [name for name, bound in bounds.items() if bound.epsilon > limit]
     facts = {
-        "model": victim.digest,
-        "canaries": len(made.coin),
-        "entered": int(made.coin.sum()),
-        "kind": victim.manifest["options"]["canary_kind"],
+        "model": model,
+        "canaries": len(coin),
+        "entered": int(coin.sum()),
+        "kind": scored.kind,
         "claimed_epsilon": claim.epsilon,
         "delta": claim.delta,
         "remark": claim.remark,
         "level": LEVEL,
-        "references": references,
-        "auc": float(auc(scores, made.coin)),
+        "references": scored.references,
+        "auc": float(auc(scored.scores, coin)),
         "bounds": {name: asdict(bound) for name, bound in bounds.items()},
         "refuted_by": refuted,
     }
@@ -103,12 +135,13 @@ def audit(folder: Path, delta: float | None) -> int:
 
 
 def _print(folder: Path, facts: dict, claim: Claim, bounds: Mapping[str, CanaryBound]) -> None:
+    claimed = "" if claim.epsilon is None else rounded_up(claim.epsilon)
     console.table(
         f"{folder}: {facts['canaries']} canaries ({facts['kind']}), of which {facts['entered']} were "
         f"trained on; AUC of their scores {100 * facts['auc']:.1f}\n"
         f"epsilon at delta {claim.delta:g}, for adding or removing one record",
         ["", "epsilon", "right", "guesses"],
-        [["claimed", rounded_up(claim.epsilon), "", ""]]
+        [["claimed", claimed, "", ""]] * bool(claimed)
         + [
             [
                 f"at least, by {_TITLES[name]}",
@@ -121,18 +154,20 @@ def _print(folder: Path, facts: dict, claim: Claim, bounds: Mapping[str, CanaryB
     )
     if claim.remark:
         say(claim.remark)
+    confidence = f"{100 - 100 * LEVEL:g} %"
     if facts["refuted_by"]:
         names = " and ".join(_TITLES[name] for name in facts["refuted_by"])
         say(
-            f"REFUTED: with {100 - 100 * LEVEL:g} % confidence epsilon is above the claimed "
-            f"{rounded_up(claim.epsilon)}, by {names}: the training is not as private as it says"
+            f"REFUTED: with {confidence} confidence epsilon is above the claimed {claimed}, by "
+            f"{names}: the training is not as private as it says"
         )
         if facts["refuted_by"] == ["gaussian"]:
             say("that bound alone takes the training for a Gaussian mechanism, which it nearly is")
     else:
+        held = "no bound exceeds the claim" if claimed else "nothing is claimed: the bounds hold"
         say(
-            f"no bound exceeds the claim, each at {100 - 100 * LEVEL:g} %: that proves no privacy, "
-            f"only that these canaries show no lack of it"
+            f"{held}, each at {confidence}: that proves no privacy, only "
+            f"{'that these canaries show no lack of it' if claimed else 'how much is lost at least'}"
         )
 
 

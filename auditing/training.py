@@ -1,4 +1,4 @@
-"""All shadow models of a task: those that are missing are trained, here or on a Ray cluster."""
+"""All shadow models of a task, and the model with canaries where there are some: those that are missing are trained, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from auditing.model_canaries import NAME
 from auditing.records import TaskRecords
 from auditing.shadows import Recipe, ShadowJob, facts_of, read_shadow, shadow_file
 from auditing.task import Task, imports_of
@@ -28,6 +29,7 @@ _IN_WORDS = {
     "code": "other code",
     "data": "other records or members",
     "seed": "another seed",
+    "canaries": "other canaries, or none",
 }
 
 
@@ -55,22 +57,32 @@ class Shadows:
     Attributes:
         outputs: (S, N, C); `original_outputs`, before compression, None where there is none.
         untrained: how many have the weights that they were built with.
+        canary_outputs: (1 + S, m, C) to canaries, first of the model that was trained with them; None
+            where there are none.
     """
 
     outputs: np.ndarray
     original_outputs: np.ndarray | None
     untrained: int
+    canary_outputs: np.ndarray | None
 
 
 def keep_or_refuse(
-    folder: Path, task: Task, records: TaskRecords, *, seed: int, fresh: bool
+    folder: Path,
+    task: Task,
+    records: TaskRecords,
+    *,
+    seed: int,
+    fresh: bool,
+    canaries: dict | None = None,
 ) -> dict:
-    """What shadow models in this folder are made of, written down there.
+    """What shadow models in this folder are made of, written down there. Where none are asked for
+    they go on to be asked about the canaries that they were asked about.
 
     Raises UserError where those that lie there are made of something else, unless `fresh`: then
     they are removed.
     """
-    path, facts = folder / _MANIFEST, facts_of(task, records, seed)
+    path, facts = folder / _MANIFEST, facts_of(task, records, seed, canaries)
     if fresh:
         for left in (*folder.glob("shadow_*.npz"), *folder.glob("shadow_*.log")):
             left.unlink()
@@ -83,24 +95,31 @@ def keep_or_refuse(
                 f"the shadow models in {folder} are made of {' and '.join(differ)}{again}: give "
                 f"--fresh to train all anew, or another --out folder"
             )
+        facts = stored
     write(path, sealed_json(facts))
     return facts
 
 
-def train_missing(task: Task, folder: Path, facts: dict, machines: Machines, count: int) -> None:
-    """Train those of `count` shadow models that do not lie in the folder yet.
+def train_missing(
+    task: Task, folder: Path, facts: dict, machines: Machines, count: int, *, canaries: bool = False
+) -> None:
+    """Train those of `count` shadow models, and the one with canaries where it is asked for, that do
+    not lie in the folder yet.
 
     Raises UserError where one fails; those that are finished stay.
     """
-    numbers = [number for number in range(count) if read_shadow(folder, number, facts) is None]
+    numbers: list[int | str] = [n for n in range(count) if read_shadow(folder, n, facts) is None]
     if len(numbers) < count:
         say(f"{count - len(numbers)} of {count} shadow models are there already")
+    if canaries and read_shadow(folder, NAME, facts) is None:
+        numbers.append(NAME)
     if not numbers:
         return
     preload = [name for name in imports_of(task) if name.partition(".")[0] in _FORKABLE]
     runner, recipe = _runner(machines, folder, count, facts["seed"], [*_PRELOAD, *preload])
     try:
-        _run([ShadowJob(task, folder, number, recipe, facts) for number in numbers], runner, count)
+        jobs = [ShadowJob(task, folder, number, recipe, facts) for number in numbers]
+        _run(jobs, runner, count + canaries)
     finally:
         runner.stop()
         for left in folder.glob("shadow_*.json"):
@@ -129,14 +148,14 @@ def _run(jobs: Sequence[ShadowJob], runner, count: int) -> None:
     while waiting or runner.running:
         while waiting and len(runner.running) < runner.capacity:
             job = waiting.pop(0)
-            began[job.number] = time.monotonic()
+            began[job] = time.monotonic()
             runner.start(job)
         for job, status in runner.finished(timeout=0.5):
             if status:
                 raise _failure(job, status)
             done += 1
-            say(f"[{done}/{count}] {time.monotonic() - began[job.number]:6.1f} s  "
-                f"shadow model {job.number} is trained")  # fmt: skip
+            say(f"[{done}/{count}] {time.monotonic() - began[job]:6.1f} s  "
+                f"{job.name} is trained")  # fmt: skip
 
 
 def _failure(job: ShadowJob, status: int) -> UserError:
@@ -146,21 +165,27 @@ def _failure(job: ShadowJob, status: int) -> UserError:
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     print("\n".join(line for line in lines if not line.startswith("error: ")), file=sys.stderr)
     why = said[-1] if said else f"its process ended with status {status} (out of memory?)"
-    return UserError(
-        f"shadow model {job.number}: {why} (all it printed: {job.log}; finished ones are kept)"
+    return UserError(f"{job.name}: {why} (all it printed: {job.log}; finished ones are kept)")
+
+
+def read_shadows(folder: Path, facts: dict, count: int, *, canaries: bool = False) -> Shadows:
+    """What the first `count` shadow models answered, and to canaries the one that has them."""
+    names = [NAME] * canaries + [*range(count)]
+    made, arrays = zip(*(_there(folder, name, facts) for name in names))
+
+    def stack(name: str, first: int = int(canaries)) -> np.ndarray:
+        return np.stack([one[name] for one in arrays[first:]])
+
+    return Shadows(
+        stack("outputs"),
+        stack("original_outputs") if "original_outputs" in arrays[-1] else None,
+        sum(one["untrained"] for one in made[int(canaries) :]),
+        stack("canary_outputs", 0) if canaries else None,
     )
 
 
-def read_shadows(folder: Path, facts: dict, count: int) -> Shadows:
-    """What the first `count` shadow models answered."""
-    stored = []
-    for number in range(count):
-        one = read_shadow(folder, number, facts)
-        if one is None:
-            raise UserError(f"{shadow_file(folder, number)} is gone: give the command again")
-        stored.append(one)
-    outputs = np.stack([arrays["outputs"] for _, arrays in stored])
-    original = None
-    if "original_outputs" in stored[0][1]:
-        original = np.stack([arrays["original_outputs"] for _, arrays in stored])
-    return Shadows(outputs, original, sum(made["untrained"] for made, _ in stored))
+def _there(folder: Path, number: int | str, facts: dict) -> tuple[dict, dict]:
+    one = read_shadow(folder, number, facts)
+    if one is None:
+        raise UserError(f"{shadow_file(folder, number)} is gone: give the command again")
+    return one

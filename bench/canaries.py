@@ -61,12 +61,8 @@ def with_canaries(run: Run) -> tuple[Run, CanarySet | None]:
     if not options.canaries:
         return run, None
     rows = _copied_from(run)
-    if options.canary_kind == "mislabelled" and options.canaries > len(rows):
-        raise UserError(
-            f"--canaries {options.canaries}: mislabelled ones are copies of records that are not the "
-            f"victim's, of which there are {len(rows)}: take {'as many or fewer, or ' * bool(len(rows))}"
-            f"--canary_kind random"
-        )
+    if options.canary_kind == "mislabelled":
+        check_enough(options.canaries, len(rows), "records that are not the victim's")
     made = make_canaries(
         records.x[rows].numpy(),
         records.y[rows].numpy(),
@@ -82,6 +78,15 @@ def with_canaries(run: Run) -> tuple[Run, CanarySet | None]:
     )
     facts = {"num_cls": records.num_cls, "mean": records.mean, "std": records.std}
     return replace(run, records=extended), CanarySet(made, len(records), facts)
+
+
+def check_enough(count: int, there: int, of: str) -> None:
+    """Raise UserError where so many mislabelled canaries cannot be copied of these."""
+    if count > there:
+        raise UserError(
+            f"--canaries {count}: mislabelled ones are copies of {of}, of which there are {there}: "
+            f"take {'as many or fewer, or ' * bool(there)}--canary_kind random"
+        )
 
 
 def _generator(options) -> np.random.Generator:
