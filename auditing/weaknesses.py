@@ -49,7 +49,7 @@ def weaknesses_of(
         says = f"attacks that take seconds were left out: {', '.join(left_out)}"
         of_attacks.append(Weakness(says, "--attacks quick", True))
     return [
-        *_of_labels(given),
+        *mislabelled(given),
         *_of_shadows(given),
         *unlike_shadows(given),
         *of_attacks,
@@ -57,7 +57,7 @@ def weaknesses_of(
     ]
 
 
-def _of_labels(given: Given) -> list[Weakness]:
+def mislabelled(given: Given) -> list[Weakness]:
     """Whether the audited model is right on its own members by chance alone."""
     outputs, labels = given.released.victim.logits, given.labels[given.member]
     right = outputs[given.member].argmax(axis=1) == labels

@@ -16,7 +16,7 @@ from task_cases import OUT, PARTS, RELEASE, InThisProcess, audit_model, release,
 import auditing.run
 from attackers import Evidence, attack
 from auditing import training
-from auditing.weaknesses import unlike_shadows
+from auditing.weaknesses import mislabelled, unlike_shadows
 
 WORDS = ("my_task.py", "--device", "cpu", "--shadow_num", 4)
 
@@ -27,7 +27,7 @@ def here(monkeypatch):
     monkeypatch.setattr(training, "Local", InThisProcess)
 
     def no_attacks(given, request):
-        for weak in (*request.weaknesses, *unlike_shadows(given)):
+        for weak in (*request.weaknesses, *mislabelled(given), *unlike_shadows(given)):
             print(f"warning: {weak.says}{' (no gate may pass)' if weak.blocks else ''}")
         return 0
 

@@ -104,7 +104,7 @@ class Planted:
 
 def test_no_pickle_is_run():
     torch.save({"weight": torch.ones(2), "more": Planted()}, "model.pt")
-    with pytest.raises(UserError, match="no pickle is run .*network.state_dict"):
+    with pytest.raises(UserError, match="no pickle is run: save them by .*network.state_dict"):
         ask("model.pt")
     assert not Path("planted").exists()
 

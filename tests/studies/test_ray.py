@@ -113,7 +113,7 @@ def at_work(raylet):
         stage in args
         for pid, _, args in processes
         if pid in below
-        for stage in ("pretrain.py", "prune.py", "mia.py")
+        for stage in ("-m pretrain", "-m prune", "-m mia")
     )
 
 
