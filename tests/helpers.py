@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,3 +193,8 @@ def wait_for(condition, seconds=120):
 def a_batch(x, y, epoch=0):
     """A step's records, numbered from 0."""
     return Batch(x, y, torch.arange(len(y)), epoch)
+
+
+def heed_ctrl_c():
+    """Also where the tests run in the background of a shell, which has its jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

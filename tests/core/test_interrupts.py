@@ -1,13 +1,12 @@
 """Ctrl-C prints one line, wherever it strikes: while a script imports, while it works, in the processes it starts."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import PROJECT
+from helpers import PROJECT, heed_ctrl_c
 
 STRIKE = """
 import os, signal, sys
@@ -18,11 +17,6 @@ class Strike:
             os.killpg(0, signal.SIGINT)  # as a terminal does, to all processes in the foreground
 sys.meta_path.insert(0, Strike())
 """
-
-
-def heed_ctrl_c():
-    """Also where the tests run in the background of a shell, which has its jobs ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupted_at(module, script, *words):

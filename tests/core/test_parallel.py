@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import PROJECT
+from helpers import PROJECT, heed_ctrl_c
 
 import mia
 import pretrain
@@ -163,8 +162,7 @@ def test_ctrl_c_ends_every_process(write_config):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # what a shell runs in the background inherits that Ctrl-C is ignored
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None and len(children.read_text().split()) < 2:
