@@ -436,3 +436,14 @@ def test_a_wrong_command_gets_one_line(capsys, words, says):
     release()
     assert says in said(capsys, "my_task.py", *words)
     assert not Path("audit/evidence.npz").exists()
+
+
+def test_a_train_that_raised_is_mended_and_the_audit_goes_on(here, capsys):
+    """Nothing was trained by the code before: nothing is refused."""
+    write_task(train=LONG)
+    release()
+    write_task(train=LONG.replace("    optimiser =", "    raise ValueError('oh')\n    optimiser ="))
+    assert audit_model(*WORDS) == 2
+    assert "ValueError: oh" in capsys.readouterr().err
+    write_task(train=LONG)
+    assert audit_model(*WORDS) == 0
