@@ -14,6 +14,7 @@ from core import console  # first, see core.interrupts
 
 # isort: split
 
+import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -28,7 +29,11 @@ __all__ = ["load_results", "main"]
 
 @console.stage
 def main(argv=None):
-    parser = Parser(prog="report.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(
+        prog="report.py",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.HelpFormatter,
+    )
     parser.add_argument("results", type=path_argument, help="folder of results, at any depth")
     study = "only what this study (see study.py) has made"
     parser.add_argument("--study", metavar="FILE", type=path_argument, help=study)

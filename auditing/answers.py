@@ -54,12 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="audit.py answers",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="audit.py answers", description=__doc__)
     parser.add_argument("evidence", nargs="?", type=path_argument, help=".npz file of the arrays")
     add_options(parser)
     tables = parser.add_argument_group("arrays, each in the .npz file or as a CSV file")

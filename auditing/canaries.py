@@ -8,7 +8,6 @@ Writes canaries.json into the folder. Ends with status 3 where a bound exceeds t
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -72,12 +71,7 @@ class Scored:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 3 where a bound exceeds the claim, else 0. Raises UserError."""
-    parser = Parser(
-        prog="audit.py canaries",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="audit.py canaries", description=__doc__)
     parser.add_argument("folder", type=path_argument, help="the victim's, as prune_dp.py names it")
     parser.add_argument(
         "--delta", metavar="X", type=float, help="at which epsilons are held (default: the claimed)"

@@ -11,7 +11,6 @@ claims of its privacy against one more training.
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from auditing import model_canaries
 from auditing.canaries import judge
 from auditing.request import Request, Settings, add_options, options_of, printable
 from auditing.weaknesses import Weakness
-from bench.command_line import Parser
+from bench.command_line import DEVICES, Parser, check_device
 from bench.layout import CANARY_AUDIT
 from core.console import UserError, say
 from core.files import file_digest, locked, write
@@ -56,17 +55,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="audit.py model",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="audit.py model", description=__doc__)
     add = parser.add_argument
     add("task", type=path_argument, help="a Python file that says what the model is")
     add_options(parser)
-    device = "a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu"
-    add("--device", default="0", help=f"{device} (default: 0)")
+    add("--device", default="0", help=f"{DEVICES} (default: 0)")
     add("--shadow_num", type=_whole, default=16, help="shadow models, even (default: 16)")
     workers = "trained at once (default: the number of cores on a CPU, 1 on a GPU)"
     add("--workers", type=_whole, metavar="N", help=workers)
@@ -81,8 +74,7 @@ def _parser() -> Parser:
 
 
 def _check(given: argparse.Namespace) -> None:
-    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
-        raise UserError(f"--device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
+    check_device("--device", given.device)
     if given.shadow_num < 2:
         raise UserError(f"--shadow_num must be 2 or more, not {given.shadow_num}")
     check_even(given.shadow_num)

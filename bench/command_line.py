@@ -35,6 +35,15 @@ _DP_ONLY = [
 _OF_CANARIES = ("canary_kind", "canary_seed")
 
 
+DEVICES = "a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu"
+
+
+def check_device(option: str, value: str) -> None:
+    """Raise UserError where a value is not what `DEVICES` says."""
+    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", value):
+        raise UserError(f"{option} must be a GPU's number, cuda:N or cpu, not {value!r}")
+
+
 class _Once(argparse.Action):
     """Takes a value, and refuses another one for the same option: the last would count without a
     word."""
@@ -49,10 +58,12 @@ class _Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError where a command line is wrong."""
+    """Raises UserError where a command line is wrong. Options have whole names, and a description
+    is printed as it stands."""
 
     def __init__(self, **settings):
-        super().__init__(**settings)
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"allow_abbrev": False, "formatter_class": raw} | settings)
         self.register("action", None, _Once)  # where an argument names no other
 
     def parse_args(self, args=None, namespace=None):
@@ -97,8 +108,7 @@ def parse(
     given, unknown = _parser(stage, names, about).parse_known_args(argv)
     if unknown:
         raise UserError(_about_unknown(unknown[0].split("=")[0], stage, names))
-    if not re.fullmatch(r"cpu|(cuda:)?\d{1,4}|cuda", given.device):
-        raise UserError(f"device must be a GPU's number, cuda:N or cpu, not {given.device!r}")
+    check_device("device", given.device)
 
     config_path = locate(given.config_path, "config")
     config = {
@@ -161,16 +171,8 @@ def _values_of(study: Study) -> dict:
 
 
 def _parser(stage: str, names: Iterable[str], about: str) -> Parser:
-    parser = Parser(
-        prog=f"{stage}.py",
-        description=about,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "device",
-        help="a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu",
-    )
+    parser = Parser(prog=f"{stage}.py", description=about)
+    parser.add_argument("device", help=DEVICES)
     parser.add_argument("config_path", help="JSON file of options, see config/")
     for name in names:
         option = OPTIONS[name]

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.command_line import Parser
+from bench.command_line import DEVICES, Parser
 from bench.configs import default_data_root
 from bench.options import Options
 from core.console import UserError
@@ -33,16 +33,10 @@ class StudyCommand:
 
 def parse(argv: list[str] | None, about: str) -> StudyCommand:
     """What a command line asks for. Raises UserError where it is wrong."""
-    parser = Parser(
-        prog="study.py",
-        description=about,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="study.py", description=about)
     add = parser.add_argument
     add("study", type=path_argument, help="JSON file of options, see config/studies/")
-    device = "a GPU's number (0: the first, or the CPU where there is none), cuda:N or cpu"
-    add("--device", default="0", help=f"as in the stages: {device} (default: 0)")
+    add("--device", default="0", help=f"as in the stages: {DEVICES} (default: 0)")
     folder = "folder of all results (default: results)"
     add("--results", default="results", metavar="DIR", type=path_argument, help=folder)
     number = "stages run at once here (default: the number of cores on a CPU, 1 on a GPU)"
