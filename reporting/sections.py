@@ -7,7 +7,7 @@ import pandas as pd
 from bench.guesses import knowledge_in_words
 from reporting.answer import answer
 from reporting.columns import MEASURES, SECTION
-from reporting.document import Section
+from reporting.document import Picture, Section
 from reporting.findings import findings, original_of
 from reporting.neighbours import neighbour_table
 from reporting.pictures import (
@@ -85,10 +85,8 @@ def _section(
     changes = change_table(informed, original_of(informed, accuracies))
     section.measures += [changes] if changes else []
     if len(informed):
-        _add_figures(section, informed, means, accuracies, again)
         front = weighing_figure(weighed, network_findings)
-        if front:  # in place of the figure of all victims, which so many would crowd
-            section.pictures = [one for one in section.pictures if one.name != "privacy"] + [front]
+        _add_figures(section, informed, means, accuracies, again, front)
     return section
 
 
@@ -98,6 +96,7 @@ def _add_figures(
     summary: pd.DataFrame,
     accuracies: pd.DataFrame,
     again: list[Retrained],
+    front: Picture | None,
 ) -> None:
     # where the number of shadow models varies, figures show what most attacks were made with, or
     # else the most models
@@ -114,7 +113,8 @@ def _add_figures(
         roc_figure(rows, headline),
         low_fpr_figure(main, headline),
         *signal_figures(rows, headline),
-        privacy_figure(main, accuracies),
+        # of all victims, where there are not so many defences that these would crowd it
+        front or privacy_figure(main, accuracies),
         epsilon_figure(main, beyond),
         shadows_figure(summary),
         retraining_figure(again, headline),
